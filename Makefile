@@ -1,0 +1,62 @@
+# `make help` lists the targets. Each one sets up what it needs: .venv is built once, from the exact pins in
+# requirements.lock, and again only when the pins, pyproject.toml or PYTHON change.
+
+EXPERIMENT ?= quick
+ARGS ?=
+PORT ?= 6006
+
+# Without PYTHON=… an environment that stands is used as it is, whichever interpreter built it.
+ifdef PYTHON
+STAMP := .venv/.installed-$(subst /,_,$(PYTHON))
+else
+PYTHON := python3
+STAMP := $(firstword $(wildcard .venv/.installed-*) .venv/.installed-python3)
+endif
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-all lint format tensorboard lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006'
+
+setup: $(STAMP) ## build .venv from requirements.lock (the other targets do it by themselves)
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "onecycle: '$(PYTHON)' was not found. Install Python 3.11, 3.12 or 3.13, or name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "onecycle needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@echo "onecycle: building .venv (once; downloads about 3 GB on Linux)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+train: $(STAMP) ## train: EXPERIMENT (quick) with the overrides in ARGS
+	@$(BIN)/onecycle-train experiment=$(EXPERIMENT) $(ARGS)
+
+test: $(STAMP) ## the fast tests (minutes)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(STAMP) ## every test, the slow ones too
+	@$(BIN)/python -m pytest -m '' $(ARGS)
+
+lint: $(STAMP) ## ruff (lint, format) and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+tensorboard: $(STAMP) ## show every run in TensorBoard on PORT (6006)
+	@$(BIN)/tensorboard --logdir logs --port $(PORT)
+
+lock: $(STAMP) ## resolve pyproject.toml into requirements.lock anew (needs uv)
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--extra dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove .venv and the caches of tools; logs/ and data/ stay
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,207 @@
+"""From a checked configuration to the objects of a run."""
+
+import contextlib
+import logging
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from omegaconf import DictConfig, OmegaConf
+
+from onecycle import config, precision
+from onecycle.classifier import Classifier
+from onecycle.config import ConfigError, instantiate
+from onecycle.data.augment import Augmentation
+from onecycle.data.datamodule import DataModule
+from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
+from onecycle.hyperparameters import Hyperparameters
+from onecycle.loggers import TensorBoard
+
+log = logging.getLogger("onecycle")
+
+CONF = Path(__file__).parents[2] / "conf"
+WHITENING_IMAGES = 10_000
+
+
+@contextlib.contextmanager
+def user_mistakes() -> Iterator[None]:
+    """What the parts refuse on construction is a mistake in the configuration: shown in a line, not as a traceback."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error).splitlines()) from error
+
+
+def load_dataset(cfg: DictConfig) -> tuple[DictConfig, Dataset, Source, str | None]:
+    """The data set and its source, the config that was used, and the name of the set it stands in for, if it does.
+
+    Only a data set that is neither here nor reachable is replaced, and only where data.fallback says so.
+    """
+    source = instantiate(cfg.data.source)
+    try:
+        return cfg, load(source, Path(cfg.data.cache)), source, None
+    except DataUnavailableError as error:
+        if cfg.data.fallback is None:
+            raise
+        log.debug("%s", error)
+    replaced = cfg.copy()
+    OmegaConf.set_struct(replaced, False)
+    replaced.data.source = OmegaConf.load(CONF / "data" / f"{cfg.data.fallback}.yaml").source
+    replaced.data.classes = None  # the embedded set has classes of its own
+    replaced.name = f"{cfg.name}-{cfg.data.fallback}"
+    stand_in = instantiate(replaced.data.source)
+    return replaced, load(stand_in, Path(cfg.data.cache)), stand_in, source.name
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The kind of device that Lightning will train on."""
+    if accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available()):
+        return torch.device("cpu")
+    if accelerator != "auto" and not torch.accelerator.is_available():
+        raise ConfigError([f"trainer.accelerator={accelerator}: there is none on this machine; take auto or cpu"])
+    current = torch.accelerator.current_accelerator()
+    assert current is not None
+    return current
+
+
+def choose_precision(cfg: DictConfig) -> DictConfig:
+    """The config with trainer.precision resolved for this machine; the choice and its reason are logged."""
+    chosen, reason = precision.choose(cfg.trainer.precision, device_of(cfg.trainer.accelerator))
+    log.info("Precision %s: %s.", chosen, reason)
+    resolved = cfg.copy()
+    resolved.trainer.precision = chosen
+    return resolved
+
+
+def build_datamodule(cfg: DictConfig, dataset: Dataset, **overrides: Any) -> DataModule:
+    """The data module of a config."""
+    data = cfg.data
+    arguments = {
+        "batch_size": cfg.batch_size, "evaluation_batch_size": cfg.evaluation.batch_size, "seed": cfg.seed,
+        "augmentation": Augmentation(**data.augment), "classes": data.classes and list(data.classes),
+        "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size,
+    }  # fmt: skip
+    return DataModule(dataset, **{**arguments, **overrides})
+
+
+def total_steps(cfg: DictConfig, datamodule: DataModule) -> int:
+    """Steps of the whole run, at least one; raises ValueError where the subset holds no full batch."""
+    if not datamodule.steps_per_epoch:
+        size = len(datamodule.splits["train"].labels)
+        raise ValueError(f"batch_size={cfg.batch_size}: larger than the {size} training images; take at most {size}")
+    return max(1, round(cfg.trainer.max_epochs * datamodule.steps_per_epoch))
+
+
+def build_classifier(cfg: DictConfig, datamodule: DataModule, steps: int) -> Classifier:
+    """Network and recipe, initialised from the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.seed)
+        network = instantiate(cfg.model, classes=len(datamodule.classes))
+    if getattr(network, "needs_whitening", False):
+        network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
+    return _classifier(cfg, network, steps)
+
+
+def _classifier(cfg: DictConfig, network: torch.nn.Module, total_steps: int) -> Classifier:
+    h = cfg.hyperparameters
+    return Classifier(
+        network,
+        schedule=instantiate(cfg.schedule),
+        hyperparameters=Hyperparameters(cfg.schedule.peak_lr, h.momentum, h.weight_decay, cfg.batch_size),
+        groups=config.plain(h.groups),
+        optimizer=config.plain(cfg.optimizer),
+        total_steps=total_steps,
+        label_smoothing=cfg.label_smoothing,
+        tta=cfg.evaluation.tta,
+        compile_network=cfg.trainer.compile,
+    )
+
+
+def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, first_step: int, progress: bool) -> pl.Trainer:
+    """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
+
+    first_step: where a resumed run goes on. progress: false leaves the bar out.
+    """
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    arguments = {"checkpoint": {"folder": str(folder)}, "figures": {"folder": str(folder)}}
+    wanted = {name: part for name, part in (cfg.callbacks or {}).items() if part and (progress or name != "progress")}
+    callbacks = [instantiate(part, **arguments.get(name, {})) for name, part in wanted.items()]
+    if cfg.ema:
+        callbacks.append(EMAWeightAveraging(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))
+    parts = [part for part in (cfg.logger or {}).values() if part]
+    loggers = [instantiate(part, folder=str(folder), first_step=first_step) for part in parts]
+    for board in loggers:
+        if isinstance(board, TensorBoard) and not first_step:
+            board.write_layout()
+    every = cfg.evaluation.every_n_epochs
+    own = ("compile", "threads", "max_epochs")
+    trainer = instantiate(
+        {key: value for key, value in config.plain(cfg.trainer).items() if key not in own},
+        max_epochs=-1, max_steps=steps, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0,
+        check_val_every_n_epoch=every or 1, limit_val_batches=1.0 if every else 0,
+        enable_progress_bar="progress" in wanted, enable_model_summary=False,
+        enable_checkpointing="checkpoint" in wanted, use_distributed_sampler=False,
+    )  # fmt: skip
+    assert isinstance(trainer, pl.Trainer)
+    return trainer
+
+
+def restore(
+    cfg: DictConfig, dataset: Dataset, checkpoint: Path, classes: list[str]
+) -> tuple[Classifier, DataModule]:
+    """A trained classifier and the images to test it on, normalised as in its training.
+
+    classes: the names behind the logits; the data set's classes must be among them. Only tensors and plain values
+    are unpickled. Raises ValueError for a checkpoint that cannot be read or that fits another network.
+    """
+    try:
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
+        normalization = tuple(tuple(part) for part in saved["onecycle"]["normalization"])
+    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"checkpoint={checkpoint}: cannot be read ({error})") from None
+    dataset = _with_classes(dataset, classes)
+    datamodule = build_datamodule(
+        cfg, dataset, normalization=normalization, classes=None, subset_size=None, val_size=0
+    )
+    with torch.random.fork_rng():
+        network = instantiate(cfg.model, classes=len(classes))
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={checkpoint}: is not of this network: {error}") from None
+    return _classifier(cfg, network, total_steps=1), datamodule
+
+
+def _with_classes(dataset: Dataset, classes: list[str]) -> Dataset:
+    """The data set with its labels numbered as in `classes`; images of other classes are refused."""
+    foreign = [name for name in dataset.classes if name not in classes]
+    if len(foreign) == len(dataset.classes):
+        raise ValueError(f"data: none of its classes ({', '.join(dataset.classes)}) is one of {', '.join(classes)}")
+    number = torch.tensor([classes.index(name) if name in classes else -1 for name in dataset.classes])
+
+    def renumbered(split: Split) -> Split:
+        labels = number[split.labels]
+        known = labels >= 0
+        return Split(split.pixels, labels) if known.all() else Split(split.pixels[known], labels[known])
+
+    if foreign:
+        log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
+    return replace(dataset, classes=tuple(classes), train=renumbered(dataset.train), test=renumbered(dataset.test))
+
+
+def build_evaluator(cfg: DictConfig, folder: Path, *, figures: bool) -> pl.Trainer:
+    """A Trainer that only tests, in the precision of the config."""
+    callbacks = [instantiate(cfg.callbacks.figures, folder=str(folder))] if figures and cfg.callbacks.figures else []
+    return pl.Trainer(
+        accelerator=cfg.trainer.accelerator, devices=1, precision=cfg.trainer.precision, logger=False,
+        callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip

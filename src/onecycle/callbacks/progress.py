@@ -1,0 +1,104 @@
+"""The progress bar: epoch, loss, accuracy, images a second, time left. Nothing where the output is not a terminal."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from onecycle.callbacks.training_log import TrainingLog
+from onecycle.classifier import Classifier
+
+
+class Progress(ProgressBar):
+    """One line over the whole run, and one printed line for each finished epoch, on a terminal.
+
+    refresh_per_second: how often the line is drawn at most; the training loop itself only remembers a number.
+    """
+
+    def __init__(self, refresh_per_second: float) -> None:
+        super().__init__()
+        self._interval = 1 / refresh_per_second
+        self._bar: RichProgress | None = None
+        self._drawn_at = 0.0
+        self._started_at = 0.0
+
+    def disable(self) -> None:
+        """Show nothing from now on."""
+        self._stop()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        console = Console()
+        self._started_at = time.perf_counter()
+        if not (console.is_terminal and trainer.is_global_zero):
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(),
+            TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        # Drawn by us, not by a thread of its own: that would take time from a step on a small machine.
+        self._bar = RichProgress(*columns, console=console, auto_refresh=False, speed_estimate_period=120)
+        self._bar.start()
+        self._task = self._bar.add_task("epoch 1", total=trainer.max_steps, completed=trainer.global_step, numbers="")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw the line when it is time."""
+        if self._bar is None or time.perf_counter() - self._drawn_at < self._interval:
+            return
+        self._drawn_at = time.perf_counter()
+        self._draw(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing: the module logs after this hook, so the epoch's line is printed at the end of the validation."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's line."""
+        assert isinstance(pl_module, Classifier)
+        if self._bar is None or not pl_module.monitored:
+            return
+        name, numbers = trainer.datamodule.monitored, pl_module.monitored  # type: ignore[attr-defined]
+        trained = pl_module.train_metrics() or {"loss": float("nan"), "accuracy": float("nan")}
+        seconds = time.perf_counter() - self._started_at
+        self._bar.console.print(
+            f"epoch {pl_module.epochs_done():5.2f}   train loss {trained['loss']:.3f} accuracy "
+            f"{trained['accuracy']:.2%}   {name} loss {numbers['loss']:.3f} accuracy {numbers['accuracy']:.2%}   "
+            f"{seconds:.0f} s",
+            highlight=False,
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the last state and close the bar."""
+        if self._bar is not None:
+            self._draw(trainer, pl_module)
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self._stop()
+
+    def _draw(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert self._bar is not None
+        assert isinstance(module, Classifier)
+        log = next((c for c in trainer.callbacks if isinstance(c, TrainingLog)), None)  # type: ignore[attr-defined]
+        latest = log.latest if log else {}
+        numbers = ""
+        if latest:
+            numbers = (
+                f"loss {latest['train/loss']:.3f}  accuracy {latest['train/accuracy']:.1%}  "
+                f"{latest['images_per_second']:,.0f} images/s"
+            )
+        epochs = trainer.max_steps / trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        description = f"epoch {module.epochs_done():.1f}/{epochs:g}"
+        self._bar.update(self._task, completed=trainer.global_step, description=description, numbers=numbers)
+        self._bar.refresh()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

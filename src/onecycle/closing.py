@@ -1,0 +1,212 @@
+"""The first and the last words of a run: what starts, the record, the closing table."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import psutil
+import torch
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from onecycle import run
+from onecycle.classifier import Classifier
+from onecycle.data.datamodule import DataModule
+from onecycle.loggers import flat, tensorboard_of
+
+log = logging.getLogger("onecycle")
+
+
+def quiet() -> None:
+    """Silence what Lightning says about machines, tips and loaders that does not apply here."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # The loader needs no workers: its data are on the device already.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Lightning 2.6 uses a name that torch 2.14 deprecates.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+
+
+def saved_step(checkpoint: Path | None) -> int:
+    """Steps that a checkpoint has behind it; 0 without one."""
+    if checkpoint is None:
+        return 0
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+
+
+def show_start(
+    this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, replaced: str | None, first_step: int
+) -> None:
+    """Say what is trained on what, and unmistakably so if the data set is a stand-in."""
+    if not trainer.is_global_zero:
+        return
+    if replaced:
+        _warn_stand_in(this, replaced)
+    sizes = datamodule.record()
+    going_on = f", going on behind step {first_step}" if first_step else ""
+    log.info(
+        "%s: %s, %s training images, %.4g epochs in %d steps of %d, %s%s.\nFolder: %s",
+        this.result["name"], sizes["name"], f"{sizes['train_size']:,}", classifier.total_steps / datamodule.steps_per_epoch,
+        classifier.total_steps, datamodule.batch_size, _device_name(trainer), going_on, this.folder,
+    )  # fmt: skip
+
+
+def _warn_stand_in(this: run.Run, replaced: str) -> None:
+    name = this.config["data"]["source"]["name"] if "name" in this.config["data"]["source"] else "synthetic"
+    text = (
+        f"{replaced} is neither in {this.config['data']['root']!r} nor can it be downloaded.\n"
+        f"This run uses the embedded {name} images instead: its accuracy says nothing about {replaced}.\n"
+        f"Name the folder of {replaced} with data.root=… or ONECYCLE_DATA."
+    )
+    log.debug("%s", text)
+    Console().print(Panel(text, title=f"NOT {replaced}: synthetic data", border_style="bold yellow"))
+
+
+def _device_name(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def finish(
+    this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, replaced: str | None, setup: float
+) -> None:
+    """Test the trained network and write the record."""
+    started = time.perf_counter()
+    if trainer.interrupted:  # Lightning has ended the process before this line, unless a signal came late
+        raise KeyboardInterrupt
+    if datamodule.monitored == "val":
+        trainer.validate(classifier, datamodule, verbose=False)
+    trainer.test(classifier, datamodule, verbose=False)
+    metrics = classifier.test_metrics()
+    seconds = {"setup": setup, "fit": classifier.fit_seconds, "test": time.perf_counter() - started}
+    images = trainer.global_step * datamodule.batch_size
+    entries = {
+        "test": metrics,
+        "train": classifier.train_metrics(),
+        "val": classifier.monitored if datamodule.monitored == "val" else None,
+        "epochs": trainer.global_step / datamodule.steps_per_epoch,
+        "steps": trainer.global_step,
+        "parameters": sum(p.numel() for p in classifier.network.parameters() if p.requires_grad),
+        "hyperparameters": classifier.point.coordinates(),
+        "data": datamodule.record() | ({"stands_in_for": replaced} if replaced else {}),
+        "seconds": seconds | {"total": sum(seconds.values())},
+        "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
+        "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
+        "device": _device_name(trainer) if trainer.strategy.root_device.type == "cuda" else trainer.strategy.root_device.type,
+        "precision": this.config["trainer"]["precision"],
+        "environment": run.environment(torch.get_num_threads()),
+    }
+    if not trainer.is_global_zero:
+        return
+    _log_hyperparameters(this, trainer, metrics, classifier)
+    this.finish("diverged" if classifier.diverged else "finished", **entries)
+
+
+def _log_hyperparameters(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:
+    tags = {f"test/{name}": value for name, value in metrics.items()}
+    classifier.log_now(tags)
+    board = tensorboard_of(trainer.loggers)
+    if board:
+        point = {f"hyperparameters.{name}": value for name, value in classifier.point.coordinates().items()}
+        shown = flat({key: this.config[key] for key in ("seed", "batch_size", "label_smoothing", "schedule", "model")})
+        board.log_hyperparams({**point, **shown, **flat({"data": this.config["data"]})}, tags, trainer.global_step)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """The process's largest resident memory so far, and the device's, in bytes."""
+    info = psutil.Process().memory_info()
+    import resource
+
+    peak = {"host": max(info.rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT)}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+# Linux counts in KiB, macOS in bytes.
+_MAXRSS_UNIT = 1 if psutil.MACOS else 1024
+
+
+def show_skipped(this: run.Run) -> None:
+    """Say that a run of a sweep had been finished before."""
+    log.info("%s: %s before, skipped. %s", this.folder.name, this.result["status"], _accuracies(this.result))
+
+
+def _accuracies(result: dict[str, Any]) -> str:
+    test = result["test"]
+    text = f"test accuracy {test['accuracy']:.2%}"
+    return text + (f" ({test['accuracy_tta']:.2%} with flip TTA)" if "accuracy_tta" in test else "")
+
+
+def show_end(this: run.Run, replaced: str | None, *, single: bool) -> None:
+    """Print the closing table, or one line in a sweep."""
+    result = this.result
+    if "epochs" not in result:
+        return  # another rank writes and shows the record
+    seconds = result["seconds"]
+    if not single:
+        log.info("%s: %s, %s, fit %.1f s", this.folder.name, result["status"], _accuracies(result), seconds["fit"])
+        return
+    table = Table(title=f"{result['name']}: {result['status']}", show_header=False, title_justify="left")
+    data = result["data"]
+    rows = {
+        "data": f"{data['name']}, {data['train_size']:,} training and {data['test_size']:,} test images",
+        "test accuracy, plain": f"{result['test']['accuracy']:.2%}",
+        "test accuracy, flip TTA": f"{result['test'].get('accuracy_tta', float('nan')):.2%}",
+        "test loss": f"{result['test']['loss']:.4f}",
+        "time": f"fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s, set-up {seconds['setup']:.1f} s",
+        "speed": f"{result['images_per_second']:,.0f} images/s, {result['precision']} on {result['device']}",
+        "folder": str(this.folder),
+        "TensorBoard": f"tensorboard --logdir {this.folder.parent}",
+    }
+    if "accuracy_tta" not in result["test"]:
+        del rows["test accuracy, flip TTA"]
+    for name, text in rows.items():
+        table.add_row(name, text)
+    Console(soft_wrap=True).print(table)
+    if result["status"] == "diverged":
+        log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
+    if replaced:
+        _warn_stand_in(this, replaced)
+
+
+def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Images, accuracy (recall) and precision of every class that has test images."""
+    labels, answers = classifier.test_labels, classifier.test_logits["plain"].argmax(1)
+    table = {}
+    for number, name in enumerate(classes):
+        own, answered = labels == number, answers == number
+        if own.any():
+            right = (own & answered).sum().item()
+            table[name] = {
+                "images": int(own.sum()), "accuracy": right / own.sum().item(),
+                "precision": right / max(int(answered.sum()), 1),
+            }  # fmt: skip
+    return table
+
+
+def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str, Any] | None) -> None:
+    """Print the per-class table, the accuracies, and whether they are the recorded ones."""
+    table = Table(title=f"{evaluation['run']} on {evaluation['data']}", title_justify="left")
+    for column in ("class", "images", "accuracy", "precision"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, row in evaluation["classes"].items():
+        table.add_row(name, f"{row['images']:,.0f}", f"{row['accuracy']:.2%}", f"{row['precision']:.2%}")
+    table.add_section()
+    table.add_row("all, plain", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy']:.2%}", "")
+    if "accuracy_tta" in evaluation["test"]:
+        table.add_row("all, flip TTA", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy_tta']:.2%}", "")
+    Console(soft_wrap=True).print(table)
+    if recorded and recorded.get("test"):
+        before, now = recorded["test"]["accuracy"], evaluation["test"]["accuracy"]
+        same = "the recorded accuracy, exactly" if before == now else f"the record says {before:.2%}"
+        log.info("Reproduced: %s." if before == now else "Different: %s.", same)
+    log.info("Folder: %s", folder)

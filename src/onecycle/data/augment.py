@@ -1,0 +1,130 @@
+"""Random crop, flip, shift, cutout and normalisation of a whole batch at once, with a separate draw for each image.
+
+A batch is gathered by pixel index: every augmentation of place only changes from where a pixel is read, so crop and
+flip cost nothing beyond the gather that a batch needs anyway.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is drawn for each image; 0 and "none" switch a part off.
+
+    crop: pixels of reflected border of which a random window of the image's size is cut. flip: "none", "random"
+    (mirror with probability ½ in every epoch) or "alternating" (drawn once, then mirrored in every other epoch:
+    Jordan, airbench). shift: pixels that the image moves at most, the uncovered border set to 0 after normalising.
+    cutout: side of a square set to 0 after normalising, always inside the image (Page, cifar10-fast).
+    """
+
+    crop: int
+    flip: str
+    shift: int
+    cutout: int
+
+
+NO_AUGMENTATION = Augmentation(crop=0, flip="none", shift=0, cutout=0)
+
+
+class Draws(NamedTuple):
+    """Random choices for n images, int64 [n] each; `flip` is 0 or 1, the others are pixels (rows, columns)."""
+
+    crop_y: Tensor
+    crop_x: Tensor
+    flip: Tensor
+    shift_y: Tensor
+    shift_x: Tensor
+    cut_y: Tensor
+    cut_x: Tensor
+
+
+def draw(augmentation: Augmentation, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+    """Draws for `count` images. Every part is drawn even if it is off, so one part never changes another's draws."""
+
+    def integers(choices: int) -> Tensor:
+        return torch.randint(0, choices, (count,), generator=generator)
+
+    a = augmentation
+    return Draws(
+        crop_y=integers(2 * a.crop + 1) - a.crop,
+        crop_x=integers(2 * a.crop + 1) - a.crop,
+        flip=integers(2) if a.flip != "none" else integers(1),
+        shift_y=integers(2 * a.shift + 1) - a.shift,
+        shift_x=integers(2 * a.shift + 1) - a.shift,
+        cut_y=integers(height - a.cutout + 1),
+        cut_x=integers(width - a.cutout + 1),
+    )
+
+
+class Normalizer:
+    """Turns packed pixels into normalised float batches: (value − mean) / std per channel, on the scale 0–255."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self.scale = [1.0 / s for s in std]
+        self.offset = [-m / s for m, s in zip(mean, std, strict=True)]
+        # The fourth byte of a pixel is padding: it is dropped below, whatever these make of it.
+        self._scale = torch.tensor([*self.scale, 1.0], dtype=torch.float32, device=device)
+        self._offset = torch.tensor([*self.offset, 0.0], dtype=torch.float32, device=device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Packed int32 [n, h, w] → float32 [n, 3, h, w] in channels_last."""
+        n, height, width = pixels.shape
+        values = pixels.view(torch.uint8).view(-1, width * 4)
+        # Rows of width × 4 numbers fill the vector units; rows of one pixel's 4 or 3 channels would not.
+        values = torch.addcmul(self._offset.repeat(width), values, self._scale.repeat(width)).view(-1, 4)
+        batch = torch.empty((n * height * width, 3), dtype=torch.float32, device=pixels.device)
+        for channel in range(3):
+            batch[:, channel] = values[:, channel]
+        return batch.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+def augment(pixels: Tensor, indices: Tensor, draws: Draws, augmentation: Augmentation, normalizer: Normalizer) -> Tensor:
+    """The batch of the images `indices`: crop, flip, shift, normalise, cutout, in this order.
+
+    pixels: packed int32 [N, h, w]. indices: int64 [n]; draws: n of each. Returns float32 [n, 3, h, w], channels_last.
+    """
+    count, height, width = len(indices), *pixels.shape[1:]
+    rows = torch.arange(height, device=pixels.device) + draws.shift_y[:, None]
+    columns = torch.arange(width, device=pixels.device) + draws.shift_x[:, None]
+    outside = _outside(rows, columns, height, width) if augmentation.shift else None
+    if augmentation.flip != "none":
+        columns = torch.where(draws.flip[:, None].bool(), width - 1 - columns, columns)
+    # Reflection also folds rows that a shift moved out of the image; those pixels are overwritten below.
+    rows = _reflect(rows + draws.crop_y[:, None], height)
+    columns = _reflect(columns + draws.crop_x[:, None], width)
+    # 32-bit indices halve the traffic; 2³¹ pixels are two million CIFAR images.
+    dtype = torch.int32 if pixels.numel() < 2**31 else torch.int64
+    starts = (indices[:, None] * height + rows) * width
+    flat = (starts.to(dtype)[:, :, None] + columns.to(dtype)[:, None, :]).view(-1)
+    gathered = pixels.reshape(-1).index_select(0, flat).view(count, height, width)
+    batch = normalizer(gathered)
+    if outside is not None:
+        batch.masked_fill_(outside[:, None], 0.0)
+    if augmentation.cutout:
+        _cut(batch, draws, augmentation.cutout)
+    return batch
+
+
+def _reflect(positions: Tensor, size: int) -> Tensor:
+    """Positions beyond the border mirrored back inside, without repeating the border itself."""
+    return (size - 1) - ((size - 1) - positions.abs()).abs()
+
+
+def _outside(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
+    """Bool [n, h, w]: which output pixels a shift takes from beyond the image."""
+    bad_rows, bad_columns = (rows < 0) | (rows >= height), (columns < 0) | (columns >= width)
+    return bad_rows[:, :, None] | bad_columns[:, None, :]
+
+
+def _cut(batch: Tensor, draws: Draws, size: int) -> None:
+    """Set one size × size square of every image to 0, in place."""
+    count, _, height, width = batch.shape
+    side = torch.arange(size, device=batch.device)
+    images = torch.arange(count, device=batch.device) * height
+    rows = (images[:, None] + draws.cut_y[:, None] + side) * width
+    flat = rows[:, :, None] + (draws.cut_x[:, None] + side)[:, None, :]
+    batch.permute(0, 2, 3, 1).view(-1, 3).index_fill_(0, flat.view(-1), 0.0)

@@ -1,0 +1,128 @@
+"""Data set, subset, augmentation and loader, joined for Lightning."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from onecycle.data.augment import Augmentation, Normalizer
+from onecycle.data.loader import BatchLoader
+from onecycle.data.sources import Dataset, Split
+from onecycle.data.subsets import split_indices
+
+
+class DataModule(pl.LightningDataModule):
+    """The training subset, the validation images and the test images of a data set, as batches on the device.
+
+    `monitored` names the split that is shown while training: "val", or "test" where no image is held out.
+    `normalization` ([mean, std] on 0–255) overrides the data set's own constants, for a network trained with others.
+
+    Raises ValueError for classes, sizes or an augmentation that the data set does not have room for.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        evaluation_batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        classes: list[str] | None,
+        subset_size: int | float | None,
+        subset_seed: int,
+        val_size: int,
+        normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    ) -> None:
+        super().__init__()
+        train, test, self.classes = _restrict(dataset, classes)
+        _check_augmentation(augmentation, *train.pixels.shape[1:])
+        subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
+        self.dataset = dataset
+        self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": test}
+        self.normalization = normalization or (dataset.mean, dataset.std)
+        self.batch_size, self.evaluation_batch_size, self.seed = batch_size, evaluation_batch_size, seed
+        self.augmentation = augmentation
+        self.monitored = "val" if val_size else "test"
+        self._loaders: dict[str, BatchLoader] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass over the subset."""
+        return len(self.splits["train"].labels) // self.batch_size
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled, augmented batches of the subset."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        """The validation images, or the test images where none are held out, in order."""
+        return self._loader(self.monitored)
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test images in order."""
+        return self._loader("test")
+
+    def normalized(self, count: int) -> torch.Tensor:
+        """The first `count` images of the subset without augmentation: float32 [count, 3, h, w], on the CPU."""
+        pixels = self.splits["train"].pixels[:count]
+        return Normalizer(*self.normalization, torch.device("cpu"))(pixels.contiguous())
+
+    def record(self) -> dict[str, Any]:
+        """The run record's entry on the data."""
+        sizes = {f"{name}_size": len(split.labels) for name, split in self.splits.items()}
+        names = {"name": self.dataset.name, "source": self.dataset.origin, "classes": list(self.classes)}
+        return {**names, **sizes, "fingerprint": self.dataset.fingerprint}
+
+    def _loader(self, name: str) -> BatchLoader:
+        # The test images are wanted twice, while training and at the end: they go to the device once.
+        if name not in self._loaders:
+            self._loaders[name] = self._new_loader(name)
+        return self._loaders[name]
+
+    def _new_loader(self, name: str) -> BatchLoader:
+        strategy = self.trainer.strategy if self.trainer else None
+        device = strategy.root_device if strategy else torch.device("cpu")
+        normalizer = Normalizer(*self.normalization, device)
+        ranks = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
+        if name != "train":
+            size = self.evaluation_batch_size
+            return BatchLoader(self.splits[name], normalizer, batch_size=size, seed=0, device=device, **ranks)
+        return BatchLoader(
+            self.splits[name], normalizer, batch_size=self.batch_size, seed=self.seed, device=device,
+            augmentation=self.augmentation, shuffle=True, **ranks,
+        )  # fmt: skip
+
+
+def _take(split: Split, indices: np.ndarray) -> Split:
+    if len(indices) == len(split.labels):
+        return split  # all of it, sorted: the memory map itself, not a copy
+    chosen = torch.from_numpy(indices)
+    return Split(split.pixels[chosen], split.labels[chosen])
+
+
+def _restrict(dataset: Dataset, classes: list[str] | None) -> tuple[Split, Split, tuple[str, ...]]:
+    """Both splits with only the named classes, renumbered in the data set's own order."""
+    if classes is None:
+        return dataset.train, dataset.test, dataset.classes
+    unknown = [name for name in classes if name not in dataset.classes]
+    if unknown:
+        raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {', '.join(dataset.classes)}")
+    kept = tuple(name for name in dataset.classes if name in classes)
+    number = torch.full((len(dataset.classes),), -1)
+    for new, name in enumerate(kept):
+        number[dataset.classes.index(name)] = new
+
+    def only(split: Split) -> Split:
+        labels = number[split.labels]
+        return Split(split.pixels[labels >= 0], labels[labels >= 0])
+
+    return only(dataset.train), only(dataset.test), kept
+
+
+def _check_augmentation(augmentation: Augmentation, height: int, width: int) -> None:
+    side = min(height, width)
+    for name, limit in (("crop", side - 1), ("shift", side - 1), ("cutout", side)):
+        if getattr(augmentation, name) > limit:
+            raise ValueError(f"data.augment.{name}={getattr(augmentation, name)}: images of {side} pixels allow {limit}")

@@ -1,0 +1,273 @@
+"""Where images come from: torchvision's CIFAR, class folders, or the program itself. All end as one `Dataset`."""
+
+import hashlib
+import logging
+import socket
+import urllib.error
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onecycle.data import synthetic
+from onecycle.data.cache import cached, key_digest
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+DOWNLOAD_TIMEOUT = 30  # seconds of silence
+
+
+class DataUnavailableError(ValueError):
+    """The data set is not on this machine and cannot be fetched; the message says what to do."""
+
+
+class Split(NamedTuple):
+    """Images and labels.
+
+    `pixels` is int32 [n, height, width]: the bytes red, green, blue, 0 of one pixel in one number, so that a crop
+    gathers whole pixels. `labels` is int64 [n].
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A decoded data set. `mean` and `std` are the training images' per-channel constants on the scale 0–255."""
+
+    name: str
+    origin: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+
+class Source(Protocol):
+    """A data set that can be decoded. `key` names its contents; equal keys mean equal images."""
+
+    name: str
+    origin: str
+
+    def key(self) -> dict[str, Any]:
+        """What tells this data set from others, as JSON."""
+
+    def decode(self) -> tuple[Arrays, list[str]]:
+        """Arrays train_images, test_images (uint8 [n, h, w, 3]), train_labels, test_labels (int64 [n]); class names."""
+
+
+class Cifar:
+    """CIFAR-10 or CIFAR-100 as torchvision stores them (Krizhevsky, 2009), MD5-verified, downloaded if absent."""
+
+    origin = "torchvision"
+
+    def __init__(self, name: str, root: str, download: bool) -> None:
+        self.name, self.root, self.download = name, Path(root), download
+
+    def key(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def decode(self) -> tuple[Arrays, list[str]]:
+        from torchvision.datasets import CIFAR10, CIFAR100  # only a first start pays for this import
+
+        dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.name]
+        self._ensure(dataset)
+        train, test = (dataset(str(self.root), train=train, download=False) for train in (True, False))
+        arrays = {
+            "train_images": train.data, "train_labels": np.asarray(train.targets, dtype=np.int64),
+            "test_images": test.data, "test_labels": np.asarray(test.targets, dtype=np.int64),
+        }  # fmt: skip
+        return arrays, list(train.classes)
+
+    def _ensure(self, dataset: Any) -> None:
+        """Download what is absent or damaged; raise `DataUnavailableError` or, for a damaged file, `ValueError`."""
+        from torchvision.datasets.utils import check_integrity
+
+        folder = self.root / dataset.base_folder
+        files = [(folder / name, md5) for name, md5 in dataset.train_list + dataset.test_list]
+        files.append((folder / dataset.meta["filename"], dataset.meta["md5"]))
+        bad = [path for path, md5 in files if not check_integrity(str(path), md5)]
+        if not bad:
+            return
+        reason = "data.download is false"
+        if self.download:
+            log.info("Downloading %s to %s.", self.name, self.root)
+            previous = socket.getdefaulttimeout()
+            try:
+                socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+                dataset(str(self.root), train=True, download=True)
+                return
+            except (urllib.error.URLError, OSError, RuntimeError) as error:
+                reason = f"the download failed: {error}"
+            finally:
+                socket.setdefaulttimeout(previous)
+        damaged = [str(path) for path in bad if path.exists()]
+        if damaged:
+            raise ValueError(
+                f"data.root: {', '.join(damaged)} is damaged (its MD5 is not the published one) and {reason}. "
+                f"Delete it and put a good copy there."
+            )
+        raise DataUnavailableError(
+            f"data.root: {self.name} is not in {self.root.absolute()} and {reason}. Name the folder that holds "
+            f"{dataset.base_folder}/ with data.root=… or ONECYCLE_DATA, or take the embedded set: data=synthetic."
+        )
+
+
+class ImageFolder:
+    """Any images as train/<class>/* and test/<class>/* (png, jpg, webp), decoded to RGB squares of `image_size`."""
+
+    origin = "class folders"
+
+    def __init__(self, name: str, root: str, image_size: int) -> None:
+        self.name, self.root, self.image_size = name, Path(root), image_size
+
+    def key(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for split in ("train", "test"):
+            for path, label in self._files(split):
+                stat = path.stat()
+                digest.update(f"{path.relative_to(self.root)}\0{label}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return {"name": self.name, "image_size": self.image_size, "files": digest.hexdigest()}
+
+    def decode(self) -> tuple[Arrays, list[str]]:
+        arrays: Arrays = {}
+        resized = 0
+        for split in ("train", "test"):
+            files = self._files(split)
+            images = np.empty((len(files), self.image_size, self.image_size, 3), dtype=np.uint8)
+            for image, (path, _) in zip(images, files, strict=True):
+                image[...], was_resized = self._decode_one(path)
+                resized += was_resized
+            arrays[f"{split}_images"] = images
+            arrays[f"{split}_labels"] = np.array([label for _, label in files], dtype=np.int64)
+        if resized:
+            log.warning("%d images were cropped and resized to %d×%d.", resized, self.image_size, self.image_size)
+        return arrays, self._classes("train")
+
+    def _decode_one(self, path: Path) -> tuple[np.ndarray, bool]:
+        from PIL import Image, ImageOps
+
+        size = (self.image_size, self.image_size)
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"data.root: {path} cannot be read as an image ({error}). Repair or remove it.") from None
+        was_resized = image.size != size
+        return np.asarray(ImageOps.fit(image, size) if was_resized else image), was_resized
+
+    def _classes(self, split: str) -> list[str]:
+        folder = self.root / split
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        if not names:
+            raise ValueError(
+                f"data.root: {folder.absolute()} holds no class folders. Lay the images out as train/<class>/* and "
+                f"test/<class>/* and name their folder with data.root=…"
+            )
+        return names
+
+    def _files(self, split: str) -> list[tuple[Path, int]]:
+        classes = self._classes("train")
+        unknown = sorted(set(self._classes(split)) - set(classes))
+        if unknown:
+            raise ValueError(f"data.root: the classes {', '.join(unknown)} are in {split}/ but not in train/.")
+        files = [
+            (path, label)
+            for label, name in enumerate(classes)
+            for path in sorted((self.root / split / name).glob("*"))
+            if path.suffix.lower() in IMAGE_SUFFIXES
+        ]
+        empty = sorted(set(range(len(classes))) - {label for _, label in files})
+        if not files or (split == "train" and empty):
+            where = classes[empty[0]] if files else ""
+            raise ValueError(f"data.root: no png, jpg or webp image in {(self.root / split / where).absolute()}.")
+        return files
+
+
+class Synthetic:
+    """The embedded set: shapes and textures drawn by the program, the same for a seed on every machine."""
+
+    name = "synthetic"
+    origin = "drawn"
+
+    def __init__(self, train_size: int, test_size: int, seed: int) -> None:
+        self.train_size, self.test_size, self.seed = train_size, test_size, seed
+
+    def key(self) -> dict[str, Any]:
+        sizes = {"train_size": self.train_size, "test_size": self.test_size}
+        return {"name": self.name, "version": synthetic.VERSION, "seed": self.seed, **sizes}
+
+    def decode(self) -> tuple[Arrays, list[str]]:
+        log.info("Drawing %d synthetic images (once; they are cached).", self.train_size + self.test_size)
+        arrays: Arrays = {}
+        for split, size in (("train", self.train_size), ("test", self.test_size)):
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = synthetic.draw(size, self.seed, split)
+        return arrays, list(synthetic.CLASSES)
+
+
+_loaded: dict[str, Dataset] = {}
+
+
+def load(source: Source, cache_folder: Path) -> Dataset:
+    """The decoded data set of a source: from this process, from the cache file, or decoded now.
+
+    Raises `DataUnavailableError` where it is neither on this machine nor reachable, `ValueError` where it is unfit.
+    """
+    key = source.key()
+    digest = key_digest(key)
+    if digest not in _loaded:
+        # One data set at a time stays in memory: the runs of a sweep nearly always share it.
+        _loaded.clear()
+        arrays, description, fingerprint = cached(cache_folder, source.name, key, lambda: _packed(source))
+        splits = [
+            Split(*(torch.from_numpy(arrays[f"{split}_{part}"]) for part in ("pixels", "labels")))
+            for split in ("train", "test")
+        ]
+        _loaded[digest] = Dataset(
+            source.name, source.origin, tuple(description["classes"]), *splits,
+            tuple(description["mean"]), tuple(description["std"]), fingerprint,
+        )  # fmt: skip
+    return _loaded[digest]
+
+
+def _packed(source: Source) -> tuple[Arrays, dict[str, Any]]:
+    arrays, classes = source.decode()
+    mean, std = channel_statistics(arrays["train_images"])
+    packed = {f"{split}_labels": arrays[f"{split}_labels"] for split in ("train", "test")}
+    packed |= {f"{split}_pixels": pack(arrays[f"{split}_images"]) for split in ("train", "test")}
+    return packed, {"classes": classes, "mean": mean, "std": std}
+
+
+def pack(images: np.ndarray) -> np.ndarray:
+    """uint8 [n, h, w, 3] → int32 [n, h, w], the bytes red, green, blue, 0 in one number."""
+    bytes_of_pixel = np.zeros((*images.shape[:3], 4), dtype=np.uint8)
+    bytes_of_pixel[..., :3] = images
+    return bytes_of_pixel.view(np.int32)[..., 0]
+
+
+def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Per-channel mean and standard deviation of uint8 [n, h, w, 3], on 0–255, exact (from counts of the values).
+
+    A constant channel gets the standard deviation 1, so that normalising leaves it at 0.
+    """
+    means, stds = [], []
+    values = np.arange(256, dtype=np.float64)
+    for channel in range(3):
+        # Chunks keep the int64 copy that bincount makes small.
+        counts = sum(
+            (np.bincount(images[i : i + 4096, ..., channel].ravel(), minlength=256) for i in range(0, len(images), 4096)),
+            start=np.zeros(256, dtype=np.int64),
+        )
+        mean = float(counts @ values / counts.sum())
+        variance = float(counts @ (values - mean) ** 2 / counts.sum())
+        means.append(mean)
+        stds.append(variance**0.5 or 1.0)
+    return means, stds

@@ -1,0 +1,127 @@
+"""Normalisation layers: batch, ghost batch and group norm, each with a trainable or a frozen scale."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORMS = ("batch", "ghost", "group", "none")
+
+
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over groups of `ghost_size` images, whatever the size of the batch.
+
+    A batch of n images makes k = n // ghost_size full groups. They are interleaved, as in cifar10-fast: image
+    i belongs to group i mod k. Images left over at the end form a smaller group of their own; a single one
+    forms a group with the `ghost_size` images before it. A batch that makes one group is plain batch norm.
+
+    The running statistics move by the mean over the groups: new = (1 − momentum)·old + momentum·mean(group
+    statistics). Evaluation, state and parameters are those of `nn.BatchNorm2d`, so a checkpoint of the one
+    loads into the other. Raises `ValueError` for a ghost size below 2.
+
+    Sources: Hoffer, Hubara and Soudry 2017, "Train longer, generalize better"; Page 2019, "How to Train Your
+    ResNet 8".
+    """
+
+    # nn.BatchNorm2d declares these as possibly absent; here they always exist.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, channels: int, ghost_size: int, *, momentum: float, eps: float) -> None:
+        if ghost_size < 2:
+            raise ValueError(f"ghost_size={ghost_size}: one image is no group; use 2 images or more")
+        super().__init__(channels, eps=eps, momentum=momentum)
+        self.ghost_size = ghost_size
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in nn.BatchNorm2d)
+        """Normalise [n, channels, height, width] group by group; keeps the memory format."""
+        groups, remainder = divmod(len(input), self.ghost_size)
+        if remainder == 1:
+            groups -= 1
+        grouped_images = groups * self.ghost_size
+        has_tail = grouped_images < len(input)
+        if not self.training or groups + has_tail <= 1:
+            return super().forward(input)
+        # With a momentum of 1, batch_norm stores the statistics of the batch itself.
+        means = self.running_mean.new_zeros(groups + has_tail, self.num_features)
+        variances = torch.zeros_like(means)
+        output = self._normalize_groups(input[:grouped_images], means[:groups], variances[:groups])
+        if has_tail:
+            tail = self._normalize_groups(input[grouped_images:], means[groups:], variances[groups:])
+            output = torch.cat((output, tail))
+        with torch.no_grad():
+            self.running_mean.lerp_(means.mean(0), self.momentum)
+            self.running_var.lerp_(variances.mean(0), self.momentum)
+            self.num_batches_tracked.add_(1)
+        return output
+
+    def _normalize_groups(self, images: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+        """Normalise `len(means)` interleaved groups in one kernel, as that many times more channels."""
+        groups = len(means)
+        # Interleaved groups lie beside the channels in memory, so the contiguous format needs no copy.
+        # Channels last needs two: far cheaper than a loop over the groups or a change of format.
+        channels_first = images.is_contiguous()
+        if channels_first:
+            merged = images.view(-1, groups * self.num_features, *images.shape[2:])
+        else:
+            pixels = images.permute(0, 2, 3, 1).unflatten(0, (-1, groups))
+            merged = pixels.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
+        normalized = F.batch_norm(
+            merged,
+            means.view(-1),
+            variances.view(-1),
+            self.weight.repeat(groups),
+            self.bias.repeat(groups),
+            training=True,
+            momentum=1.0,
+            eps=self.eps,
+        )
+        if channels_first:
+            return normalized.view(images.shape)
+        pixels = normalized.permute(0, 2, 3, 1).unflatten(3, (groups, self.num_features))
+        return pixels.permute(0, 3, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        """Name the ghost size beside the arguments of batch norm."""
+        return f"{super().extra_repr()}, ghost_size={self.ghost_size}"
+
+
+def make_norm(
+    channels: int,
+    *,
+    norm: str,
+    train_scale: bool,
+    ghost_size: int,
+    norm_groups: int,
+    momentum: float,
+    eps: float,
+) -> nn.Module | None:
+    """Return the normalisation of `channels` feature maps that `norm` names, or None for "none".
+
+    γ starts at 1 and β at 0. With `train_scale` false γ stays 1: it is in the state but takes no gradient
+    (Page 2019, "How to Train Your ResNet 8", frozen batch norm scales). Only "batch" and "ghost" read
+    `momentum`, the weight of the newest batch in the running statistics. Raises `ValueError` for options that
+    do not fit.
+    """
+    if norm not in NORMS:
+        raise ValueError(
+            f"norm={norm!r}: unknown; choose one of {', '.join(NORMS)} (a frozen scale is train_scale=False)"
+        )
+    if norm == "none":
+        if not train_scale:
+            raise ValueError("train_scale=False: norm='none' has no scale to freeze; set train_scale=True")
+        return None
+    layer: nn.Module
+    if norm == "group":
+        if norm_groups < 1 or channels % norm_groups:
+            raise ValueError(
+                f"norm_groups={norm_groups}: does not divide {channels} channels; use a divisor of the width"
+            )
+        layer = nn.GroupNorm(norm_groups, channels, eps=eps)
+    elif norm == "ghost":
+        layer = GhostBatchNorm2d(channels, ghost_size, momentum=momentum, eps=eps)
+    else:
+        layer = nn.BatchNorm2d(channels, momentum=momentum, eps=eps)
+    layer.weight.requires_grad_(train_scale)
+    return layer

@@ -1,0 +1,241 @@
+"""ResNet-9, the network of cifar10-fast, with the options that its studies vary."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onecycle.models.norms import make_norm
+from onecycle.models.whitening import PatchWhitening
+
+LAYERS = (1, 2, 3)
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+CHOICES = {
+    "activation": ("relu", "celu", "gelu"),
+    "pool": ("after", "before"),
+    "downsample": ("pool", "conv3x3_stride2", "conv1x1_stride2"),
+    "head_pool": ("max", "average", "concat"),
+    "prep": ("conv", "whitening"),
+}
+
+
+class ResNet9(nn.Module):
+    """A prep convolution, three downsampling layers of 2, 4 and 8 times its width, and a linear head.
+
+    Images [n, in_channels, height, width], at least 8 pixels a side, become logits [n, classes]. Norm and
+    activation follow every convolution; only without norm it has a bias. Initialisation is PyTorch's own.
+
+    - `residual`: the layers that end in x + block(block(x)), where the activation comes before the sum.
+    - `extra`: the layers that end in one more plain block. In a layer named twice the residual comes first.
+    - `norm`, `train_scale`, `ghost_size` (images), `norm_groups`: see `make_norm`.
+    - `pool`: "after" is conv, norm, activation, pool; "before" is conv, pool, norm, activation.
+    - `downsample`: "pool" halves by max pooling after a 3×3 convolution, the others by their stride.
+    - `head_pool`: global pooling before the head; "concat" is [max, average], and doubles the head's input.
+    - `prep`: "whitening" puts fixed whitening filters, set by `fit_whitening`, before a 1×1 convolution.
+
+    Raises `ValueError` for values out of range and for options that do not fit together.
+
+    Source: Page 2018–19, "How to Train Your ResNet" 4 (the network, its backbone, `extra`) and 8 (`pool`,
+    CELU, ghost norm, frozen scales, whitening), and the repository davidcpage/cifar10-fast.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        in_channels: int,
+        width: int,
+        residual: Collection[int],
+        extra: Collection[int],
+        norm: str,
+        train_scale: bool,
+        ghost_size: int,
+        norm_groups: int,
+        norm_momentum: float,
+        norm_eps: float,
+        activation: str,
+        celu_alpha: float,
+        pool: str,
+        downsample: str,
+        head_pool: str,
+        logit_scale: float,
+        prep: str,
+    ) -> None:
+        super().__init__()
+        _check_positive(classes=classes, in_channels=in_channels, width=width, logit_scale=logit_scale)
+        _check_positive(norm_momentum=norm_momentum, norm_eps=norm_eps, celu_alpha=celu_alpha)
+        _check_layers(residual=residual, extra=extra)
+        _check_choices(activation=activation, head_pool=head_pool, prep=prep)
+        _check_choices(pool=pool, downsample=downsample)
+        self.head_pool, self.logit_scale = head_pool, logit_scale
+        new_norm = partial(make_norm, norm=norm, train_scale=train_scale, ghost_size=ghost_size)
+        new_norm = partial(new_norm, norm_groups=norm_groups, momentum=norm_momentum, eps=norm_eps)
+        new_activation = partial(_activation, activation, celu_alpha, inplace=norm != "ghost")
+        block = partial(_block, norm=new_norm, activation=new_activation)
+        self.prep = _prep(block, in_channels, width, prep)
+        layer = partial(_layer, block, pool=pool, downsample=downsample)
+        self.layer1 = layer(width, residual=1 in residual, extra=1 in extra)
+        self.layer2 = layer(2 * width, residual=2 in residual, extra=2 in extra)
+        self.layer3 = layer(4 * width, residual=3 in residual, extra=3 in extra)
+        self.head = nn.Linear(width * (16 if head_pool == "concat" else 8), classes, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits [n, classes], already multiplied by `logit_scale`."""
+        features = self.layer3(self.layer2(self.layer1(self.prep(images))))
+        pooled = [pool(features) for pool in GLOBAL_POOLS[self.head_pool]]
+        return self.head(torch.cat(pooled, dim=1) if len(pooled) > 1 else pooled[0]) * self.logit_scale
+
+    @property
+    def needs_whitening(self) -> bool:
+        """Whether `fit_whitening` must come before the first step."""
+        return any(isinstance(module, PatchWhitening) and not module.fitted for module in self.prep)
+
+    def fit_whitening(self, images: Tensor) -> None:
+        """Set the whitening filters from normalised training images [n, in_channels, height, width].
+
+        Some thousand images are enough. Raises `ValueError` for a network without whitening.
+        """
+        whiten = self.prep[0]
+        if not isinstance(whiten, PatchWhitening):
+            raise ValueError(
+                "prep='conv': this network has no whitening filters to fit; set prep='whitening'"
+            )
+        whiten.fit(images)
+
+
+class Residual(nn.Module):
+    """x + second(first(x))."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the branch to its input [n, c, height, width]."""
+        return x + self.second(self.first(x))
+
+
+def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Sort the trainable parameters of any network into "weights", "bias", "norm_scale" and "head".
+
+    "bias" holds the biases of convolutions and norms (β), "norm_scale" the norms' scales (γ), "head" the
+    weights of `network.head`, and "weights" the rest: here, the convolutions. All four keys are always there.
+    Frozen parameters are in no group.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"weights": [], "bias": [], "norm_scale": [], "head": []}
+    norms = tuple(name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS))
+    for name, parameter in network.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        if not parameter.requires_grad:
+            continue
+        if kind == "bias":
+            groups["bias"].append(parameter)
+        elif owner in norms:
+            groups["norm_scale"].append(parameter)
+        elif name.startswith("head."):
+            groups["head"].append(parameter)
+        else:
+            groups["weights"].append(parameter)
+    return groups
+
+
+def _prep(block: Callable[..., nn.Sequential], c_in: int, width: int, prep: str) -> nn.Sequential:
+    """Return the first block, behind whitening filters if `prep` says so."""
+    if prep == "conv":
+        return block(c_in, width)
+    whiten = PatchWhitening(c_in)
+    modules = block(whiten.out_channels, width, kernel_size=1).named_children()
+    return nn.Sequential(OrderedDict([("whiten", whiten), *modules]))
+
+
+def _layer(
+    block: Callable[..., nn.Sequential], c_in: int, *, pool: str, downsample: str, residual: bool, extra: bool
+) -> nn.Sequential:
+    """Return a block that halves the image and doubles the channels, with what follows it."""
+    if pool == "before" and downsample != "pool":
+        raise ValueError(
+            f"pool='before': downsample={downsample!r} has no pooling to move; "
+            "set pool='after' or downsample='pool'"
+        )
+    c_out = 2 * c_in
+    if downsample == "pool":
+        layer = block(c_in, c_out, pool=pool)
+    else:
+        layer = block(c_in, c_out, kernel_size=3 if downsample == "conv3x3_stride2" else 1, stride=2)
+    if residual:
+        layer.add_module("residual", Residual(block(c_out, c_out), block(c_out, c_out)))
+    if extra:
+        layer.add_module("extra", block(c_out, c_out))
+    return layer
+
+
+def _block(
+    c_in: int,
+    c_out: int,
+    *,
+    norm: Callable[[int], nn.Module | None],
+    activation: Callable[[], nn.Module],
+    kernel_size: int = 3,
+    stride: int = 1,
+    pool: str | None = None,
+) -> nn.Sequential:
+    """Return convolution, norm and activation, with a 2×2 max pooling before or after the last two."""
+    norm_layer = norm(c_out)
+    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=kernel_size // 2, bias=norm_layer is None)
+    modules: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
+    if pool == "before":
+        modules["pool"] = nn.MaxPool2d(2)
+    if norm_layer is not None:
+        modules["norm"] = norm_layer
+    modules["act"] = activation()
+    if pool == "after":
+        modules["pool"] = nn.MaxPool2d(2)
+    return nn.Sequential(modules)
+
+
+def _activation(name: str, celu_alpha: float, *, inplace: bool) -> nn.Module:
+    # Not in place after ghost norm: it returns a view, and autograd copies the gradient of a changed view.
+    if name == "relu":
+        return nn.ReLU(inplace)
+    if name == "celu":
+        return nn.CELU(celu_alpha, inplace)
+    return nn.GELU()
+
+
+def _global_max(features: Tensor) -> Tensor:
+    return F.max_pool2d(features, features.shape[-2:]).flatten(1)
+
+
+def _global_average(features: Tensor) -> Tensor:
+    return features.mean((2, 3))
+
+
+GLOBAL_POOLS = {
+    "max": (_global_max,),
+    "average": (_global_average,),
+    "concat": (_global_max, _global_average),
+}
+
+
+def _check_positive(**options: float) -> None:
+    for name, value in options.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value}: must be positive; use a value above 0")
+
+
+def _check_layers(**options: Collection[int]) -> None:
+    for name, value in options.items():
+        if len(set(value)) < len(value) or not set(value) <= set(LAYERS):
+            raise ValueError(
+                f"{name}={list(value)}: not distinct layers out of 1, 2, 3; name each layer once"
+            )
+
+
+def _check_choices(**options: str) -> None:
+    for name, value in options.items():
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name}={value!r}: unknown; choose one of {', '.join(CHOICES[name])}")

@@ -1,0 +1,32 @@
+"""The numerical precision that a device is fast in, and why."""
+
+import torch
+
+
+def choose(requested: str, device: torch.device) -> tuple[str, str]:
+    """Lightning's name of the precision, and the reason for it.
+
+    requested: "auto", "16-mixed", "bf16-mixed" or "32-true". Raises ValueError for 16-mixed on a CPU, where there is
+    no fp16 autocast worth having.
+    """
+    if requested == "16-mixed" and device.type == "cpu":
+        raise ValueError("trainer.precision=16-mixed: CPUs have no fast fp16; take auto, bf16-mixed or 32-true")
+    if requested != "auto":
+        return requested, "as configured"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        # From compute capability 8 on, bf16 is computed by the tensor cores; below, it is emulated.
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return "bf16-mixed", f"{name} computes bf16"
+        return "16-mixed", f"{name} computes fp16 but not bf16; gradients are scaled"
+    if device.type == "cpu":
+        if cpu_has_bf16():
+            return "bf16-mixed", "this CPU has AVX-512 bf16 or AMX instructions"
+        return "32-true", "this CPU has no bf16 instructions"
+    return "32-true", f"nothing faster is known to be safe on {device.type}"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in its vector units (AVX-512 bf16) or tiles (AMX)."""
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, test, bool)()) for test in tests)

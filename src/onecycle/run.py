@@ -1,0 +1,201 @@
+"""One run = one folder = one record: its identity, its status, its result.
+
+A run's folder holds result.json, config.yaml, checkpoints/, TensorBoard events, metrics.csv, train.log and figures/.
+Everything that other programs read from it is replaced whole, never written in place.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from onecycle.config import ConfigError
+
+log = logging.getLogger("onecycle")
+
+SCHEMA = 1
+RESULT, CONFIG, LOG, CHECKPOINT = "result.json", "config.yaml", "train.log", "checkpoints/last.ckpt"
+
+# What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
+NEUTRAL_KEYS = (
+    "name", "output", "resume",
+    "data.root", "data.cache", "data.fallback", "data.source.root", "data.source.download",
+    "logger", "callbacks.progress", "callbacks.training_log", "callbacks.checkpoint", "callbacks.figures",
+    "evaluation.batch_size", "evaluation.every_n_epochs",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.threads",
+    "trainer.log_every_n_steps", "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly",
+)  # fmt: skip
+
+
+def identity(config: Mapping[str, Any], data_key: Mapping[str, Any]) -> str:
+    """12 hex digits over everything that can change a run's result.
+
+    config: the resolved configuration, with its precision chosen. data_key: what tells the data set from others.
+    """
+    relevant = {key: value for key, value in _flat(config).items() if not _is_neutral(key)}
+    return hashlib.sha256(json.dumps([relevant, data_key], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, Mapping) and node:
+        return {k: v for name, child in node.items() for k, v in _flat(child, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): node}
+
+
+def _is_neutral(key: str) -> bool:
+    return any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
+
+
+def short_name(overrides: Sequence[str]) -> str:
+    """A readable folder name from a sweep's overrides: ["schedule.peak_lr=0.1", "seed=0"] → "peak_lr=0.1,seed=0"."""
+    parts = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if not _is_neutral(key) and key != "experiment":
+            parts.append(f"{key.rsplit('.', 1)[-1]}={value}")
+    return re.sub(r"[^\w=.,+-]+", "_", ",".join(parts))[:100] or "run"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The record in a run's folder, or None where there is none. Raises ConfigError where it is not a record."""
+    try:
+        result = json.loads((folder / RESULT).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigError([f"{folder / RESULT}: is not a run's record ({error})"]) from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise ConfigError([f"{folder / RESULT}: is not a record of schema {SCHEMA}"])
+    return result
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved configuration of the run in `folder`; raises ConfigError where there is none."""
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {reason})"]) from None
+    if not isinstance(config, dict):
+        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG} holds no configuration)"])
+    return config
+
+
+def new_folder(output: Path, name: str) -> Path:
+    """A folder logs/runs/<date>_<time>_<name> that was not there before."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    for attempt in range(1, 1000):
+        folder = output / "runs" / (f"{stamp}_{name}" if attempt == 1 else f"{stamp}_{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("a thousand runs in one second")
+
+
+class Run:
+    """The folder of one run and the record in it."""
+
+    def __init__(self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]) -> None:
+        self.folder, self.config = folder, config
+        previous = read_result(folder) or {}
+        self.done = previous.get("status") in ("finished", "diverged")
+        self.result: dict[str, Any] = previous if self.done else {
+            "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
+            "test": None, "train": None, "val": None, "overrides": list(overrides),
+            "seconds": previous.get("seconds") or {"setup": 0.0, "fit": 0.0, "test": 0.0, "total": 0.0},
+            "started": previous.get("started") or datetime.now().astimezone().isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, if the run was interrupted behind one."""
+        path = self.folder / CHECKPOINT
+        return path if path.exists() else None
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep the record's status true while the run is going: running, then failed if anything is raised.
+
+        An interrupted run keeps the status running: the same command, or resume=, goes on with it. Raises
+        ConfigError where another process is training in this folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError([f"{self.folder}: another process is training this run"]) from None
+            handler = logging.FileHandler(self.folder / LOG)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            log.addHandler(handler)
+            try:
+                write_atomically(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
+                self._write()
+                yield
+            except Exception as error:
+                self.result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+                log.debug("The run failed.", exc_info=True)
+                with contextlib.suppress(OSError):  # a full disk is often the very reason
+                    self._write()
+                raise
+            finally:
+                log.removeHandler(handler)
+                handler.close()
+
+    def finish(self, status: str, **entries: Any) -> None:
+        """Write the record of a run that came to its end, "finished" or "diverged"."""
+        self.result.pop("error", None)
+        self.result |= {"status": status, **entries}
+        self._write()
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / RESULT, json.dumps(_finite(self.result), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(node: Any) -> Any:
+    """The same record with NaN and infinity, which JSON does not know, as null."""
+    if isinstance(node, Mapping):
+        return {key: _finite(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_finite(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    packages = {name: version(name) for name in ("onecycle", "torch", "lightning")}
+    return {**packages, "python": platform.python_version(), "git": _git(), "host": platform.node(), "threads": threads}
+
+
+def _git() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
+        return done.stdout.strip() or None
+    return None

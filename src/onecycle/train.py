@@ -1,0 +1,135 @@
+"""From a configuration to a finished run: `onecycle-train`, or `python -m onecycle.train`."""
+
+import errno
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from onecycle import config, run
+
+log = logging.getLogger("onecycle")
+
+CONF = Path(__file__).parents[2] / "conf"
+
+# At import, not in main: the workers of a parallel launcher import this module and never call main.
+config.register_resolvers()
+
+
+
+def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None) -> dict[str, Any]:
+    """Train and test as `cfg` says; returns the run's record.
+
+    sweep: the folder of a sweep, in which a run's folder follows from its identity: a finished run is read back and
+    an interrupted one goes on. Without it every call makes a new folder.
+
+    Raises ConfigError for a configuration that cannot be run.
+    """
+    started = time.perf_counter()
+    config.check(cfg)
+    # Only now: a rejected configuration must not wait seconds for torch.
+    from onecycle import assembly, closing
+
+    closing.quiet()
+    with assembly.user_mistakes():
+        cfg, dataset, source, replaced = assembly.load_dataset(cfg)
+        cfg = assembly.choose_precision(cfg)
+        this = open_run(cfg, source.key(), overrides, sweep)
+        if this.done:
+            closing.show_skipped(this)
+            return this.result
+        datamodule = assembly.build_datamodule(cfg, dataset)
+        steps = assembly.total_steps(cfg, datamodule)
+        classifier = assembly.build_classifier(cfg, datamodule, steps)
+    with this.recording():
+        checkpoint = this.checkpoint
+        first_step = closing.saved_step(checkpoint)
+        with assembly.user_mistakes():
+            progress = sweep is None or HydraConfig.get().launcher._target_.endswith("BasicLauncher")
+            trainer = assembly.build_trainer(cfg, this.folder, steps, first_step=first_step, progress=progress)
+        closing.show_start(this, classifier, datamodule, trainer, replaced, first_step)
+        setup = time.perf_counter() - started
+        trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
+        closing.finish(this, classifier, datamodule, trainer, replaced, setup)
+    closing.show_end(this, replaced, single=sweep is None)
+    return this.result
+
+
+def open_run(cfg: DictConfig, data_key: dict[str, Any], overrides: list[str], sweep: Path | None) -> run.Run:
+    """The run of a configuration: in its folder of the sweep, in the folder to resume, or in a new one."""
+    plain = config.plain(cfg)
+    identity = run.identity(plain, data_key)
+    if cfg.resume is not None:
+        folder = Path(cfg.resume)
+    elif sweep is not None:
+        folder = sweep / f"{run.short_name(overrides)}-{identity[:8]}"
+    else:
+        folder = run.new_folder(Path(cfg.output), cfg.name)
+    return run.Run(folder, cfg.name, identity, plain, overrides)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def hydra_job(cfg: DictConfig) -> float:
+    """One job of Hydra, single or in a sweep; returns the test accuracy, for sweepers that want a number."""
+    show_messages()
+    settings = HydraConfig.get()
+    sweeping = settings.mode == RunMode.MULTIRUN
+    overrides = list(settings.overrides.task)
+    try:
+        config.check(cfg)
+        if cfg.resume is not None:
+            if sweeping:
+                raise config.ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
+            saved = OmegaConf.create(run.read_config(Path(cfg.resume)))
+            saved.resume = cfg.resume
+            cfg, overrides = saved, (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
+        record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None)
+    except Exception as error:
+        # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
+        if sweeping:
+            log.error("%s: %s", run.short_name(overrides), error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = f"The disk is full ({error.filename or 'while writing the run'}). Free some space and run this again."
+            raise config.ConfigError([message]) from error
+        raise
+    return float(record["test"]["accuracy"])
+
+
+def show_messages() -> None:
+    """Messages go to the terminal as they are; what is of use only later goes to the run's train.log alone."""
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger().setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.INFO)
+
+
+def run_as_command(job: Callable[[], Any]) -> None:
+    """Run a Hydra job; the process ends with 0 for success, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C."""
+    show_messages()
+    try:
+        job()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except SystemExit as stop:
+        # Hydra turns every error into exit code 1; what it was stands behind.
+        mistakes = (CompactHydraException, OmegaConfBaseException)
+        sys.exit(2 if stop.code == 1 and isinstance(stop.__context__, mistakes) else stop.code)
+
+
+def main() -> None:
+    """Console entry."""
+    run_as_command(hydra_job)
+
+
+if __name__ == "__main__":
+    main()

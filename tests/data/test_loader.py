@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+
+from onecycle.data.augment import Augmentation, Normalizer
+from onecycle.data.loader import Batch, BatchLoader
+from onecycle.data.sources import Split, pack
+
+CPU = torch.device("cpu")
+COUNT = 100
+# Each image is one flat colour, its own number, so that a batch tells which images it holds.
+IMAGES = np.broadcast_to(np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, 32, 32, 3))
+SPLIT = Split(torch.from_numpy(pack(IMAGES)), torch.arange(COUNT))
+AUGMENTATION = Augmentation(4, "random", 0, 8)
+
+
+def loader(**arguments: object) -> BatchLoader:
+    settings: dict = {"batch_size": 16, "seed": 0, "device": CPU, "shuffle": True, "augmentation": AUGMENTATION}
+    return BatchLoader(SPLIT, Normalizer((0.0,) * 3, (1.0,) * 3, CPU), **(settings | arguments))
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_an_epoch_holds_each_image_at_most_once_in_full_batches() -> None:
+    batches = list(loader())
+    assert len(batches) == len(loader()) == 6
+    labels = torch.cat([batch.labels for batch in batches])
+    assert len(labels.unique()) == len(labels) == 96
+    # The brightest pixel is the image's own value: cutout only darkens.
+    values = torch.cat([batch.images.amax((1, 2, 3)) for batch in batches])
+    assert torch.equal(values.long(), labels)
+
+
+def test_epochs_differ_and_equal_seeds_repeat_them() -> None:
+    first = loader()
+    epochs = [list(first), list(first)]
+    again = loader()
+    assert same(epochs[0], list(again))
+    assert same(epochs[1], list(again))
+    assert not same(*epochs)
+    assert not same(epochs[0], list(loader(seed=1)))
+
+
+def test_global_random_state_neither_matters_nor_moves() -> None:
+    torch.manual_seed(1)
+    first = list(loader())
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    before = torch.random.get_rng_state()
+    assert same(first, list(loader()))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4, 6])
+def test_a_restored_state_continues_with_the_same_batches(taken: int) -> None:
+    original = loader()
+    list(original)
+    iterator = iter(original)
+    for _ in range(taken):
+        next(iterator)
+    state = original.state_dict()
+    rest, following = list(iterator), list(original)
+    restored = loader()
+    restored.load_state_dict(state)
+    if taken < 6:
+        assert same(rest, list(restored))
+    assert same(following, list(restored))
+
+
+def test_an_epoch_that_was_left_is_not_taken_up_again_without_a_restore() -> None:
+    abandoned, whole = loader(), loader()
+    next(iter(abandoned))
+    list(whole)
+    assert same(list(abandoned), list(whole))
+
+
+def test_the_state_of_another_loader_is_refused() -> None:
+    state = loader().state_dict()
+    for change in ({"seed": 5}, {"batch_size": 32}):
+        with pytest.raises(ValueError, match=f"{next(iter(change))}="):
+            loader(**change).load_state_dict(state)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_share_every_batch_of_one_process_without_overlap(world_size: int, shuffle: bool) -> None:
+    size = 16 if shuffle else 24
+    whole = list(loader(batch_size=size, shuffle=shuffle))
+    ranks = [
+        list(loader(batch_size=size, shuffle=shuffle, rank=rank, world_size=world_size)) for rank in range(world_size)
+    ]
+    for number, batch in enumerate(whole):
+        parts = [rank[number] for rank in ranks]
+        assert torch.equal(torch.cat([part.labels for part in parts]), batch.labels)
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+
+
+def test_without_shuffling_the_order_is_kept_and_the_last_batch_is_smaller() -> None:
+    batches = list(loader(shuffle=False, batch_size=48))
+    assert [len(batch.labels) for batch in batches] == [48, 48, 4]
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), torch.arange(COUNT))
+
+
+def test_alternating_flip_mirrors_an_image_in_every_other_epoch() -> None:
+    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None], (COUNT, 32, 32, 3))
+    split = Split(torch.from_numpy(pack(ramp)), torch.arange(COUNT))
+    flips = BatchLoader(
+        split, Normalizer((0.0,) * 3, (1.0,) * 3, CPU), batch_size=50, seed=0, device=CPU, shuffle=True,
+        augmentation=Augmentation(0, "alternating", 0, 0),
+    )  # fmt: skip
+    epochs = []
+    for _ in range(4):
+        mirrored = torch.empty(COUNT, dtype=torch.bool)
+        for batch in flips:
+            mirrored[batch.labels] = batch.images[:, 0, 0, 0] > batch.images[:, 0, 0, -1]
+        epochs.append(mirrored)
+    assert torch.equal(epochs[0], ~epochs[1])
+    assert torch.equal(epochs[0], epochs[2])
+    assert torch.equal(epochs[1], epochs[3])
+    assert 30 < epochs[0].sum() < 70
+
+
+def test_a_batch_size_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size=101 is larger than the 100 training images"):
+        loader(batch_size=101)
+    with pytest.raises(ValueError, match="batch_size=16 does not divide among 3 devices"):
+        loader(world_size=3)

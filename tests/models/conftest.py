@@ -1,0 +1,42 @@
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from onecycle.models import ResNet9
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+
+
+@cache
+def arguments_of(name: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        arguments = OmegaConf.to_container(compose(name))
+    assert isinstance(arguments, dict)
+    assert arguments.pop("_target_") == "onecycle.models.ResNet9"
+    return {str(key): value for key, value in arguments.items()}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    # Networks this small lose more time at the threads' barriers than they gain.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def network() -> Callable[..., ResNet9]:
+    """Return a factory: the network of conf/model/<name>.yaml with ten classes and the given changes."""
+
+    def build(name: str = "resnet9", **changes: Any) -> ResNet9:
+        torch.manual_seed(0)
+        return ResNet9(**{"classes": 10, **arguments_of(name), **changes})
+
+    return build

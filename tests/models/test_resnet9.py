@@ -1,0 +1,190 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onecycle.models import ResNet9
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+Factory = Callable[..., ResNet9]
+
+
+def random_images(count: int, size: int = 32, channels: int = 3) -> Tensor:
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(count))
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "expected"),
+    [
+        ("resnet9", 64, 6_573_120),
+        ("resnet9", 16, 412_944),
+        ("backbone", 64, 1_557_056),
+        ("backbone_3x3", 64, 1_557_056),
+        ("backbone_1x1", 64, 180_800),
+        ("extra", 64, 4_655_424),
+    ],
+)
+def test_parameter_counts_are_those_that_the_configs_state(
+    network: Factory, name: str, width: int, expected: int
+) -> None:
+    assert count_parameters(network(name, width=width)) == expected
+    if width == 64:
+        comment = (CONF / f"{name}.yaml").read_text().splitlines()[0]
+        assert comment.endswith(f"; {expected:,} parameters at width 64.")
+
+
+def conv_norm_relu(state: Mapping[str, Tensor], name: str, images: Tensor) -> Tensor:
+    images = F.conv2d(images, state[f"{name}.conv.weight"], padding=1)
+    mean = images.mean((0, 2, 3), keepdim=True)
+    var = images.var((0, 2, 3), keepdim=True, correction=0)
+    scale, shift = (state[f"{name}.norm.{kind}"].view(1, -1, 1, 1) for kind in ("weight", "bias"))
+    return ((images - mean) / (var + 1e-5).sqrt() * scale + shift).relu()
+
+
+def reference_logits(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    """Write ResNet-9 out by hand: the default options, in training mode."""
+    x = conv_norm_relu(state, "prep", images)
+    x = F.max_pool2d(conv_norm_relu(state, "layer1", x), 2)
+    branch = conv_norm_relu(state, "layer1.residual.first", x)
+    x = x + conv_norm_relu(state, "layer1.residual.second", branch)
+    x = F.max_pool2d(conv_norm_relu(state, "layer2", x), 2)
+    x = F.max_pool2d(conv_norm_relu(state, "layer3", x), 2)
+    branch = conv_norm_relu(state, "layer3.residual.first", x)
+    x = x + conv_norm_relu(state, "layer3.residual.second", branch)
+    x = F.max_pool2d(x, 4).flatten(1)
+    return x @ state["head.weight"].T * 0.125
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_default_network_equals_the_one_written_out_by_hand(
+    network: Factory, memory_format: torch.memory_format
+) -> None:
+    net = network(width=4).to(memory_format=memory_format)
+    for name, parameter in net.named_parameters():
+        if "norm" in name:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    images = random_images(6).contiguous(memory_format=memory_format)
+    state = dict(net.named_parameters())
+    logits, expected = net(images), reference_logits(state, images)
+    assert torch.allclose(logits, expected, atol=1e-5)
+    # The gradients would differ if an activation in place overwrote a tensor that the backward pass reads.
+    found = torch.autograd.grad(logits.square().sum(), list(state.values()))
+    wanted = torch.autograd.grad(expected.square().sum(), list(state.values()))
+    for name, find, want in zip(state, found, wanted, strict=True):
+        assert torch.allclose(find, want, rtol=1e-3, atol=1e-4), name
+
+
+def test_defaults_are_the_initialisation_of_torch(network: Factory) -> None:
+    net = network(width=4)
+    torch.manual_seed(0)
+    assert torch.equal(net.get_parameter("prep.conv.weight"), nn.Conv2d(3, 4, 3, bias=False).weight)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.eps, module.momentum) == (1e-5, 0.1)
+            assert torch.equal(module.weight, torch.ones_like(module.weight))
+            assert torch.equal(module.bias, torch.zeros_like(module.bias))
+
+
+@pytest.mark.parametrize(
+    ("changes", "layer_names"),
+    [
+        ({}, ["conv", "norm", "act", "pool"]),
+        ({"residual": [2]}, ["conv", "norm", "act", "pool", "residual"]),
+        ({"extra": [2]}, ["conv", "norm", "act", "pool", "extra"]),
+        ({"residual": [2], "extra": [2]}, ["conv", "norm", "act", "pool", "residual", "extra"]),
+        ({"pool": "before"}, ["conv", "pool", "norm", "act"]),
+        ({"norm": "none"}, ["conv", "act", "pool"]),
+        ({"downsample": "conv3x3_stride2"}, ["conv", "norm", "act"]),
+    ],
+)
+def test_options_order_the_modules_of_a_layer(
+    network: Factory, changes: dict[str, Any], layer_names: list[str]
+) -> None:
+    net = network(width=4, **changes)
+    assert [name for name, _ in net.layer2.named_children()] == layer_names
+    assert list(dict(net.named_children())) == ["prep", "layer1", "layer2", "layer3", "head"]
+
+
+@pytest.mark.parametrize("downsample", ["pool", "conv3x3_stride2", "conv1x1_stride2"])
+@pytest.mark.parametrize("size", [32, 48])
+def test_each_layer_halves_the_image_and_doubles_the_channels(
+    network: Factory, downsample: str, size: int
+) -> None:
+    net = network(width=4, downsample=downsample)
+    x = net.prep(random_images(2, size))
+    assert x.shape == (2, 4, size, size)
+    for i, layer in enumerate((net.layer1, net.layer2, net.layer3), start=1):
+        x = layer(x)
+        assert x.shape == (2, 4 * 2**i, size // 2**i, size // 2**i)
+    assert net(random_images(2, size)).shape == (2, 10)
+
+
+def test_kernel_and_stride_are_those_that_downsample_names(network: Factory) -> None:
+    for downsample, kernel, stride in [("pool", 3, 1), ("conv3x3_stride2", 3, 2), ("conv1x1_stride2", 1, 2)]:
+        conv = network(width=4, downsample=downsample).get_submodule("layer1.conv")
+        assert (conv.kernel_size, conv.stride) == ((kernel, kernel), (stride, stride))
+
+
+def test_classes_and_input_channels_are_as_asked(network: Factory) -> None:
+    net = network(width=4, classes=7, in_channels=1)
+    assert net(random_images(2, channels=1)).shape == (2, 7)
+
+
+def test_residual_block_adds_after_the_activation(network: Factory) -> None:
+    block = network(width=4).get_submodule("layer1.residual")
+    x = random_images(4, 8, channels=8)
+    conv, norm = block.get_submodule("second.conv"), block.get_submodule("second.norm")
+    expected = x + norm(conv(block.get_submodule("first")(x))).relu()
+    assert torch.allclose(block(x), expected, atol=1e-6)
+
+
+def test_pool_before_norm_is_conv_pool_norm_activation(network: Factory) -> None:
+    layer = network(width=4, pool="before").layer2
+    x = random_images(4, 8, channels=8)
+    conv, norm = layer.get_submodule("conv"), layer.get_submodule("norm")
+    assert torch.allclose(layer(x), norm(F.max_pool2d(conv(x), 2)).relu(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("relu", lambda x: x.clamp(min=0)),
+        ("celu", lambda x: torch.where(x > 0, x, 0.075 * torch.expm1(x / 0.075))),
+        ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5))),
+    ],
+)
+def test_activations_follow_their_formulas(
+    network: Factory, name: str, expected: Callable[[Tensor], Tensor]
+) -> None:
+    values = torch.linspace(-3, 3, 41)
+    activation = network(width=4, activation=name).get_submodule("prep.act")
+    assert torch.allclose(activation(values.clone()), expected(values), atol=1e-6)
+
+
+def test_logits_scale_with_logit_scale(network: Factory) -> None:
+    images = random_images(3)
+    assert torch.allclose(network(width=4)(images), 0.125 * network(width=4, logit_scale=1)(images))
+
+
+@pytest.mark.parametrize(
+    ("head_pool", "pool"),
+    [
+        ("max", lambda x: x.amax((2, 3))),
+        ("average", lambda x: x.mean((2, 3))),
+        ("concat", lambda x: torch.cat((x.amax((2, 3)), x.mean((2, 3))), dim=1)),
+    ],
+)
+def test_head_pool_feeds_the_head(network: Factory, head_pool: str, pool: Callable[[Tensor], Tensor]) -> None:
+    net = network(width=4, head_pool=head_pool).eval()
+    images = random_images(2, 40)
+    features = net.layer3(net.layer2(net.layer1(net.prep(images))))
+    assert net.head.weight.shape == (10, 64 if head_pool == "concat" else 32)
+    assert torch.allclose(net(images), pool(features) @ net.head.weight.T * 0.125, atol=1e-6)

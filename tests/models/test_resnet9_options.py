@@ -1,0 +1,107 @@
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onecycle.models import ResNet9, parameter_groups
+
+Factory = Callable[..., ResNet9]
+
+
+def random_images(count: int, size: int = 32, channels: int = 3) -> Tensor:
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "batch", "activation": "relu"},
+        {"norm": "ghost", "activation": "celu", "train_scale": False, "pool": "before", "ghost_size": 8},
+        {"norm": "group", "activation": "gelu", "norm_groups": 2, "head_pool": "concat"},
+        {"norm": "none", "activation": "relu", "extra": [1, 2], "logit_scale": 1.0},
+        {"norm": "ghost", "activation": "relu", "ghost_size": 8, "downsample": "conv3x3_stride2"},
+    ],
+)
+def test_training_lowers_the_loss_of_a_fixed_batch_in_bf16(network: Factory, changes: dict[str, Any]) -> None:
+    net = network(width=4, **changes).to(memory_format=torch.channels_last)
+    labels = torch.arange(16) % 4
+    # The brightness tells the class, so that even a network without norm learns it in a few steps.
+    images = random_images(16) + labels.view(-1, 1, 1, 1) - 1.5
+    images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam((p for p in net.parameters() if p.requires_grad), 0.01)
+    losses = []
+    for _ in range(12):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(net(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({}, {"weights": 8, "bias": 8, "norm_scale": 8, "head": 1}),
+        ({"train_scale": False}, {"weights": 8, "bias": 8, "norm_scale": 0, "head": 1}),
+        ({"norm": "none"}, {"weights": 8, "bias": 8, "norm_scale": 0, "head": 1}),
+        ({"norm": "group", "norm_groups": 2}, {"weights": 8, "bias": 8, "norm_scale": 8, "head": 1}),
+        ({"prep": "whitening", "extra": [2]}, {"weights": 9, "bias": 9, "norm_scale": 9, "head": 1}),
+    ],
+)
+def test_parameter_groups_partition_the_trainable_parameters(
+    network: Factory, changes: dict[str, Any], sizes: dict[str, int]
+) -> None:
+    net = network(width=4, **changes)
+    groups = parameter_groups(net)
+    grouped = [id(parameter) for group in groups.values() for parameter in group]
+    assert sorted(grouped) == sorted(id(p) for p in net.parameters() if p.requires_grad)
+    assert {name: len(group) for name, group in groups.items()} == sizes
+    assert {p.ndim for p in groups["weights"]} == {4}
+    assert groups["head"][0] is net.head.weight
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 0}, "width=0: must be positive; use a value above 0"),
+        ({"classes": 0}, "classes=0: must be positive; use a value above 0"),
+        ({"in_channels": 0}, "in_channels=0: must be positive; use a value above 0"),
+        ({"logit_scale": 0.0}, "logit_scale=0.0: must be positive; use a value above 0"),
+        ({"norm_momentum": 0.0}, "norm_momentum=0.0: must be positive; use a value above 0"),
+        ({"norm_eps": float("nan")}, "norm_eps=nan: must be positive; use a value above 0"),
+        ({"celu_alpha": 0.0}, "celu_alpha=0.0: must be positive; use a value above 0"),
+        (
+            {"residual": [0, 1]},
+            "residual=[0, 1]: not distinct layers out of 1, 2, 3; name each layer once",
+        ),
+        ({"extra": [2, 2]}, "extra=[2, 2]: not distinct layers out of 1, 2, 3; name each layer once"),
+        ({"activation": "selu"}, "activation='selu': unknown; choose one of relu, celu, gelu"),
+        ({"pool": "none"}, "pool='none': unknown; choose one of after, before"),
+        (
+            {"downsample": "blur"},
+            "downsample='blur': unknown; choose one of pool, conv3x3_stride2, conv1x1_stride2",
+        ),
+        ({"head_pool": "sum"}, "head_pool='sum': unknown; choose one of max, average, concat"),
+        ({"prep": "pca"}, "prep='pca': unknown; choose one of conv, whitening"),
+        (
+            {"pool": "before", "downsample": "conv3x3_stride2"},
+            "pool='before': downsample='conv3x3_stride2' has no pooling to move; "
+            "set pool='after' or downsample='pool'",
+        ),
+        (
+            {"norm": "none", "train_scale": False},
+            "train_scale=False: norm='none' has no scale to freeze; set train_scale=True",
+        ),
+    ],
+)
+def test_unfit_options_are_refused_with_the_remedy(
+    network: Factory, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        network(**{"width": 4, **changes})
