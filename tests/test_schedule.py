@@ -25,9 +25,7 @@ def from_yaml(name: str, *overrides: str) -> Schedule:
 
 
 # Every table holds (t, LR, momentum) at a constant momentum of 0.9; a number at a knot is exact.
-@pytest.mark.parametrize(
-    ("t", "lr", "momentum"), [(0.0, 0.4 * 0.1, 0.95), (0.25, 0.4, 0.85), (1.0, 0.4 * 0.01, 0.95)]
-)
+@pytest.mark.parametrize(("t", "lr", "momentum"), [(0.0, 0.4 * 0.1, 0.95), (0.25, 0.4, 0.85), (1.0, 0.4 * 0.01, 0.95)])
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 def test_one_cycle_is_exact_at_its_three_knots(shape: str, t: float, lr: float, momentum: float) -> None:
     assert replace(ONE_CYCLE, shape=shape).at(t, 0.9) == (lr, momentum)

@@ -124,10 +124,10 @@ def _classifier(cfg: DictConfig, network: torch.nn.Module, total_steps: int) -> 
     )
 
 
-def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, first_step: int, progress: bool) -> pl.Trainer:
+def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, steps_done: int, progress: bool) -> pl.Trainer:
     """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
 
-    first_step: where a resumed run goes on. progress: false leaves the bar out.
+    steps_done: those of a resumed run's checkpoint, else 0. progress: false leaves the bar out.
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -137,9 +137,9 @@ def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, first_step: int,
     if cfg.ema:
         callbacks.append(EMAWeightAveraging(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))
     parts = [part for part in (cfg.logger or {}).values() if part]
-    loggers = [instantiate(part, folder=str(folder), first_step=first_step) for part in parts]
+    loggers = [instantiate(part, folder=str(folder), steps_done=steps_done) for part in parts]
     for board in loggers:
-        if isinstance(board, TensorBoard) and not first_step:
+        if isinstance(board, TensorBoard) and not steps_done:
             board.write_layout()
     every = cfg.evaluation.every_n_epochs
     own = ("compile", "threads", "max_epochs")
@@ -154,9 +154,7 @@ def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, first_step: int,
     return trainer
 
 
-def restore(
-    cfg: DictConfig, dataset: Dataset, checkpoint: Path, classes: list[str]
-) -> tuple[Classifier, DataModule]:
+def restore(cfg: DictConfig, dataset: Dataset, checkpoint: Path, classes: list[str]) -> tuple[Classifier, DataModule]:
     """A trained classifier and the images to test it on, normalised as in its training.
 
     classes: the names behind the logits; the data set's classes must be among them. Only tensors and plain values
@@ -169,9 +167,7 @@ def restore(
     except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"checkpoint={checkpoint}: cannot be read ({error})") from None
     dataset = _with_classes(dataset, classes)
-    datamodule = build_datamodule(
-        cfg, dataset, normalization=normalization, classes=None, subset_size=None, val_size=0
-    )
+    datamodule = build_datamodule(cfg, dataset, normalization=normalization, classes=None, subset_size=None, val_size=0)
     with torch.random.fork_rng():
         network = instantiate(cfg.model, classes=len(classes))
     try:

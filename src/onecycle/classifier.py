@@ -1,7 +1,7 @@
 """The LightningModule: step, loss, metrics, optimizer."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from onecycle.config import instantiate
 from onecycle.data.loader import Batch
 from onecycle.hyperparameters import Hyperparameters
-from onecycle.models import parameter_groups
+from onecycle.models.resnet9 import parameter_groups
 from onecycle.schedule import Schedule, progress, set_learning_rate
 
 
@@ -43,7 +43,12 @@ class Classifier(pl.LightningModule):
         # Only the network: a compiled LightningModule also traces its logging. A list hides the compiled twin from
         # state_dict, whose keys stay those of the plain network.
         self._callable = [torch.compile(self.network) if compile_network else self.network]
-        self.schedule, self.point, self.groups, self.optimizer_config = schedule, hyperparameters, groups, optimizer
+        self.schedule, self.point, self.groups, self.optimizer_config = (
+            schedule,
+            hyperparameters,
+            groups,
+            optimizer,
+        )
         self.total_steps, self.label_smoothing, self.tta = total_steps, label_smoothing, tta
         self.diverged = False
         self.fit_seconds, self.validation_seconds = 0.0, 0.0
@@ -56,7 +61,7 @@ class Classifier(pl.LightningModule):
         self._evaluated: list[tuple[Tensor, ...]] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """float [n, 3, h, w] → logits [n, classes]."""
+        """Float [n, 3, h, w] → logits [n, classes]."""
         return self._callable[0](images)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -66,7 +71,14 @@ class Classifier(pl.LightningModule):
             factors = self.groups.get(kind, {"lr": 1.0, "weight_decay": 1.0})
             if parameters:
                 decay = self.point.weight_decay * factors["weight_decay"]
-                groups.append({"params": parameters, "weight_decay": decay, "lr_multiplier": factors["lr"], "kind": kind})
+                groups.append(
+                    {
+                        "params": parameters,
+                        "weight_decay": decay,
+                        "lr_multiplier": factors["lr"],
+                        "kind": kind,
+                    }
+                )
         optimizer = instantiate(
             self.optimizer_config, params=groups, lr=self.point.peak_lr, momentum=self.point.momentum
         )
@@ -107,7 +119,9 @@ class Classifier(pl.LightningModule):
         with torch.no_grad():
             correct = (logits.argmax(1) == batch.labels).sum()
             count = len(batch.labels)
-            sums = torch.stack([loss.detach().float() * count, correct.float(), torch.full_like(correct, count).float()])
+            sums = torch.stack(
+                [loss.detach().float() * count, correct.float(), torch.full_like(correct, count).float()]
+            )
             self.epoch_sums += sums
             self.window_sums += sums
         return loss
@@ -124,7 +138,9 @@ class Classifier(pl.LightningModule):
         """Sum loss and correct answers of the monitored split."""
         logits = self(batch.images).float()
         loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        self._evaluated.append((loss, (logits.argmax(1) == batch.labels).sum(), batch.labels.new_tensor(len(batch.labels))))
+        self._evaluated.append(
+            (loss, (logits.argmax(1) == batch.labels).sum(), batch.labels.new_tensor(len(batch.labels)))
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy under the monitored split's name."""
@@ -198,14 +214,15 @@ class Classifier(pl.LightningModule):
     def reduced(self, sums: Tensor) -> list[float]:
         """Sums over all ranks as Python numbers (the one place where the host waits for the device)."""
         if self.trainer.world_size > 1:
-            sums = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")  # type: ignore[assignment]
+            sums = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
         return [float(value) for value in sums.tolist()]
 
     def _gathered(self, column: Tensor) -> Tensor:
         """Rows of all ranks; the ranks' shares may differ by a few rows, which all_gather does not allow."""
-        counts = self.all_gather(torch.tensor(len(column), device=column.device)).view(-1).tolist()
+        gather: Callable[[Tensor], Tensor] = self.all_gather  # type: ignore[assignment]
+        counts = gather(torch.tensor(len(column), device=column.device)).view(-1).tolist()
         padded = F.pad(column, (0, 0) * (column.dim() - 1) + (0, max(counts) - len(column)))
-        rows = self.all_gather(padded).view(len(counts), max(counts), *column.shape[1:])
+        rows = gather(padded).view(len(counts), max(counts), *column.shape[1:])
         return torch.cat([rows[rank, :count] for rank, count in enumerate(counts)])
 
 
@@ -213,5 +230,3 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of rows whose largest logit is the label's; NaN logits are wrong answers."""
     right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
     return right.sum().item() / len(labels)
-
-

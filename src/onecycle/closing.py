@@ -39,7 +39,12 @@ def saved_step(checkpoint: Path | None) -> int:
 
 
 def show_start(
-    this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, replaced: str | None, first_step: int
+    this: run.Run,
+    classifier: Classifier,
+    datamodule: DataModule,
+    trainer: pl.Trainer,
+    replaced: str | None,
+    steps_done: int,
 ) -> None:
     """Say what is trained on what, and unmistakably so if the data set is a stand-in."""
     if not trainer.is_global_zero:
@@ -47,19 +52,19 @@ def show_start(
     if replaced:
         _warn_stand_in(this, replaced)
     sizes = datamodule.record()
-    going_on = f", going on behind step {first_step}" if first_step else ""
+    epochs = classifier.total_steps / datamodule.steps_per_epoch
+    going_on = f", going on behind step {steps_done}" if steps_done else ""
     log.info(
         "%s: %s, %s training images, %.4g epochs in %d steps of %d, %s%s.\nFolder: %s",
-        this.result["name"], sizes["name"], f"{sizes['train_size']:,}", classifier.total_steps / datamodule.steps_per_epoch,
-        classifier.total_steps, datamodule.batch_size, _device_name(trainer), going_on, this.folder,
+        this.result["name"], sizes["name"], f"{sizes['train_size']:,}", epochs, classifier.total_steps,
+        datamodule.batch_size, _device_name(trainer), going_on, this.folder,
     )  # fmt: skip
 
 
 def _warn_stand_in(this: run.Run, replaced: str) -> None:
-    name = this.config["data"]["source"]["name"] if "name" in this.config["data"]["source"] else "synthetic"
     text = (
         f"{replaced} is neither in {this.config['data']['root']!r} nor can it be downloaded.\n"
-        f"This run uses the embedded {name} images instead: its accuracy says nothing about {replaced}.\n"
+        f"This run uses the embedded synthetic images instead: its accuracy says nothing about {replaced}.\n"
         f"Name the folder of {replaced} with data.root=… or ONECYCLE_DATA."
     )
     log.debug("%s", text)
@@ -74,7 +79,12 @@ def _device_name(trainer: pl.Trainer) -> str:
 
 
 def finish(
-    this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, replaced: str | None, setup: float
+    this: run.Run,
+    classifier: Classifier,
+    datamodule: DataModule,
+    trainer: pl.Trainer,
+    replaced: str | None,
+    setup: float,
 ) -> None:
     """Test the trained network and write the record."""
     started = time.perf_counter()
@@ -98,7 +108,9 @@ def finish(
         "seconds": seconds | {"total": sum(seconds.values())},
         "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
-        "device": _device_name(trainer) if trainer.strategy.root_device.type == "cuda" else trainer.strategy.root_device.type,
+        "device": _device_name(trainer)
+        if trainer.strategy.root_device.type == "cuda"
+        else trainer.strategy.root_device.type,
         "precision": this.config["trainer"]["precision"],
         "environment": run.environment(torch.get_num_threads()),
     }

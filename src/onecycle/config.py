@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import hyperparameters
+from onecycle.models import options
 
 # What a configuration may name in `_target_`. Add your own package here.
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
 
+RESNET9 = "onecycle.models.resnet9.ResNet9"
 PRECISIONS = ("auto", "16-mixed", "bf16-mixed", "32-true")
 
 
@@ -44,9 +46,9 @@ def instantiate(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any
     """
     from hydra.utils import get_object
 
-    plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
-    assert isinstance(plain, dict)
-    target = plain.pop("_target_")
+    settings = plain(config) if isinstance(config, DictConfig) else dict(config)
+    arguments = settings | arguments
+    target = arguments.pop("_target_")
     problems = target_problems({"_target_": target})
     if problems:
         raise ConfigError(problems)
@@ -58,7 +60,7 @@ def instantiate(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any
     if not _is_allowed(getattr(component, "__module__", "")):
         raise ConfigError([f"_target_={target}: leads to {component.__module__}, outside {', '.join(ALLOWED_TARGETS)}"])
     try:
-        return component(**plain, **arguments)
+        return component(**arguments)
     except TypeError as error:
         if "argument" not in str(error):
             raise
@@ -171,11 +173,10 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 def check(config: DictConfig) -> None:
     """Raise `ConfigError` with every problem of a composed training configuration, before any data is read."""
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved: dict[str, Any] = plain(config, throw_on_missing=True)
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError([_interpolation_problem(error)]) from None
-    assert isinstance(plain, dict)
-    problems = _rule_problems(plain) + target_problems(plain) + _part_problems(plain)
+    problems = _rule_problems(resolved) + target_problems(resolved) + _part_problems(resolved)
     if problems:
         raise ConfigError(problems)
 
@@ -186,18 +187,18 @@ def _interpolation_problem(error: Exception) -> str:
     return f"{key}: {lines[0]}" if key else lines[0]
 
 
-def _rule_problems(plain: Mapping[str, Any]) -> list[str]:
+def _rule_problems(resolved: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, holds, allowed in RULES:
-        found, value = _select(plain, key)
+        found, value = _select(resolved, key)
         if found and not holds(value):
             problems.append(f"{key}={_shown(value)}: must be {allowed}")
     return problems
 
 
-def _select(plain: Mapping[str, Any], key: str) -> tuple[bool, Any]:
+def _select(resolved: Mapping[str, Any], key: str) -> tuple[bool, Any]:
     """Whether the key stands in the config, and its value; a missing or null parent counts as not there."""
-    node: Any = plain
+    node: Any = resolved
     for name in key.split("."):
         if not isinstance(node, Mapping) or name not in node:
             return False, None
@@ -209,15 +210,17 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _part_problems(plain: Mapping[str, Any]) -> list[str]:
+def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
     """Problems that the parts know of themselves: curve, hyperparameters, network."""
     problems = []
     for key in ("data", "model", "schedule", "hyperparameters", "trainer", "optimizer", "evaluation"):
-        if not isinstance(plain.get(key), Mapping):
-            problems.append(f"{key}={_shown(plain.get(key))}: must be a group of keys")
+        if not isinstance(resolved.get(key), Mapping):
+            problems.append(f"{key}={_shown(resolved.get(key))}: must be a group of keys")
     if problems:
         return problems
-    schedule = plain["schedule"]
+    if resolved["model"].get("_target_") == RESNET9:
+        problems += [f"model.{line}" for line in options.problems(resolved["model"])]
+    schedule = resolved["schedule"]
     if _is_allowed(str(schedule.get("_target_"))):
         try:
             instantiate(schedule)
@@ -225,9 +228,9 @@ def _part_problems(plain: Mapping[str, Any]) -> list[str]:
             problems += [f"schedule: {line}" for line in error.problems]
         except ValueError as error:
             problems += [f"schedule.{line}" for line in str(error).splitlines()]
-    peak_lr, batch_size = schedule.get("peak_lr"), plain["batch_size"]
+    peak_lr, batch_size = schedule.get("peak_lr"), resolved["batch_size"]
     if _whole(1)(batch_size):
-        problems += hyperparameters.check(plain["hyperparameters"], peak_lr, batch_size)
+        problems += hyperparameters.check(resolved["hyperparameters"], peak_lr, batch_size)
     return problems
 
 
@@ -248,6 +251,8 @@ def evaluation_problems(config: DictConfig, saved: DictConfig) -> list[str]:
     return problems + target_problems(plain(saved))
 
 
-def plain(config: DictConfig | ListConfig) -> Any:
+def plain(config: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
     """The resolved config as dicts, lists, strings and numbers."""
-    return OmegaConf.to_container(config, resolve=True)
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

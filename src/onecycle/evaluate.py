@@ -47,7 +47,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     output.mkdir(parents=True)
     trainer.test(classifier, datamodule, verbose=False)
     evaluation = {
-        "run": str(folder), "checkpoint": str(_checkpoint(cfg)), "data": dataset.name, "fingerprint": dataset.fingerprint,
+        "run": str(folder), "checkpoint": str(_checkpoint(cfg)),
+        "data": dataset.name, "fingerprint": dataset.fingerprint,
         "test_size": len(classifier.test_labels), "precision": saved.trainer.precision,
         "test": classifier.test_metrics(), "classes": closing.per_class(classifier, datamodule.classes),
     }  # fmt: skip
@@ -65,7 +66,9 @@ def _class_names(folder: Path) -> list[str]:
     """Names of the classes that the run was trained on, in the order of its logits."""
     record = run.read_result(folder)
     if record is None or "classes" not in record.get("data", {}):
-        raise config.ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
+        raise config.ConfigError(
+            [f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"]
+        )
     return list(record["data"]["classes"])
 
 

@@ -79,9 +79,7 @@ class Hyperparameters:
         return cls(peak_lr_from_product(product, momentum, weight_decay), momentum, weight_decay, batch_size)
 
     @classmethod
-    def from_per_example(
-        cls, per_example_lr: float, momentum: float, weight_decay: float, batch_size: int
-    ) -> Self:
+    def from_per_example(cls, per_example_lr: float, momentum: float, weight_decay: float, batch_size: int) -> Self:
         """Point with the per-example rate λ/N; raises as `peak_lr_from_per_example` does."""
         return cls(peak_lr_from_per_example(per_example_lr, batch_size), momentum, weight_decay, batch_size)
 
@@ -159,9 +157,7 @@ def _contradictions(hyperparameters: Mapping[str, Any], peak_lr: float, batch_si
         own = hyperparameters.get("peak_lr")
         if is_finite_number(own) and _agree(own, peak_lr):
             return []
-        return [
-            f"hyperparameters.peak_lr={own!r}: contradicts schedule.peak_lr={peak_lr!r}; set only the latter"
-        ]
+        return [f"hyperparameters.peak_lr={own!r}: contradicts schedule.peak_lr={peak_lr!r}; set only the latter"]
     if parametrisation == "effective":
         momentum, weight_decay = hyperparameters["momentum"], hyperparameters["weight_decay"]
         name, implied = "product", peak_lr_from_product(hyperparameters["product"], momentum, weight_decay)
@@ -200,6 +196,4 @@ def _key_problems(key: str, mapping: object, names: tuple[str, ...]) -> list[str
     if not isinstance(mapping, Mapping):
         return [f"{key}={mapping!r}: must be a mapping with the keys {allowed}"]
     missing = [f"{key}.{name}: is missing; the keys are {allowed}" for name in names if name not in mapping]
-    return missing + [
-        f"{key}.{name}: is unknown; the keys are {allowed}" for name in mapping if name not in names
-    ]
+    return missing + [f"{key}.{name}: is unknown; the keys are {allowed}" for name in mapping if name not in names]

@@ -23,12 +23,12 @@ CHARTS = {
 class TensorBoard(TensorBoardLogger):
     """Lightning's TensorBoard logger, writing straight into `folder`, with training and validation in one chart.
 
-    first_step: events from this step on are replaced, so that a resumed run leaves no double points.
+    steps_done: events behind this step are dropped, so that a resumed run leaves no double points; 0 for a new run.
     """
 
-    def __init__(self, folder: str, first_step: int) -> None:
-        purge = {"purge_step": first_step} if first_step else {}
-        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
+    def __init__(self, folder: str, steps_done: int) -> None:
+        purge_step = steps_done + 1 if steps_done else None
+        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
 
     @rank_zero_only
     def write_layout(self) -> None:
@@ -48,16 +48,16 @@ class TensorBoard(TensorBoardLogger):
 class Csv(Logger):
     """metrics.csv in `folder`: one row a logged step, one column a metric, empty where nothing was measured.
 
-    The file is replaced whole at every save. Rows from `first_step` on are dropped when a run is resumed.
+    The file is replaced whole at every save. A resumed run keeps the rows of its `steps_done`; 0 for a new run.
     """
 
-    def __init__(self, folder: str, first_step: int) -> None:
+    def __init__(self, folder: str, steps_done: int) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self.rows: dict[int, dict[str, Any]] = {}
-        if first_step and self.path.exists():
+        if steps_done and self.path.exists():
             with self.path.open(newline="") as file:
-                self.rows = {int(row["step"]): row for row in csv.DictReader(file) if int(row["step"]) < first_step}
+                self.rows = {int(row["step"]): row for row in csv.DictReader(file) if int(row["step"]) <= steps_done}
 
     @property
     def name(self) -> str:

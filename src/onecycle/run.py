@@ -20,7 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from onecycle.config import ConfigError
 
@@ -85,8 +86,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         result = json.loads((folder / RESULT).read_text())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ConfigError([f"{folder / RESULT}: is not a run's record ({error})"]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{folder / RESULT}: is not a run's record ({_reason(error)})"]) from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise ConfigError([f"{folder / RESULT}: is not a record of schema {SCHEMA}"])
     return result
@@ -95,17 +96,20 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved configuration of the run in `folder`; raises ConfigError where there is none."""
     try:
-        config = yaml.safe_load((folder / CONFIG).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {reason})"]) from None
+        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (OSError, ValueError, YAMLError) as error:
+        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
     if not isinstance(config, dict):
         raise ConfigError([f"{folder}: is not a run's folder ({CONFIG} holds no configuration)"])
-    return config
+    return {str(key): value for key, value in config.items()}
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def new_folder(output: Path, name: str) -> Path:
-    """A folder logs/runs/<date>_<time>_<name> that was not there before."""
+    """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
     for attempt in range(1, 1000):
         folder = output / "runs" / (f"{stamp}_{name}" if attempt == 1 else f"{stamp}_{name}-{attempt}")
@@ -113,6 +117,8 @@ def new_folder(output: Path, name: str) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise ConfigError([f"output={output}: no run's folder can be made in it ({_reason(error)})"]) from None
         return folder
     raise AssertionError("a thousand runs in one second")
 
@@ -120,7 +126,9 @@ def new_folder(output: Path, name: str) -> Path:
 class Run:
     """The folder of one run and the record in it."""
 
-    def __init__(self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]
+    ) -> None:
         self.folder, self.config = folder, config
         previous = read_result(folder) or {}
         self.done = previous.get("status") in ("finished", "diverged")
@@ -154,7 +162,7 @@ class Run:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(handler)
             try:
-                write_atomically(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
+                write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
                 self._write()
                 yield
             except Exception as error:
@@ -190,7 +198,13 @@ def _finite(node: Any) -> Any:
 def environment(threads: int) -> dict[str, Any]:
     """Versions and machine, for the record."""
     packages = {name: version(name) for name in ("onecycle", "torch", "lightning")}
-    return {**packages, "python": platform.python_version(), "git": _git(), "host": platform.node(), "threads": threads}
+    return {
+        **packages,
+        "python": platform.python_version(),
+        "git": _git(),
+        "host": platform.node(),
+        "threads": threads,
+    }
 
 
 def _git() -> str | None:

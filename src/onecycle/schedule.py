@@ -32,9 +32,7 @@ def progress(step: int, total_steps: int) -> float:
     whose optimizer counts a step before it reads the schedule. Raises ValueError for any other step.
     """
     if not 1 <= step <= total_steps:
-        raise ValueError(
-            f"step={step}: must be from 1, the first step, to total_steps={total_steps}, the last"
-        )
+        raise ValueError(f"step={step}: must be from 1, the first step, to total_steps={total_steps}, the last")
     return step / total_steps
 
 

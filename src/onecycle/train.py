@@ -25,12 +25,12 @@ CONF = Path(__file__).parents[2] / "conf"
 config.register_resolvers()
 
 
-
-def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None) -> dict[str, Any]:
+def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, progress: bool = True) -> dict[str, Any]:
     """Train and test as `cfg` says; returns the run's record.
 
     sweep: the folder of a sweep, in which a run's folder follows from its identity: a finished run is read back and
-    an interrupted one goes on. Without it every call makes a new folder.
+    an interrupted one goes on. Without it every call makes a new folder. progress: false where several runs share
+    a terminal, and their bars would overwrite each other.
 
     Raises ConfigError for a configuration that cannot be run.
     """
@@ -52,13 +52,18 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None) -> d
         classifier = assembly.build_classifier(cfg, datamodule, steps)
     with this.recording():
         checkpoint = this.checkpoint
-        first_step = closing.saved_step(checkpoint)
+        steps_done = closing.saved_step(checkpoint)
         with assembly.user_mistakes():
-            progress = sweep is None or HydraConfig.get().launcher._target_.endswith("BasicLauncher")
-            trainer = assembly.build_trainer(cfg, this.folder, steps, first_step=first_step, progress=progress)
-        closing.show_start(this, classifier, datamodule, trainer, replaced, first_step)
+            trainer = assembly.build_trainer(cfg, this.folder, steps, steps_done=steps_done, progress=progress)
+        closing.show_start(this, classifier, datamodule, trainer, replaced, steps_done)
         setup = time.perf_counter() - started
-        trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:
+            # Lightning ends the process itself on Ctrl-C; the run stays "running", to be gone on with.
+            again = "the same command" if sweep else f"onecycle-train resume={this.folder}"
+            log.info("Interrupted behind step %d. Go on with: %s", trainer.global_step, again)
+            raise KeyboardInterrupt from None
         closing.finish(this, classifier, datamodule, trainer, replaced, setup)
     closing.show_end(this, replaced, single=sweep is None)
     return this.result
@@ -92,13 +97,16 @@ def hydra_job(cfg: DictConfig) -> float:
             saved = OmegaConf.create(run.read_config(Path(cfg.resume)))
             saved.resume = cfg.resume
             cfg, overrides = saved, (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
-        record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None)
+        alone = settings.launcher._target_.endswith("BasicLauncher")
+        record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None, progress=alone)
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
             log.error("%s: %s", run.short_name(overrides), error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = f"The disk is full ({error.filename or 'while writing the run'}). Free some space and run this again."
+            message = (
+                f"The disk is full ({error.filename or 'while writing the run'}). Free some space and run this again."
+            )
             raise config.ConfigError([message]) from error
         raise
     return float(record["test"]["accuracy"])
@@ -120,6 +128,9 @@ def run_as_command(job: Callable[[], Any]) -> None:
         job()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # somebody piped us into head
+        sys.stdout = None
+        sys.exit(1)
     except SystemExit as stop:
         # Hydra turns every error into exit code 1; what it was stands behind.
         mistakes = (CompactHydraException, OmegaConfBaseException)

@@ -15,7 +15,13 @@ AUGMENTATION = Augmentation(4, "random", 0, 8)
 
 
 def loader(**arguments: object) -> BatchLoader:
-    settings: dict = {"batch_size": 16, "seed": 0, "device": CPU, "shuffle": True, "augmentation": AUGMENTATION}
+    settings: dict = {
+        "batch_size": 16,
+        "seed": 0,
+        "device": CPU,
+        "shuffle": True,
+        "augmentation": AUGMENTATION,
+    }
     return BatchLoader(SPLIT, Normalizer((0.0,) * 3, (1.0,) * 3, CPU), **(settings | arguments))
 
 

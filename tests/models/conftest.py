@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from onecycle.models import ResNet9
+from onecycle.models.resnet9 import ResNet9
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -18,7 +18,7 @@ def arguments_of(name: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         arguments = OmegaConf.to_container(compose(name))
     assert isinstance(arguments, dict)
-    assert arguments.pop("_target_") == "onecycle.models.ResNet9"
+    assert arguments.pop("_target_") == "onecycle.models.resnet9.ResNet9"
     return {str(key): value for key, value in arguments.items()}
 
 

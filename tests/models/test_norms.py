@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onecycle.models import GhostBatchNorm2d, make_norm
+from onecycle.models.norms import GhostBatchNorm2d, make_norm
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 OPTIONS = {"train_scale": True, "ghost_size": 32, "norm_groups": 4, "momentum": 0.1, "eps": 1e-5}
@@ -13,9 +13,7 @@ OPTIONS = {"train_scale": True, "ghost_size": 32, "norm_groups": 4, "momentum": 
 def random_images(count: int, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
     generator = torch.Generator().manual_seed(count)
     # Each image has its own mean and scale, so that statistics over the wrong images give other numbers.
-    images = torch.randn(count, 6, 5, 4, generator=generator) * torch.rand(
-        count, 6, 1, 1, generator=generator
-    )
+    images = torch.randn(count, 6, 5, 4, generator=generator) * torch.rand(count, 6, 1, 1, generator=generator)
     images += torch.randn(count, 6, 1, 1, generator=generator)
     return images.contiguous(memory_format=memory_format)
 
@@ -28,9 +26,7 @@ def ghost_norm(ghost_size: int) -> GhostBatchNorm2d:
     return norm
 
 
-def batch_norm_of_each_group(
-    norm: GhostBatchNorm2d, images: Tensor, groups: list[Tensor]
-) -> dict[str, Tensor]:
+def batch_norm_of_each_group(norm: GhostBatchNorm2d, images: Tensor, groups: list[Tensor]) -> dict[str, Tensor]:
     """Apply nn.BatchNorm2d to each group of indices on its own."""
     output, means, variances = torch.empty_like(images), [], []
     for indices in groups:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.models import ResNet9
+from onecycle.models.resnet9 import ResNet9
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 Factory = Callable[..., ResNet9]
@@ -115,9 +115,7 @@ def test_options_order_the_modules_of_a_layer(
 
 @pytest.mark.parametrize("downsample", ["pool", "conv3x3_stride2", "conv1x1_stride2"])
 @pytest.mark.parametrize("size", [32, 48])
-def test_each_layer_halves_the_image_and_doubles_the_channels(
-    network: Factory, downsample: str, size: int
-) -> None:
+def test_each_layer_halves_the_image_and_doubles_the_channels(network: Factory, downsample: str, size: int) -> None:
     net = network(width=4, downsample=downsample)
     x = net.prep(random_images(2, size))
     assert x.shape == (2, 4, size, size)
@@ -161,9 +159,7 @@ def test_pool_before_norm_is_conv_pool_norm_activation(network: Factory) -> None
         ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5))),
     ],
 )
-def test_activations_follow_their_formulas(
-    network: Factory, name: str, expected: Callable[[Tensor], Tensor]
-) -> None:
+def test_activations_follow_their_formulas(network: Factory, name: str, expected: Callable[[Tensor], Tensor]) -> None:
     values = torch.linspace(-3, 3, 41)
     activation = network(width=4, activation=name).get_submodule("prep.act")
     assert torch.allclose(activation(values.clone()), expected(values), atol=1e-6)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onecycle.models import ResNet9, parameter_groups
+from onecycle.models.resnet9 import ResNet9, parameter_groups
 
 Factory = Callable[..., ResNet9]
 
@@ -91,8 +91,7 @@ def test_parameter_groups_partition_the_trainable_parameters(
         ({"prep": "pca"}, "prep='pca': unknown; choose one of conv, whitening"),
         (
             {"pool": "before", "downsample": "conv3x3_stride2"},
-            "pool='before': downsample='conv3x3_stride2' has no pooling to move; "
-            "set pool='after' or downsample='pool'",
+            "pool='before': downsample='conv3x3_stride2' has no pooling to move; set pool='after' or downsample='pool'",
         ),
         (
             {"norm": "none", "train_scale": False},
@@ -100,8 +99,6 @@ def test_parameter_groups_partition_the_trainable_parameters(
         ),
     ],
 )
-def test_unfit_options_are_refused_with_the_remedy(
-    network: Factory, changes: dict[str, Any], message: str
-) -> None:
+def test_unfit_options_are_refused_with_the_remedy(network: Factory, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         network(**{"width": 4, **changes})

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onecycle.models import PatchWhitening, ResNet9, patch_whitening
+from onecycle.models.resnet9 import ResNet9
+from onecycle.models.whitening import PatchWhitening, patch_whitening
 
 Factory = Callable[..., ResNet9]
 

@@ -25,7 +25,9 @@ class Figures(pl.Callback):
         self.folder, self.mistakes = Path(folder) / "figures", mistakes
         self._drawn = False
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Draw the run's first batch, as the network sees it."""
         if self._drawn or trainer.global_step or not trainer.is_global_zero:
             return
@@ -48,7 +50,9 @@ class Figures(pl.Callback):
             return
         assert isinstance(pl_module, Classifier)
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        figures = test_figures(pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu(), datamodule, self.mistakes)
+        figures = test_figures(
+            pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu(), datamodule, self.mistakes
+        )
         self.folder.mkdir(exist_ok=True)
         board = tensorboard_of(trainer.loggers)
         for name, figure in figures.items():

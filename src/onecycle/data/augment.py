@@ -82,7 +82,9 @@ class Normalizer:
         return batch.view(n, height, width, 3).permute(0, 3, 1, 2)
 
 
-def augment(pixels: Tensor, indices: Tensor, draws: Draws, augmentation: Augmentation, normalizer: Normalizer) -> Tensor:
+def augment(
+    pixels: Tensor, indices: Tensor, draws: Draws, augmentation: Augmentation, normalizer: Normalizer
+) -> Tensor:
     """The batch of the images `indices`: crop, flip, shift, normalise, cutout, in this order.
 
     pixels: packed int32 [N, h, w]. indices: int64 [n]; draws: n of each. Returns float32 [n, 3, h, w], channels_last.

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from onecycle.data.augment import Augmentation, Normalizer
+from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Normalizer
 from onecycle.data.loader import BatchLoader
 from onecycle.data.sources import Dataset, Split
 from onecycle.data.subsets import split_indices
@@ -85,14 +85,19 @@ class DataModule(pl.LightningDataModule):
         strategy = self.trainer.strategy if self.trainer else None
         device = strategy.root_device if strategy else torch.device("cpu")
         normalizer = Normalizer(*self.normalization, device)
-        ranks = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
-        if name != "train":
-            size = self.evaluation_batch_size
-            return BatchLoader(self.splits[name], normalizer, batch_size=size, seed=0, device=device, **ranks)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        train = name == "train"
         return BatchLoader(
-            self.splits[name], normalizer, batch_size=self.batch_size, seed=self.seed, device=device,
-            augmentation=self.augmentation, shuffle=True, **ranks,
-        )  # fmt: skip
+            self.splits[name],
+            normalizer,
+            batch_size=self.batch_size if train else self.evaluation_batch_size,
+            seed=self.seed,
+            device=device,
+            augmentation=self.augmentation if train else NO_AUGMENTATION,
+            shuffle=train,
+            rank=rank,
+            world_size=world_size,
+        )
 
 
 def _take(split: Split, indices: np.ndarray) -> Split:
@@ -125,4 +130,6 @@ def _check_augmentation(augmentation: Augmentation, height: int, width: int) -> 
     side = min(height, width)
     for name, limit in (("crop", side - 1), ("shift", side - 1), ("cutout", side)):
         if getattr(augmentation, name) > limit:
-            raise ValueError(f"data.augment.{name}={getattr(augmentation, name)}: images of {side} pixels allow {limit}")
+            raise ValueError(
+                f"data.augment.{name}={getattr(augmentation, name)}: images of {side} pixels allow {limit}"
+            )

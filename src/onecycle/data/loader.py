@@ -78,13 +78,21 @@ class BatchLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch comes from, and what must not change between saving and loading."""
-        return {"epoch": self.epoch, "batch": self.batch, "seed": self.seed, "size": self.size, "batch_size": self.batch_size}
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "seed": self.seed,
+            "size": self.size,
+            "batch_size": self.batch_size,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue behind the last batch that was given out. Raises ValueError for the state of another loader."""
         for name in ("seed", "size", "batch_size"):
             if state[name] != getattr(self, name):
-                raise ValueError(f"the saved loader had {name}={state[name]}, this one has {name}={getattr(self, name)}")
+                raise ValueError(
+                    f"the saved loader had {name}={state[name]}, this one has {name}={getattr(self, name)}"
+                )
         self.epoch, self.batch, self._restored = state["epoch"], state["batch"], True
 
     def _plan(self) -> tuple[Tensor, Draws]:
@@ -92,7 +100,8 @@ class BatchLoader:
         generator = _generator(self.seed, self.epoch)
         device = self.labels.device
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
-        draws = draw(self.augmentation, self.size, *self.pixels.shape[1:], generator)
+        _, height, width = self.pixels.shape
+        draws = draw(self.augmentation, self.size, height, width, generator)
         if self.augmentation.flip == "alternating":
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, None))
             draws = draws._replace(flip=(first[order] + self.epoch) % 2)

@@ -70,12 +70,16 @@ class Cifar:
     origin = "torchvision"
 
     def __init__(self, name: str, root: str, download: bool) -> None:
+        if name not in ("cifar10", "cifar100"):
+            raise ValueError(f"data.source.name={name}: must be cifar10 or cifar100")
         self.name, self.root, self.download = name, Path(root), download
 
     def key(self) -> dict[str, Any]:
+        """The name alone: the published MD5s fix the contents."""
         return {"name": self.name}
 
     def decode(self) -> tuple[Arrays, list[str]]:
+        """Verified arrays, in torchvision's order."""
         from torchvision.datasets import CIFAR10, CIFAR100  # only a first start pays for this import
 
         dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.name]
@@ -89,7 +93,7 @@ class Cifar:
 
     def _ensure(self, dataset: Any) -> None:
         """Download what is absent or damaged; raise `DataUnavailableError` or, for a damaged file, `ValueError`."""
-        from torchvision.datasets.utils import check_integrity
+        from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
         folder = self.root / dataset.base_folder
         files = [(folder / name, md5) for name, md5 in dataset.train_list + dataset.test_list]
@@ -103,7 +107,9 @@ class Cifar:
             previous = socket.getdefaulttimeout()
             try:
                 socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-                dataset(str(self.root), train=True, download=True)
+                download_and_extract_archive(
+                    dataset.url, str(self.root), filename=dataset.filename, md5=dataset.tgz_md5
+                )
                 return
             except (urllib.error.URLError, OSError, RuntimeError) as error:
                 reason = f"the download failed: {error}"
@@ -130,6 +136,7 @@ class ImageFolder:
         self.name, self.root, self.image_size = name, Path(root), image_size
 
     def key(self) -> dict[str, Any]:
+        """A digest over every file's path, class, size and time of change."""
         digest = hashlib.sha256()
         for split in ("train", "test"):
             for path, label in self._files(split):
@@ -138,6 +145,7 @@ class ImageFolder:
         return {"name": self.name, "image_size": self.image_size, "files": digest.hexdigest()}
 
     def decode(self) -> tuple[Arrays, list[str]]:
+        """Every image of both splits, in the order of class and file name."""
         arrays: Arrays = {}
         resized = 0
         for split in ("train", "test"):
@@ -158,15 +166,16 @@ class ImageFolder:
         size = (self.image_size, self.image_size)
         try:
             with Image.open(path) as opened:
-                image = opened.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+                image = _eight_bits(opened).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"data.root: {path} cannot be read as an image ({error}). Repair or remove it.") from None
         was_resized = image.size != size
         return np.asarray(ImageOps.fit(image, size) if was_resized else image), was_resized
 
     def _classes(self, split: str) -> list[str]:
         folder = self.root / split
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        entries = folder.iterdir() if folder.is_dir() else ()
+        names = sorted(path.name for path in entries if path.is_dir() and not _is_hidden(path))
         if not names:
             raise ValueError(
                 f"data.root: {folder.absolute()} holds no class folders. Lay the images out as train/<class>/* and "
@@ -183,13 +192,26 @@ class ImageFolder:
             (path, label)
             for label, name in enumerate(classes)
             for path in sorted((self.root / split / name).glob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(path)
         ]
         empty = sorted(set(range(len(classes))) - {label for _, label in files})
         if not files or (split == "train" and empty):
             where = classes[empty[0]] if files else ""
             raise ValueError(f"data.root: no png, jpg or webp image in {(self.root / split / where).absolute()}.")
         return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")  # .ipynb_checkpoints, and the ._cat.png that a Mac leaves beside cat.png
+
+
+def _eight_bits(image: Any) -> Any:
+    """16-bit gray by its high byte, as Pillow itself reads 16-bit colour; its conversion would clip at 255."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 class Synthetic:
@@ -202,10 +224,12 @@ class Synthetic:
         self.train_size, self.test_size, self.seed = train_size, test_size, seed
 
     def key(self) -> dict[str, Any]:
+        """The seed, the sizes and the version of the drawing."""
         sizes = {"train_size": self.train_size, "test_size": self.test_size}
         return {"name": self.name, "version": synthetic.VERSION, "seed": self.seed, **sizes}
 
     def decode(self) -> tuple[Arrays, list[str]]:
+        """Images drawn now."""
         log.info("Drawing %d synthetic images (once; they are cached).", self.train_size + self.test_size)
         arrays: Arrays = {}
         for split, size in (("train", self.train_size), ("test", self.test_size)):
@@ -227,14 +251,13 @@ def load(source: Source, cache_folder: Path) -> Dataset:
         # One data set at a time stays in memory: the runs of a sweep nearly always share it.
         _loaded.clear()
         arrays, description, fingerprint = cached(cache_folder, source.name, key, lambda: _packed(source))
-        splits = [
-            Split(*(torch.from_numpy(arrays[f"{split}_{part}"]) for part in ("pixels", "labels")))
+        train, test = (
+            Split(torch.from_numpy(arrays[f"{split}_pixels"]), torch.from_numpy(arrays[f"{split}_labels"]))
             for split in ("train", "test")
-        ]
-        _loaded[digest] = Dataset(
-            source.name, source.origin, tuple(description["classes"]), *splits,
-            tuple(description["mean"]), tuple(description["std"]), fingerprint,
-        )  # fmt: skip
+        )
+        mean, std = tuple(description["mean"]), tuple(description["std"])
+        classes = tuple(description["classes"])
+        _loaded[digest] = Dataset(source.name, source.origin, classes, train, test, mean, std, fingerprint)
     return _loaded[digest]
 
 
@@ -263,7 +286,10 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     for channel in range(3):
         # Chunks keep the int64 copy that bincount makes small.
         counts = sum(
-            (np.bincount(images[i : i + 4096, ..., channel].ravel(), minlength=256) for i in range(0, len(images), 4096)),
+            (
+                np.bincount(images[i : i + 4096, ..., channel].ravel(), minlength=256)
+                for i in range(0, len(images), 4096)
+            ),
             start=np.zeros(256, dtype=np.int64),
         )
         mean = float(counts @ values / counts.sum())

@@ -18,7 +18,9 @@ def split_indices(
     Raises ValueError where the sizes do not fit the n images.
     """
     if not 0 <= val_size < len(labels):
-        raise ValueError(f"data.val_size={val_size}: with {len(labels)} training images it must be 0 … {len(labels) - 1}")
+        raise ValueError(
+            f"data.val_size={val_size}: with {len(labels)} training images it must be 0 … {len(labels) - 1}"
+        )
     available = len(labels) - val_size
     size = _count(subset_size, available)
     front_order, back_order = _orders(labels, seed)

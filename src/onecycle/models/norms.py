@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORMS = ("batch", "ghost", "group", "none")
+from onecycle.models.options import norm_problems
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
@@ -104,20 +104,13 @@ def make_norm(
     `momentum`, the weight of the newest batch in the running statistics. Raises `ValueError` for options that
     do not fit.
     """
-    if norm not in NORMS:
-        raise ValueError(
-            f"norm={norm!r}: unknown; choose one of {', '.join(NORMS)} (a frozen scale is train_scale=False)"
-        )
+    found = norm_problems(channels, norm, train_scale, ghost_size, norm_groups)
+    if found:
+        raise ValueError("\n".join(found))
     if norm == "none":
-        if not train_scale:
-            raise ValueError("train_scale=False: norm='none' has no scale to freeze; set train_scale=True")
         return None
     layer: nn.Module
     if norm == "group":
-        if norm_groups < 1 or channels % norm_groups:
-            raise ValueError(
-                f"norm_groups={norm_groups}: does not divide {channels} channels; use a divisor of the width"
-            )
         layer = nn.GroupNorm(norm_groups, channels, eps=eps)
     elif norm == "ghost":
         layer = GhostBatchNorm2d(channels, ghost_size, momentum=momentum, eps=eps)

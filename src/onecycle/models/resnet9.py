@@ -9,17 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle.models.norms import make_norm
+from onecycle.models.options import problems
 from onecycle.models.whitening import PatchWhitening
 
-LAYERS = (1, 2, 3)
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-CHOICES = {
-    "activation": ("relu", "celu", "gelu"),
-    "pool": ("after", "before"),
-    "downsample": ("pool", "conv3x3_stride2", "conv1x1_stride2"),
-    "head_pool": ("max", "average", "concat"),
-    "prep": ("conv", "whitening"),
-}
 
 
 class ResNet9(nn.Module):
@@ -64,12 +57,11 @@ class ResNet9(nn.Module):
         logit_scale: float,
         prep: str,
     ) -> None:
+        options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        found = problems(options)
+        if found:
+            raise ValueError("\n".join(found))
         super().__init__()
-        _check_positive(classes=classes, in_channels=in_channels, width=width, logit_scale=logit_scale)
-        _check_positive(norm_momentum=norm_momentum, norm_eps=norm_eps, celu_alpha=celu_alpha)
-        _check_layers(residual=residual, extra=extra)
-        _check_choices(activation=activation, head_pool=head_pool, prep=prep)
-        _check_choices(pool=pool, downsample=downsample)
         self.head_pool, self.logit_scale = head_pool, logit_scale
         new_norm = partial(make_norm, norm=norm, train_scale=train_scale, ghost_size=ghost_size)
         new_norm = partial(new_norm, norm_groups=norm_groups, momentum=norm_momentum, eps=norm_eps)
@@ -100,9 +92,7 @@ class ResNet9(nn.Module):
         """
         whiten = self.prep[0]
         if not isinstance(whiten, PatchWhitening):
-            raise ValueError(
-                "prep='conv': this network has no whitening filters to fit; set prep='whitening'"
-            )
+            raise ValueError("prep='conv': this network has no whitening filters to fit; set prep='whitening'")
         whiten.fit(images)
 
 
@@ -156,11 +146,6 @@ def _layer(
     block: Callable[..., nn.Sequential], c_in: int, *, pool: str, downsample: str, residual: bool, extra: bool
 ) -> nn.Sequential:
     """Return a block that halves the image and doubles the channels, with what follows it."""
-    if pool == "before" and downsample != "pool":
-        raise ValueError(
-            f"pool='before': downsample={downsample!r} has no pooling to move; "
-            "set pool='after' or downsample='pool'"
-        )
     c_out = 2 * c_in
     if downsample == "pool":
         layer = block(c_in, c_out, pool=pool)
@@ -219,23 +204,3 @@ GLOBAL_POOLS = {
     "average": (_global_average,),
     "concat": (_global_max, _global_average),
 }
-
-
-def _check_positive(**options: float) -> None:
-    for name, value in options.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value}: must be positive; use a value above 0")
-
-
-def _check_layers(**options: Collection[int]) -> None:
-    for name, value in options.items():
-        if len(set(value)) < len(value) or not set(value) <= set(LAYERS):
-            raise ValueError(
-                f"{name}={list(value)}: not distinct layers out of 1, 2, 3; name each layer once"
-            )
-
-
-def _check_choices(**options: str) -> None:
-    for name, value in options.items():
-        if value not in CHOICES[name]:
-            raise ValueError(f"{name}={value!r}: unknown; choose one of {', '.join(CHOICES[name])}")

@@ -1,0 +1,45 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+import onecycle.train  # registers the resolvers
+from onecycle.assembly import CONF
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    # Tiny tensors: a second thread costs more than it brings, above all on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides for a tiny run on the embedded data set, its cache shared by all tests."""
+    cache = tmp_path_factory.mktemp("cache")
+    return [
+        "experiment=debug", f"data.cache={cache}", "data.source.train_size=320", "trainer.detect_anomaly=false",
+        "callbacks.figures=null", "callbacks.progress=null",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, drawn: list[str]) -> Compose:
+    """A composed configuration that trains in a second: tiny("seed=1")."""
+
+    def composed(*overrides: str, config_name: str = "train") -> DictConfig:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            return compose(config_name, overrides=[*drawn, f"output={tmp_path}", *overrides])
+
+    return composed
+
+
+assert onecycle.train.CONF == CONF

@@ -1,0 +1,208 @@
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from conftest import Compose
+from onecycle import assembly
+from onecycle.callbacks.divergence import Divergence
+from onecycle.config import ConfigError
+from onecycle.train import train
+
+EXACT = "callbacks.checkpoint.every_n_minutes=1e-9"  # a checkpoint after every step
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def only_folder(parent: Path) -> Path:
+    (folder,) = (path for path in parent.iterdir() if path.is_dir())
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_record_configuration_metrics_and_checkpoint(tmp_path: Path, tiny: Compose) -> None:
+    result = train(tiny("seed=3", "data.val_size=50", "evaluation.batch_size=64"), ["seed=3"])
+    folder = only_folder(tmp_path / "runs")
+    assert folder.name.endswith("_debug")
+    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert result["status"] == "finished"
+    assert result["overrides"] == ["seed=3"]
+    assert (result["steps"], result["epochs"]) == (8, 2.0)
+    assert result["parameters"] == 26_340
+    data = result["data"]
+    assert (data["name"], data["train_size"], data["val_size"], data["test_size"]) == (
+        "synthetic",
+        270,
+        50,
+        200,
+    )
+    assert result["hyperparameters"]["product"] == pytest.approx(0.4 * 5e-4 / 0.1)
+    assert 0 <= result["test"]["accuracy"] <= 1
+    assert result["test"]["loss"] == pytest.approx(2.3, abs=0.5)
+    assert result["val"]["accuracy"] * 50 == pytest.approx(round(result["val"]["accuracy"] * 50))
+    assert result["seconds"]["total"] == pytest.approx(sum(result["seconds"][p] for p in ("setup", "fit", "test")))
+    assert OmegaConf.load(folder / "config.yaml").seed == 3
+    last = rows(folder)[-1]
+    assert float(last["lr"]) == 0.0
+    assert float(last["momentum"]) == 0.9
+    assert float(last["test/accuracy"]) == pytest.approx(result["test"]["accuracy"])
+
+
+def test_the_learning_rate_of_every_step_is_that_of_the_schedule(tmp_path: Path, tiny: Compose) -> None:
+    train(tiny("schedule.peak_at=0.25", "schedule.peak_lr=0.8"), [])
+    logged = {int(row["step"]): float(row["lr"]) for row in rows(only_folder(tmp_path / "runs"))}
+    # 10 steps, peak at step 2.5
+    expected = [0.32, 0.64, 0.7466667, 0.64, 0.5333333, 0.4266667, 0.32, 0.2133333, 0.1066667, 0.0]
+    assert [logged[step] for step in range(1, 11)] == pytest.approx(expected, rel=1e-5, abs=1e-12)
+
+
+def test_a_fraction_of_an_epoch_ends_the_cycle_on_its_last_step(tmp_path: Path, tiny: Compose) -> None:
+    result = train(tiny("trainer.max_epochs=1.4"), [])
+    assert (result["steps"], result["epochs"]) == (7, 1.4)
+    assert float(rows(only_folder(tmp_path / "runs"))[-1]["lr"]) == 0.0
+
+
+def test_equal_seeds_give_identical_weights_and_another_seed_others(tmp_path: Path, tiny: Compose) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.manual_seed(hash(name) % 1000)  # the global state must not matter
+        train(tiny(f"seed={seed}", f"output={tmp_path / name}"), [])
+    a, b, c = (weights(only_folder(tmp_path / name / "runs")) for name in "abc")
+    assert same(a, b)
+    assert not same(a, c)
+
+
+class CrashError(RuntimeError):
+    pass
+
+
+def crash_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Divergence.on_train_batch_end
+
+    def hook(self: Divergence, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == step:
+            raise CrashError
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(Divergence, "on_train_batch_end", hook)
+
+
+@pytest.mark.parametrize("step", [2, 5, 6, 8, 10])
+@pytest.mark.parametrize(
+    "recipe", [[], ["ema={decay:0.9,every_n_steps:2}", "data.augment.flip=alternating", "data.val_size=20"]]
+)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    step: int, recipe: list[str], tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = [*recipe, EXACT, "batch_size=60"]  # 5 steps an epoch, 10 in all
+    whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        crash_at(step, patch)
+        with pytest.raises(CrashError):
+            train(tiny(*recipe), [], sweep=tmp_path / "broken")
+    folder = only_folder(tmp_path / "broken")
+    assert json.loads((folder / "result.json").read_text())["status"] == "failed"
+    torch.manual_seed(step)
+    resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
+    reference = only_folder(tmp_path / "whole")
+    assert same(weights(folder), weights(reference))
+    for part in ("status", "identity", "test", "train", "val", "steps", "epochs"):
+        assert resumed[part] == whole[part], part
+    assert "error" not in resumed
+    timeless = [
+        [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows(f)] for f in (folder, reference)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_finished_run_of_a_sweep_is_read_back_and_not_run_again(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(tiny("seed=1"), ["seed=1"], sweep=tmp_path)
+    crash_at(1, monkeypatch)
+    again = train(tiny("seed=1", "data.root=elsewhere", "name=other", "logger=csv"), ["seed=1"], sweep=tmp_path)
+    assert again["test"] == first["test"]
+    assert again["started"] == first["started"]
+    with pytest.raises(CrashError):
+        train(tiny("seed=2"), ["seed=2"], sweep=tmp_path)
+
+
+def test_resume_takes_the_folder_of_a_single_run(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        crash_at(7, patch)
+        with pytest.raises(CrashError):
+            train(tiny(EXACT), [])
+    folder = only_folder(tmp_path / "runs")
+    result = train(tiny(EXACT, f"resume={folder}"), [])
+    assert (result["status"], result["steps"]) == ("finished", 10)
+    assert only_folder(tmp_path / "runs") == folder
+    whole = train(tiny(f"output={tmp_path / 'whole'}"), [])
+    assert result["test"] == whole["test"]
+
+
+def test_a_diverged_run_stops_early_and_is_a_result(tmp_path: Path, tiny: Compose) -> None:
+    overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
+    result = train(tiny(*overrides), [], sweep=tmp_path)
+    assert result["status"] == "diverged"
+    assert result["steps"] < 10
+    assert "NaN" not in (only_folder(tmp_path) / "result.json").read_text()
+    assert train(tiny(*overrides), [], sweep=tmp_path)["started"] == result["started"]
+
+
+def without_cifar(cfg: DictConfig) -> DictConfig:
+    cfg.data.source = {
+        "_target_": "onecycle.data.sources.Cifar", "name": "cifar10", "root": "nowhere", "download": False,
+    }  # fmt: skip
+    return cfg
+
+
+def test_a_missing_cifar_is_an_error_that_says_what_to_do(tmp_path: Path, tiny: Compose) -> None:
+    cfg = without_cifar(tiny())
+    with pytest.raises(ConfigError, match=r"cifar10 is not in .*nowhere.*data.root=… or ONECYCLE_DATA.*data=synthetic"):
+        train(cfg, [])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
+    tmp_path: Path, tiny: Compose, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = without_cifar(tiny("data.fallback=synthetic", "name=quick"))
+    original = assembly.OmegaConf.load
+
+    def smaller(path: Path) -> Any:
+        loaded = original(path)
+        loaded.source.train_size, loaded.source.test_size = 320, 200
+        return loaded
+
+    monkeypatch.setattr(assembly.OmegaConf, "load", smaller)
+    result = train(cfg, [])
+    assert only_folder(tmp_path / "runs").name.endswith("_quick-synthetic")
+    assert (result["data"]["name"], result["data"]["stands_in_for"]) == ("synthetic", "cifar10")
+    assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2
+
+
+def test_two_processes_cannot_train_the_same_run(tmp_path: Path, tiny: Compose) -> None:
+    import fcntl
+
+    train(tiny(), [], sweep=tmp_path)
+    folder = only_folder(tmp_path)
+    (folder / "result.json").unlink()
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is training this run"):
+            train(tiny(), [], sweep=tmp_path)
