@@ -82,6 +82,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "data.source.image_size": ([24, 33, 520, 32.0, True, None], [32, 40, 512]),
     "data.source.download": ([0, 1, "yes", None], [True, False]),
     "trainer.accelerator": (["tpu", "", None, 1], ["auto", "cpu", "gpu", "cuda", "mps"]),
+    "trainer.devices": ([0, -1, "all", [], [-1], True, None, 1.5], ["auto", 1, 4, [0, 2]]),
     "trainer.precision": (["16", 32, "bf16", None], ["auto", "16-mixed", "bf16-mixed", "32-true"]),
     "trainer.max_epochs": ([0, -1, 0.0, NAN, INF, True, "24", None], [0.01, 1, 24.5]),
     "trainer.log_every_n_steps": ([0, 1.0, True, None], [1]),
@@ -98,7 +99,9 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
 
 def shown(value: Any) -> str:
     """A value as YAML writes it."""
-    return {None: "null", True: "true", False: "false"}.get(value) if type(value) in (bool, type(None)) else str(value)  # type: ignore[return-value]
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def test_every_rule_has_its_cases() -> None:
@@ -121,7 +124,7 @@ def test_a_rule_refuses_wrong_values_in_one_line_and_takes_right_ones(
 
 def test_all_mistakes_are_reported_at_once_one_line_each() -> None:
     cfg = composed(
-        "seed=-1", "label_smoothing=.nan", "trainer.max_epochs=0", "data.subset_size=1.5", "schedule.peak_at=2",
+        "seed=-1", "label_smoothing=nan", "trainer.max_epochs=0", "data.subset_size=1.5", "schedule.peak_at=2",
         "schedule.shape=round", "hyperparameters.momentum=true", "hyperparameters.groups.bias.lr=-1",
         "model._target_=os.system",
     )  # fmt: skip
@@ -194,16 +197,24 @@ def options(group: str) -> list[str]:
 GROUPS = ("callbacks", "data", "experiment", "hyperparameters", "logger", "model", "schedule", "trainer")
 
 
-@pytest.mark.parametrize(
-    "choice", ["seed=0", *(f"{group}={option}" for group in GROUPS for option in options(group))]
-)
+@pytest.mark.parametrize("choice", ["seed=0", *(f"{group}={option}" for group in GROUPS for option in options(group))])
 def test_every_file_of_conf_composes_and_passes(choice: str) -> None:
     assert problems_of(composed(choice)) == []
 
 
 @pytest.mark.parametrize(
     "target",
-    ["os.system", "builtins.eval", "subprocess.run", "torch.load", "torch.hub.load", "torch", "onecyclex.Trap", "5", ""],
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "torch.load",
+        "torch.hub.load",
+        "torch",
+        "onecyclex.Trap",
+        "5",
+        "",
+    ],
 )
 def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(target: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -245,6 +256,7 @@ def test_targets_are_looked_for_in_lists_and_all_depths() -> None:
     assert target_problems(node) == [
         f"list[1]._target_=os.system: must be in {ALLOWED}",
         f"list[2][0].deep._target_=a.b: must be in {ALLOWED}",
+        f"child._target_=null: must be in {ALLOWED}",
         f"child.child._target_=torchx.nn: must be in {ALLOWED}",
     ]
 
@@ -269,7 +281,8 @@ def test_a_foreign_target_anywhere_in_the_configuration_is_refused(override: str
 def test_a_component_gets_the_other_keys_and_the_arguments() -> None:
     from onecycle.schedule import WarmupConstant
 
-    cfg = OmegaConf.create({"half": 0.5, "schedule": {"_target_": "onecycle.schedule.WarmupConstant", "warmup": "${half}"}})
+    part = {"_target_": "onecycle.schedule.WarmupConstant", "warmup": "${half}"}
+    cfg = OmegaConf.create({"half": 0.5, "schedule": part})
     assert instantiate(cfg.schedule, peak_lr=0.2) == WarmupConstant(peak_lr=0.2, warmup=0.5)
     assert cfg.schedule._target_ == "onecycle.schedule.WarmupConstant"
 
@@ -351,3 +364,29 @@ def test_a_mistake_is_answered_before_the_heavy_libraries_are_imported(module: s
     code = f"import sys, {module}; print(sorted(set({heavy}) & set(sys.modules)), 'hydra' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[] True\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["ema=0.99"], "ema=0.99: must be a group of keys or null"),
+        (["ema={decay:0.9}"], "ema.every_n_steps is missing: must be a whole number of at least 1"),
+        (["data=base"], "data.source is missing: must be a group of keys"),
+        (["data.augment=null"], "data.augment=null: must be a group of keys"),
+        (["callbacks.checkpoint=5"], "callbacks.checkpoint=5: must be a group of keys or null"),
+        (["~seed"], "seed is missing: must be a whole number from 0 to 4294967295"),
+        (["~batch_size"], "batch_size is missing: must be a whole number of at least 1"),
+        (["~schedule._target_"], "schedule._target_ is missing: it names the component"),
+        (["model._target_=null"], f"model._target_=null: must be in {ALLOWED}"),
+    ],
+)
+def test_a_part_that_is_missing_or_of_another_kind_is_named(overrides: list[str], line: str) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)), pytest.raises(ConfigError) as caught:
+        check(compose("train", overrides=overrides))
+    assert line in caught.value.problems
+
+
+@pytest.mark.parametrize("target", ["onecycle.data", "onecycle.run.SCHEMA", None])
+def test_a_target_that_is_no_component_is_refused(target: str | None) -> None:
+    with pytest.raises(ConfigError, match="_target_="):
+        instantiate({"_target_": target})

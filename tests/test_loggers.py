@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-untyped]
 
 from onecycle.loggers import CHARTS, Csv, TensorBoard, flat, tensorboard_of
 
@@ -149,6 +149,13 @@ def test_hyperparameters_and_their_metrics_are_one_session_of_hparams(tmp_path: 
     assert not (tmp_path / "hparams.yaml").exists()
 
 
+def test_hyperparameters_without_metrics_leave_no_stand_in_metric(tmp_path: Path) -> None:
+    board = TensorBoard(str(tmp_path), steps_done=0)
+    board.log_hyperparams({"seed": 3})
+    board.save()
+    assert events(tmp_path).Tags()["scalars"] == []
+
+
 def test_a_resumed_board_drops_the_points_behind_its_checkpoint(tmp_path: Path) -> None:
     first = TensorBoard(str(tmp_path), steps_done=0)
     first.write_layout()
@@ -159,7 +166,16 @@ def test_a_resumed_board_drops_the_points_behind_its_checkpoint(tmp_path: Path) 
     for step in range(5, 9):
         resumed.log_metrics({"lr": 10.0 * step}, step=step)
     resumed.save()
-    assert scalars(tmp_path, "lr") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (5, 50.0), (6, 60.0), (7, 70.0), (8, 80.0)]
+    assert scalars(tmp_path, "lr") == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 3.0),
+        (4, 4.0),
+        (5, 50.0),
+        (6, 60.0),
+        (7, 70.0),
+        (8, 80.0),
+    ]
     assert len(events(tmp_path).Tensors("custom_scalars__config__")) == 1
 
 

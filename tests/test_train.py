@@ -1,5 +1,6 @@
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from conftest import Compose
 from onecycle import assembly
 from onecycle.callbacks.divergence import Divergence
 from onecycle.config import ConfigError
 from onecycle.train import train
+
+Compose = Callable[..., DictConfig]
 
 EXACT = "callbacks.checkpoint.every_n_minutes=1e-9"  # a checkpoint after every step
 

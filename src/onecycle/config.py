@@ -46,9 +46,8 @@ def instantiate(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any
     """
     from hydra.utils import get_object
 
-    settings = plain(config) if isinstance(config, DictConfig) else dict(config)
-    arguments = settings | arguments
-    target = arguments.pop("_target_")
+    settings = plain(config) if isinstance(config, DictConfig) else dict(config.items())
+    target = settings.pop("_target_", None)
     problems = target_problems({"_target_": target})
     if problems:
         raise ConfigError(problems)
@@ -57,10 +56,11 @@ def instantiate(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError([f"_target_={target}: does not exist ({error})"]) from None
     # A dotted path may walk through one module into another: what it ends at must be allowed as well.
-    if not _is_allowed(getattr(component, "__module__", "")):
-        raise ConfigError([f"_target_={target}: leads to {component.__module__}, outside {', '.join(ALLOWED_TARGETS)}"])
+    module = str(getattr(component, "__module__", None) or type(component).__module__)
+    if not callable(component) or not _is_allowed(module):
+        raise ConfigError([f"_target_={target}: leads to {module}, outside {', '.join(ALLOWED_TARGETS)}"])
     try:
-        return component(**arguments)
+        return component(**settings, **arguments)
     except TypeError as error:
         if "argument" not in str(error):
             raise
@@ -72,9 +72,9 @@ def target_problems(node: Any, key: str = "") -> list[str]:
     problems = []
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and not _is_allowed(str(target)):
+        if "_target_" in node and not (isinstance(target, str) and _is_allowed(target)):
             where = f"{key}._target_".lstrip(".")
-            problems.append(f"{where}={target}: must be in {', '.join(ALLOWED_TARGETS)}")
+            problems.append(f"{where}={_shown(target)}: must be in {', '.join(ALLOWED_TARGETS)}")
         for name, child in node.items():
             problems += target_problems(child, f"{key}.{name}".lstrip("."))
     elif isinstance(node, list):
@@ -124,6 +124,21 @@ def _names(value: Any) -> bool:
     return isinstance(value, list) and len(value) >= 2 and all(map(_text, value)) and len(set(value)) == len(value)
 
 
+def _devices(value: Any) -> bool:
+    return (
+        value == "auto" or _whole(1)(value) or (isinstance(value, list) and bool(value) and all(map(_whole(0), value)))
+    )
+
+
+# What must be a group of keys: always, always with a _target_, or unless it is null.
+PARTS = {
+    "data": "group", "data.source": "component", "data.augment": "group", "evaluation": "group",
+    "model": "component", "schedule": "component", "hyperparameters": "group", "optimizer": "component",
+    "trainer": "component", "callbacks": "optional", "logger": "optional", "ema": "optional",
+    "callbacks.progress": "optional", "callbacks.training_log": "optional", "callbacks.checkpoint": "optional",
+    "callbacks.divergence": "optional", "callbacks.figures": "optional",
+}  # fmt: skip
+
 # key, what must hold, and how it is said. A key of a part that is set to null is passed over.
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("name", _folder_name, "a name for a folder, up to 100 characters without / or \\"),
@@ -156,6 +171,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.source.image_size", lambda v: _whole(32, 512)(v) and v % 8 == 0, "a multiple of 8 from 32 to 512"),
     ("data.source.download", _one_of(True, False), "true or false"),
     ("trainer.accelerator", _one_of("auto", "cpu", "gpu", "cuda", "mps"), "auto, cpu, gpu, cuda or mps"),
+    ("trainer.devices", _devices, "auto, a count of at least 1 or a list of numbers"),
     ("trainer.precision", _one_of(*PRECISIONS), ", ".join(PRECISIONS)),
     ("trainer.max_epochs", _number(0, above=True), "a number above 0"),
     ("trainer.log_every_n_steps", _whole(1), "a whole number of at least 1"),
@@ -196,7 +212,7 @@ def _rule_problems(resolved: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _select(resolved: Mapping[str, Any], key: str) -> tuple[bool, Any]:
+def _select(resolved: Any, key: str) -> tuple[bool, Any]:
     """Whether the key stands in the config, and its value; a missing or null parent counts as not there."""
     node: Any = resolved
     for name in key.split("."):
@@ -212,10 +228,7 @@ def _shown(value: Any) -> str:
 
 def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
     """Problems that the parts know of themselves: curve, hyperparameters, network."""
-    problems = []
-    for key in ("data", "model", "schedule", "hyperparameters", "trainer", "optimizer", "evaluation"):
-        if not isinstance(resolved.get(key), Mapping):
-            problems.append(f"{key}={_shown(resolved.get(key))}: must be a group of keys")
+    problems = _structure_problems(resolved)
     if problems:
         return problems
     if resolved["model"].get("_target_") == RESNET9:
@@ -231,6 +244,25 @@ def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
     peak_lr, batch_size = schedule.get("peak_lr"), resolved["batch_size"]
     if _whole(1)(batch_size):
         problems += hyperparameters.check(resolved["hyperparameters"], peak_lr, batch_size)
+    return problems
+
+
+def _structure_problems(resolved: Mapping[str, Any]) -> list[str]:
+    """Groups that are none, and keys that are not there."""
+    problems = []
+    for key, kind in PARTS.items():
+        found, value = _select(resolved, key)
+        if not isinstance(value, Mapping) and not (kind == "optional" and value is None):
+            shown = f"{key}={_shown(value)}" if found else f"{key} is missing"
+            problems.append(f"{shown}: must be a group of keys" + (" or null" if kind == "optional" else ""))
+        elif kind == "component" and "_target_" not in value:
+            problems.append(f"{key}._target_ is missing: it names the component")
+    for key, _, allowed in RULES:
+        parent, _, name = key.rpartition(".")
+        group = _select(resolved, parent)[1] if parent else {**resolved}
+        # Other sources and optimizers have keys of their own.
+        if parent not in ("data.source", "optimizer") and isinstance(group, Mapping) and name not in group:
+            problems.append(f"{key} is missing: must be {allowed}")
     return problems
 
 

@@ -99,7 +99,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     except (OSError, ValueError, YAMLError) as error:
         raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not config:
         raise ConfigError([f"{folder}: is not a run's folder ({CONFIG} holds no configuration)"])
     return {str(key): value for key, value in config.items()}
 

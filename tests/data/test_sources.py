@@ -15,11 +15,11 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from onecycle.data import sources, synthetic
 from onecycle.data.augment import Normalizer
+from onecycle.data.class_folders import ImageFolder
 from onecycle.data.sources import (
     Arrays,
     Cifar,
     DataUnavailableError,
-    ImageFolder,
     Synthetic,
     channel_statistics,
     load,

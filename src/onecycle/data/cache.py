@@ -15,7 +15,7 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-HEADER_BYTES = 65_536  # a whole number of pages, so that the arrays behind it are page-aligned
+HEADER_BYTES = 1 << 20  # room for thousands of class names; whole pages, so that the arrays behind it are page-aligned
 
 
 class CacheDamagedError(Exception):
@@ -28,7 +28,10 @@ def key_digest(key: dict[str, Any]) -> str:
 
 
 def cached(
-    folder: Path, name: str, key: dict[str, Any], build: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]]
+    folder: Path,
+    name: str,
+    key: dict[str, Any],
+    build: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     """Arrays, their description and their fingerprint: read from `folder`, or built and written there.
 
@@ -36,30 +39,23 @@ def cached(
     the first and reads what that one wrote. A file that is truncated or altered is rebuilt. Where the folder
     cannot be written (full disk, read-only) the built arrays are used from memory and a warning says so.
 
-    The fingerprint is the SHA-256 over every array's bytes and the description.
+    The fingerprint is the SHA-256 over the description and every array's name, type, shape and bytes.
     """
     path = folder / f"{name}-{key_digest(key)}.cache"
-    found = _try_read(path, key)
-    if found:
-        return found
+    with contextlib.suppress(CacheDamagedError, OSError):
+        return read(path, key)
     with _locked(path) as writable:
-        found = _try_read(path, key) if writable else None
-        if found:
-            return found
+        if writable:
+            try:
+                return read(path, key)
+            except FileNotFoundError:
+                pass
+            except (CacheDamagedError, OSError) as error:
+                log.warning("The cache %s cannot be used (%s): it is built anew.", path, error)
         arrays, description = build()
         if writable:
             _try_write(path, key, arrays, description)
         return arrays, description, _fingerprint(arrays, description)
-
-
-def _try_read(path: Path, key: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any], str] | None:
-    try:
-        return read(path, key)
-    except FileNotFoundError:
-        return None
-    except (CacheDamagedError, OSError) as error:
-        log.warning("The cache %s cannot be used (%s): it is built anew.", path, error)
-        return None
 
 
 def read(path: Path, key: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
@@ -75,28 +71,33 @@ def read(path: Path, key: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[s
             raise CacheDamagedError("its header cannot be read") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("key") != key:
         raise CacheDamagedError("it is of another format or data set")
-    if path.stat().st_size != header["bytes"]:
-        raise CacheDamagedError(f"it has {path.stat().st_size} bytes, not {header['bytes']}")
-    arrays = {
-        name: np.memmap(path, spec["dtype"], "c", spec["offset"], tuple(spec["shape"]))
-        for name, spec in header["arrays"].items()
-    }
-    if _fingerprint(arrays, header["description"]) != header["sha256"]:
-        raise CacheDamagedError("its contents do not match their checksum")
-    return dict(arrays), header["description"], header["sha256"]
+    try:
+        if path.stat().st_size != header["bytes"]:
+            raise CacheDamagedError(f"it has {path.stat().st_size} bytes, not {header['bytes']}")
+        arrays: dict[str, np.ndarray] = {
+            name: np.memmap(path, spec["dtype"], "c", spec["offset"], tuple(spec["shape"]))
+            for name, spec in header["arrays"].items()
+        }
+        if _fingerprint(arrays, header["description"]) != header["sha256"]:
+            raise CacheDamagedError("its contents do not match their checksum")
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        raise CacheDamagedError("its header is damaged") from None
+    return arrays, header["description"], header["sha256"]
 
 
 def _fingerprint(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name in sorted(arrays):
-        digest.update(memoryview(np.ascontiguousarray(arrays[name])).cast("B"))
+        digest.update(json.dumps([name, arrays[name].dtype.str, arrays[name].shape]).encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data.cast("B"))
     return digest.hexdigest()
 
 
 def _try_write(path: Path, key: dict[str, Any], arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
     """Write to a temporary file, flush it to the disk, rename: a reader sees the whole file or none."""
     temporary = path.with_suffix(".part")
-    offset, specs = HEADER_BYTES, {}
+    offset = HEADER_BYTES
+    specs: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
         specs[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
         offset += -(-array.nbytes // 4096) * 4096
@@ -109,7 +110,7 @@ def _try_write(path: Path, key: dict[str, Any], arrays: dict[str, np.ndarray], d
             file.write(json.dumps(header).encode().ljust(HEADER_BYTES, b"\0"))
             for name, array in arrays.items():
                 file.seek(specs[name]["offset"])
-                file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+                file.write(np.ascontiguousarray(array).data.cast("B"))
             file.truncate(offset)
             file.flush()
             os.fsync(file.fileno())
@@ -127,13 +128,16 @@ def _try_write(path: Path, key: dict[str, Any], arrays: dict[str, np.ndarray], d
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[bool]:
     """Hold the lock beside `path`; yields whether the folder can be written. The system frees it if we die."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("w")
-    except OSError as error:
-        log.warning("No cache can be written in %s (%s): the data set is decoded at every start.", path.parent, error)
-        yield False
-        return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield True
+    with contextlib.ExitStack() as stack:
+        writable = True
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            writable = False
+            log.warning(
+                "No cache can be written in %s (%s): the data set is decoded at every start. Name another folder with "
+                "data.cache=….", path.parent, error.strerror or error,
+            )  # fmt: skip
+        yield writable

@@ -75,21 +75,12 @@ class DataModule(pl.LightningDataModule):
         names = {"name": self.dataset.name, "source": self.dataset.origin, "classes": list(self.classes)}
         return {**names, **sizes, "fingerprint": self.dataset.fingerprint}
 
-    def _loader(self, name: str) -> BatchLoader:
-        # The test images are wanted twice, while training and at the end: they go to the device once.
-        if name not in self._loaders:
-            self._loaders[name] = self._new_loader(name)
-        return self._loaders[name]
-
-    def _new_loader(self, name: str) -> BatchLoader:
-        strategy = self.trainer.strategy if self.trainer else None
-        device = strategy.root_device if strategy else torch.device("cpu")
-        normalizer = Normalizer(*self.normalization, device)
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def loader(self, name: str, device: torch.device, rank: int = 0, world_size: int = 1) -> BatchLoader:
+        """A new loader of the split "train", "val" or "test"; only the first is shuffled and augmented."""
         train = name == "train"
         return BatchLoader(
             self.splits[name],
-            normalizer,
+            Normalizer(*self.normalization, device),
             batch_size=self.batch_size if train else self.evaluation_batch_size,
             seed=self.seed,
             device=device,
@@ -98,6 +89,14 @@ class DataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
+
+    def _loader(self, name: str) -> BatchLoader:
+        # The test images are wanted twice, while training and at the end: they go to the device once.
+        if name not in self._loaders:
+            trainer = self.trainer
+            place = (trainer.strategy.root_device, trainer.global_rank, trainer.world_size) if trainer else ()
+            self._loaders[name] = self.loader(name, *(place or (torch.device("cpu"),)))
+        return self._loaders[name]
 
 
 def _take(split: Split, indices: np.ndarray) -> Split:

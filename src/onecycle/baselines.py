@@ -1,0 +1,109 @@
+"""What a user would write or pick instead: the contestants of the benchmark."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.transforms import v2
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class ImageDataset(Dataset):
+    """uint8 images [n, 32, 32, 3] and labels, transformed one image at a time, as torchvision's data sets do it."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable[[Any], Tensor]) -> None:
+        self.images, self.labels, self.transform = images, labels.tolist(), transform
+
+    def __len__(self) -> int:
+        """Images in the set."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One transformed image and its label."""
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def pil_transform(cutout: bool) -> Callable[[Any], Tensor]:
+    """Crop, flip, tensor, normalise through PIL, and torchvision's random erasing in the place of cutout."""
+    steps: list[Any] = [
+        transforms.ToPILImage(), transforms.RandomCrop(32, padding=4, padding_mode="reflect"),
+        transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(MEAN, STD),
+    ]  # fmt: skip
+    return transforms.Compose(steps + [_erase(transforms.RandomErasing)] * cutout)
+
+
+def v2_transform(cutout: bool) -> Callable[[Any], Tensor]:
+    """The same with torchvision's v2 transforms on tensors."""
+    steps: list[Any] = [
+        v2.ToImage(), v2.RandomCrop(32, padding=4, padding_mode="reflect"), v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
+    ]  # fmt: skip
+    return v2.Compose(steps + [_erase(v2.RandomErasing)] * cutout)
+
+
+def _erase(kind: Callable[..., Any]) -> Any:
+    return kind(p=1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0))
+
+
+def dataloader(
+    images: np.ndarray, labels: np.ndarray, transform: Callable[[Any], Tensor], batch_size: int, workers: int
+) -> DataLoader:
+    """A DataLoader as tutorials write it."""
+    return DataLoader(
+        ImageDataset(images, labels, transform), batch_size, shuffle=True, num_workers=workers, drop_last=True,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+
+
+class PlainModule(pl.LightningModule):
+    """The LightningModule of a tutorial: fp32, NCHW, a log of loss and accuracy at every step, torch's OneCycleLR."""
+
+    def __init__(self, network: nn.Module, total_steps: int) -> None:
+        super().__init__()
+        self.network, self.total_steps = network, total_steps
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        images, labels = batch
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """SGD and torch's own one-cycle scheduler."""
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def bare_loop(
+    network: nn.Module, batch_size: int, device: torch.device, *, bf16: bool, channels_last: bool
+) -> Iterator[None]:
+    """Training steps on tensors that are already on the device, one at each `next`: the limit of what a loop can reach.
+
+    No data path, no logging, no schedule.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.to(device).to(memory_format=layout).train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, 3, 32, 32, generator=generator).to(device, memory_format=layout)
+    labels = torch.randint(0, 10, (batch_size,), generator=generator).to(device)
+    while True:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        yield

@@ -1,0 +1,168 @@
+"""The commands as a shell sees them: exit codes, output, time to an answer."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(sys.executable).parent
+TINY = [
+    "experiment=debug", "data.source.train_size=320", "trainer.detect_anomaly=false", "callbacks.figures=null",
+    "trainer.threads=1",
+]  # fmt: skip
+
+
+def command(*arguments: str, name: str = "onecycle-train") -> list[str]:
+    return [str(SCRIPTS / name), *arguments]
+
+
+def run(*arguments: str, cwd: Path, name: str = "onecycle-train") -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ONECYCLE_")}
+    return subprocess.run(
+        command(*arguments, name=name), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def records(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/result.json")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["seed=-1"], 2), (["model.width=0"], 2), (["sed=1"], 2), (["data=x"], 2)]
+)
+def test_help_and_a_rejected_configuration_never_import_torch(arguments: list[str], code: int, tmp_path: Path) -> None:
+    # Importing torch alone takes seconds; a module that must not be imported keeps the answer fast on every machine.
+    forbidden = ["torch", "numpy", "lightning", "torchvision", "matplotlib"]
+    program = (
+        f"import sys\nfor name in {forbidden}: sys.modules[name] = None\n"
+        f"sys.argv = ['onecycle-train', *{arguments}]\nfrom onecycle.train import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("Groups to choose from" in done.stdout) == (code == 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_mistake_is_named_at_once_with_its_key_value_and_remedy(tmp_path: Path) -> None:
+    done = run("seed=-1", "trainer.max_epochs=0", "data.augment.flip=both", "model.residual=[4]", cwd=tmp_path)
+    assert done.returncode == 2
+    for line in (
+        "seed=-1: must be a whole number from 0 to 4294967295",
+        "trainer.max_epochs=0: must be a number above 0",
+        "data.augment.flip=both: must be none, random or alternating",
+        "model.residual=[4]: not distinct layers out of 1, 2, 3; name each layer once",
+    ):
+        assert line in done.stderr.splitlines()
+
+
+def test_a_run_off_a_terminal_is_quiet_and_ends_with_a_table(tmp_path: Path) -> None:
+    done = run(*TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folder = re.search(r"^Folder: (.*)$", done.stdout, re.MULTILINE)
+    assert folder
+    (result,) = records(tmp_path / "logs" / "runs").values()
+    assert f"{result['test']['accuracy']:.2%}" in done.stdout
+    assert f"{result['test']['accuracy_tta']:.2%}" in done.stdout
+    assert "tensorboard --logdir logs/runs" in done.stdout
+    assert "\r" not in done.stdout
+    assert "images/s" in done.stdout
+    assert done.stdout.count("\n") < 25
+
+    evaluated = run(f"run={folder[1]}", name="onecycle-evaluate", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "Reproduced: the recorded accuracy, exactly." in evaluated.stdout
+
+
+def test_a_sweep_names_its_rows_and_is_not_run_twice(tmp_path: Path) -> None:
+    sweep = ["-m", *TINY, "schedule.peak_lr=0.1,0.4", "seed=0,1"]
+    first = run(*sweep, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    rows = records(tmp_path / "logs" / "sweeps" / "debug")
+    assert sorted(name[: name.rindex("-")] for name in rows) == [
+        f"train_size=320,peak_lr={lr},seed={seed}" for lr in (0.1, 0.4) for seed in (0, 1)
+    ]
+    assert len({row["identity"] for row in rows.values()}) == 4
+    again = run(*sweep, "seed=0,1,2", cwd=tmp_path)
+    assert again.stdout.count("finished before, skipped") == 4
+    after = records(tmp_path / "logs" / "sweeps" / "debug")
+    assert len(after) == 6
+    assert all(after[name] == row for name, row in rows.items())
+
+
+def test_a_failing_run_of_a_sweep_is_named_and_the_others_are_finished(tmp_path: Path) -> None:
+    done = run("-m", *TINY, "batch_size=400,64", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "batch_size=400: larger than the 320 training images" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert [row["status"] for row in records(tmp_path / "logs" / "sweeps" / "debug").values()] == ["finished"]
+
+
+@pytest.mark.slow
+def test_the_joblib_launcher_runs_a_sweep_in_parallel(tmp_path: Path) -> None:
+    sweep = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "seed=0,1,2"]
+    first = run(*sweep, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    rows = records(tmp_path / "logs" / "sweeps" / "debug")
+    assert [row["status"] for row in rows.values()] == ["finished"] * 3
+    serial = run("-m", *TINY, "seed=0,1,2", "output=serial", cwd=tmp_path)
+    assert serial.returncode == 0, serial.stderr
+    for name, row in records(tmp_path / "serial" / "sweeps" / "debug").items():
+        assert rows[name]["test"] == row["test"]
+
+
+def start_long_run(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+    """A run with a checkpoint after every step, once it has taken a few steps."""
+    process = subprocess.Popen(
+        command(*TINY, "trainer.max_epochs=400", "callbacks.checkpoint.every_n_minutes=1e-9",
+                "evaluation.every_n_epochs=0", *arguments),
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("logs/*/*/checkpoints/last.ckpt")) and not list(
+        tmp_path.glob("logs/*/*/*/checkpoints/last.ckpt")
+    ):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (path,) = tmp_path.glob("logs/**/last.ckpt")
+    return process, path.parents[1]
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process, folder = start_long_run(tmp_path)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert f"onecycle-train resume={folder.relative_to(tmp_path)}" in output
+    assert json.loads((folder / "result.json").read_text())["status"] == "running"
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    for _ in range(3):
+        process, folder = start_long_run(tmp_path, "-m", "seed=0", "trainer.max_epochs=8")
+        process.kill()
+        process.communicate()
+        status = json.loads((folder / "result.json").read_text())["status"]
+        assert status in ("running", "finished")
+    arguments = [
+        *TINY, "-m", "seed=0", "trainer.max_epochs=8", "callbacks.checkpoint.every_n_minutes=1e-9",
+        "evaluation.every_n_epochs=0",
+    ]  # fmt: skip
+    for output in ("logs", "whole"):
+        done = run(*arguments, f"output={output}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    (resumed,) = records(tmp_path / "logs" / "sweeps" / "debug").values()
+    (whole,) = records(tmp_path / "whole" / "sweeps" / "debug").values()
+    assert resumed["test"] == whole["test"]
+    assert resumed["train"] == whole["train"]
+    assert resumed["identity"] == whole["identity"]
