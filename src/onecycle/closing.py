@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import psutil
 import torch
 from rich.console import Console
 from rich.panel import Panel
@@ -17,6 +16,7 @@ from onecycle import run
 from onecycle.classifier import Classifier
 from onecycle.data.datamodule import DataModule
 from onecycle.loggers import flat, tensorboard_of
+from onecycle.memory import peak_memory
 
 log = logging.getLogger("onecycle")
 
@@ -130,21 +130,6 @@ def _log_hyperparameters(this: run.Run, trainer: pl.Trainer, metrics: dict[str, 
         board.log_hyperparams({**point, **shown, **flat({"data": this.config["data"]})}, tags, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("success")
-
-
-def peak_memory(device: torch.device) -> dict[str, int]:
-    """The process's largest resident memory so far, and the device's, in bytes."""
-    info = psutil.Process().memory_info()
-    import resource
-
-    peak = {"host": max(info.rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT)}
-    if device.type == "cuda":
-        peak["device"] = torch.cuda.max_memory_allocated(device)
-    return peak
-
-
-# Linux counts in KiB, macOS in bytes.
-_MAXRSS_UNIT = 1 if psutil.MACOS else 1024
 
 
 def show_skipped(this: run.Run) -> None:

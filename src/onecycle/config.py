@@ -46,7 +46,9 @@ def instantiate(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any
     """
     from hydra.utils import get_object
 
-    settings = plain(config) if isinstance(config, DictConfig) else dict(config.items())
+    settings: dict[str, Any] = (
+        plain(config) if isinstance(config, DictConfig) else {str(key): value for key, value in config.items()}
+    )
     target = settings.pop("_target_", None)
     problems = target_problems({"_target_": target})
     if problems:
@@ -252,14 +254,18 @@ def _structure_problems(resolved: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, kind in PARTS.items():
         found, value = _select(resolved, key)
-        if not isinstance(value, Mapping) and not (kind == "optional" and value is None):
+        if value is None and kind == "optional":
+            continue
+        if not isinstance(value, Mapping):
             shown = f"{key}={_shown(value)}" if found else f"{key} is missing"
             problems.append(f"{shown}: must be a group of keys" + (" or null" if kind == "optional" else ""))
         elif kind == "component" and "_target_" not in value:
             problems.append(f"{key}._target_ is missing: it names the component")
     for key, _, allowed in RULES:
         parent, _, name = key.rpartition(".")
-        group = _select(resolved, parent)[1] if parent else {**resolved}
+        group: Any = resolved
+        if parent:
+            _, group = _select(resolved, parent)
         # Other sources and optimizers have keys of their own.
         if parent not in ("data.source", "optimizer") and isinstance(group, Mapping) and name not in group:
             problems.append(f"{key} is missing: must be {allowed}")
@@ -283,8 +289,10 @@ def evaluation_problems(config: DictConfig, saved: DictConfig) -> list[str]:
     return problems + target_problems(plain(saved))
 
 
-def plain(config: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
+def plain(config: DictConfig | Mapping[str, Any], throw_on_missing: bool = False) -> dict[str, Any]:
     """The resolved config as dicts, lists, strings and numbers."""
+    if not isinstance(config, DictConfig):
+        return dict(config)
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

@@ -37,9 +37,10 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, prog
     started = time.perf_counter()
     config.check(cfg)
     # Only now: a rejected configuration must not wait seconds for torch.
-    from onecycle import assembly, closing
+    from onecycle import assembly, closing, memory
 
     closing.quiet()
+    memory.keep_freed_memory()
     with assembly.user_mistakes():
         cfg, dataset, source, replaced = assembly.load_dataset(cfg)
         cfg = assembly.choose_precision(cfg)

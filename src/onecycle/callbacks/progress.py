@@ -1,5 +1,6 @@
 """The progress bar: epoch, loss, accuracy, images a second, time left. Nothing where the output is not a terminal."""
 
+import logging
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from rich.progress import Progress as RichProgress
 
 from onecycle.callbacks.training_log import TrainingLog
 from onecycle.classifier import Classifier
+
+log = logging.getLogger("onecycle")
 
 
 class Progress(ProgressBar):
@@ -24,7 +27,6 @@ class Progress(ProgressBar):
         self._interval = 1 / refresh_per_second
         self._bar: RichProgress | None = None
         self._drawn_at = 0.0
-        self._started_at = 0.0
 
     def disable(self) -> None:
         """Show nothing from now on."""
@@ -33,7 +35,6 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         console = Console()
-        self._started_at = time.perf_counter()
         if not (console.is_terminal and trainer.is_global_zero):
             return
         columns = (
@@ -54,23 +55,21 @@ class Progress(ProgressBar):
         self._drawn_at = time.perf_counter()
         self._draw(trainer, pl_module)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing: the module logs after this hook, so the epoch's line is printed at the end of the validation."""
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the epoch's line."""
+        """Print the epoch's line, or write it to train.log alone."""
         assert isinstance(pl_module, Classifier)
-        if self._bar is None or not pl_module.monitored:
+        if not pl_module.monitored:
             return
         name, numbers = trainer.datamodule.monitored, pl_module.monitored  # type: ignore[attr-defined]
         trained = pl_module.train_metrics() or {"loss": float("nan"), "accuracy": float("nan")}
-        seconds = time.perf_counter() - self._started_at
-        self._bar.console.print(
+        line = (
             f"epoch {pl_module.epochs_done():5.2f}   train loss {trained['loss']:.3f} accuracy "
             f"{trained['accuracy']:.2%}   {name} loss {numbers['loss']:.3f} accuracy {numbers['accuracy']:.2%}   "
-            f"{seconds:.0f} s",
-            highlight=False,
+            f"{pl_module.elapsed():.0f} s"
         )
+        log.debug("%s", line)
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last state and close the bar."""

@@ -1,0 +1,91 @@
+"""The project around the package: make, the lock file, what the README promises."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the files that make needs and no environment yet."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def make(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def fake_python(folder: Path, version: str) -> Path:
+    """An interpreter that only tells its version, and is refused before anything else is asked of it."""
+    path = folder / "fakepython"
+    numbers = version.replace(".", ", ")
+    path.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "Python {version}" && exit 0\n'
+        f'exec python3 -c "import sys; sys.version_info = ({numbers}, 0); $(echo "$2" | cut -c13-)"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.14"])
+def test_another_python_is_refused_in_a_sentence_before_anything_is_built(version: str, checkout: Path) -> None:
+    done = make("train", f"PYTHON={fake_python(checkout, version)}", cwd=checkout)
+    assert done.returncode == 2
+    assert "onecycle needs Python 3.11, 3.12 or 3.13" in done.stdout
+    assert f"Python {version}" in done.stdout
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_is_named(checkout: Path) -> None:
+    done = make("test", "PYTHON=python-that-is-not-there", cwd=checkout)
+    assert done.returncode == 2
+    assert "'python-that-is-not-there' was not found" in done.stdout
+
+
+def test_help_names_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    shown = make("help", cwd=ROOT).stdout
+    assert targets == set(re.findall(r"^  make ([a-z-]+)", shown, re.MULTILINE))
+    assert {"setup", "train", "test", "lint", "tensorboard", "clean", "help"} <= targets
+
+
+def test_the_lock_pins_everything_by_hash_and_names_no_index() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    blocks = re.split(r"\n(?=[a-z])", lock.strip())
+    assert len(blocks) > 50
+    for block in blocks:
+        assert re.match(r"[a-z0-9._-]+==\S+", block), block
+        assert "--hash=sha256:" in block, block
+    # Some CPU builds of torch 2.13.0 have no matching torchvision.
+    assert not re.search(r"^torch==2\.13\.0", lock, re.MULTILINE)
+
+
+def test_every_target_experiment_and_group_that_the_readme_names_exists() -> None:
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split())
+    assert set(re.findall(r"`?make ([a-z-]+)", readme)) - {"and"} <= targets
+    for name in re.findall(r"EXPERIMENT=(\w+)", readme):
+        assert (ROOT / "conf" / "experiment" / f"{name}.yaml").exists()
+    for group, name in re.findall(r"\b(data|model|schedule|hyperparameters|trainer)=(\w+)", readme):
+        assert (ROOT / "conf" / group / f"{name}.yaml").exists() or name == "mine", (group, name)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_an_experiment_opens_with_its_command_and_what_to_expect(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    head = "\n".join(lines[1:8])
+    assert "# Command: make train" in head
+    assert re.search(r"^# (Expected|Measured): .*(\d %|seconds)", head, re.MULTILINE), head
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        assert compose("train", overrides=[f"experiment={path.stem}"]).name == path.stem
