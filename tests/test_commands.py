@@ -118,11 +118,11 @@ def test_the_joblib_launcher_runs_a_sweep_in_parallel(tmp_path: Path) -> None:
         assert rows[name]["test"] == row["test"]
 
 
-def start_long_run(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+def start_long_run(tmp_path: Path, *arguments: str, epochs: int = 400) -> tuple[subprocess.Popen[str], Path]:
     """A run with a checkpoint after every step, once it has taken a few steps."""
     process = subprocess.Popen(
-        command(*TINY, "trainer.max_epochs=400", "callbacks.checkpoint.every_n_minutes=1e-9",
-                "evaluation.every_n_epochs=0", *arguments),
+        command(*arguments, *TINY, f"trainer.max_epochs={epochs}", "callbacks.checkpoint.every_n_minutes=1e-9",
+                "evaluation.every_n_epochs=0"),
         cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -149,13 +149,13 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     for _ in range(3):
-        process, folder = start_long_run(tmp_path, "-m", "seed=0", "trainer.max_epochs=8")
+        process, folder = start_long_run(tmp_path, "-m", "seed=0", epochs=8)
         process.kill()
         process.communicate()
         status = json.loads((folder / "result.json").read_text())["status"]
         assert status in ("running", "finished")
     arguments = [
-        *TINY, "-m", "seed=0", "trainer.max_epochs=8", "callbacks.checkpoint.every_n_minutes=1e-9",
+        "-m", "seed=0", *TINY, "trainer.max_epochs=8", "callbacks.checkpoint.every_n_minutes=1e-9",
         "evaluation.every_n_epochs=0",
     ]  # fmt: skip
     for output in ("logs", "whole"):
@@ -166,3 +166,30 @@ def test_a_sweep_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_pa
     assert resumed["test"] == whole["test"]
     assert resumed["train"] == whole["train"]
     assert resumed["identity"] == whole["identity"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network_and_write_one_record(tmp_path: Path) -> None:
+    ddp = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    done = run(*TINY, *ddp, "data.val_size=30", "evaluation.batch_size=64", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (record,) = records(tmp_path / "logs" / "runs").values()
+    assert (record["status"], record["steps"]) == ("finished", 8)
+    assert record["test"]["accuracy"] * 200 == pytest.approx(round(record["test"]["accuracy"] * 200))
+    assert record["val"]["accuracy"] * 30 == pytest.approx(round(record["val"]["accuracy"] * 30))
+    (folder,) = (tmp_path / "logs" / "runs").iterdir()
+    evaluated = run(f"run={folder}", name="onecycle-evaluate", cwd=tmp_path)
+    assert "Reproduced: the recorded accuracy, exactly." in evaluated.stdout, evaluated.stdout
+    sweep = run("-m", *TINY, *ddp, "seed=0,1", cwd=tmp_path)
+    assert sweep.returncode == 2
+    assert "trainer.strategy=ddp: not in a sweep; run it without -m" in sweep.stdout
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_checkpoint_keys_and_can_be_evaluated(tmp_path: Path) -> None:
+    done = run(*TINY, "trainer.compile=true", "trainer.max_epochs=0.4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "logs" / "runs").iterdir()
+    evaluated = run(f"run={folder}", name="onecycle-evaluate", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr

@@ -27,8 +27,9 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # The loader needs no workers: its data are on the device already.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # Lightning 2.6 uses a name that torch 2.14 deprecates.
+    # Lightning 2.6 uses names that torch 2.14 deprecates.
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
 
 
 def saved_step(checkpoint: Path | None) -> int:
@@ -108,15 +109,12 @@ def finish(
         "seconds": seconds | {"total": sum(seconds.values())},
         "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
-        "device": _device_name(trainer)
-        if trainer.strategy.root_device.type == "cuda"
-        else trainer.strategy.root_device.type,
+        "device": _device_name(trainer).split(",")[0].replace("CPU", "cpu"),
         "precision": this.config["trainer"]["precision"],
         "environment": run.environment(torch.get_num_threads()),
     }
-    if not trainer.is_global_zero:
-        return
-    _log_hyperparameters(this, trainer, metrics, classifier)
+    if trainer.is_global_zero:
+        _log_hyperparameters(this, trainer, metrics, classifier)
     this.finish("diverged" if classifier.diverged else "finished", **entries)
 
 
@@ -125,11 +123,18 @@ def _log_hyperparameters(this: run.Run, trainer: pl.Trainer, metrics: dict[str, 
     classifier.log_now(tags)
     board = tensorboard_of(trainer.loggers)
     if board:
-        point = {f"hyperparameters.{name}": value for name, value in classifier.point.coordinates().items()}
-        shown = flat({key: this.config[key] for key in ("seed", "batch_size", "label_smoothing", "schedule", "model")})
-        board.log_hyperparams({**point, **shown, **flat({"data": this.config["data"]})}, tags, trainer.global_step)
+        board.log_hyperparams(_shown_hyperparameters(this.config, classifier), tags, trainer.global_step)
     for logger in trainer.loggers:
         logger.finalize("success")
+
+
+def _shown_hyperparameters(config: dict[str, Any], classifier: Classifier) -> dict[str, Any]:
+    """What HParams lists. It shows the first five names of the alphabet: those are plain, the others have a prefix."""
+    plain = {**classifier.point.coordinates(), "epochs": config["trainer"]["max_epochs"]}
+    plain |= {name: config[name] for name in ("seed", "label_smoothing")}
+    plain |= {name: config["data"][name] for name in ("subset_size", "val_size")}
+    groups = {name: config[name] for name in ("model", "schedule")} | {"training": config["data"]["augment"]}
+    return flat({**plain, **groups})
 
 
 def show_skipped(this: run.Run) -> None:
@@ -145,9 +150,9 @@ def _accuracies(result: dict[str, Any]) -> str:
 
 def show_end(this: run.Run, replaced: str | None, *, single: bool) -> None:
     """Print the closing table, or one line in a sweep."""
+    if run.inherited_folder() is not None:
+        return  # the first rank shows the record
     result = this.result
-    if "epochs" not in result:
-        return  # another rank writes and shows the record
     seconds = result["seconds"]
     if not single:
         log.info("%s: %s, %s, fit %.1f s", this.folder.name, result["status"], _accuracies(result), seconds["fit"])

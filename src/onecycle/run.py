@@ -28,6 +28,7 @@ from onecycle.config import ConfigError
 log = logging.getLogger("onecycle")
 
 SCHEMA = 1
+FOLDER_VARIABLE = "ONECYCLE_RUN_FOLDER"
 RESULT, CONFIG, LOG, CHECKPOINT = "result.json", "config.yaml", "train.log", "checkpoints/last.ckpt"
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
@@ -108,6 +109,11 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
+def inherited_folder() -> Path | None:
+    """The folder of the run that this process helps with: Lightning starts the other ranks by the same command."""
+    return Path(os.environ[FOLDER_VARIABLE]) if int(os.environ.get("LOCAL_RANK", "0")) else None
+
+
 def new_folder(output: Path, name: str) -> Path:
     """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
@@ -150,8 +156,12 @@ class Run:
         """Keep the record's status true while the run is going: running, then failed if anything is raised.
 
         An interrupted run keeps the status running: the same command, or resume=, goes on with it. Raises
-        ConfigError where another process is training in this folder.
+        ConfigError where another process is training in this folder. Ranks but the first leave the record alone.
         """
+        if inherited_folder() is not None:
+            yield
+            return
+        os.environ[FOLDER_VARIABLE] = str(self.folder.absolute())
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:
             try:
@@ -182,6 +192,8 @@ class Run:
         self._write()
 
     def _write(self) -> None:
+        if inherited_folder() is not None:
+            return  # the first rank writes the record
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / RESULT, json.dumps(_finite(self.result), indent=1, allow_nan=False) + "\n")
 

@@ -74,7 +74,10 @@ def open_run(cfg: DictConfig, data_key: dict[str, Any], overrides: list[str], sw
     """The run of a configuration: in its folder of the sweep, in the folder to resume, or in a new one."""
     plain = config.plain(cfg)
     identity = run.identity(plain, data_key)
-    if cfg.resume is not None:
+    inherited = run.inherited_folder()
+    if inherited is not None:
+        folder = inherited
+    elif cfg.resume is not None:
         folder = Path(cfg.resume)
     elif sweep is not None:
         folder = sweep / f"{run.short_name(overrides)}-{identity[:8]}"
@@ -92,6 +95,8 @@ def hydra_job(cfg: DictConfig) -> float:
     overrides = list(settings.overrides.task)
     try:
         config.check(cfg)
+        if sweeping and cfg.trainer.strategy != "auto":
+            raise config.ConfigError([f"trainer.strategy={cfg.trainer.strategy}: not in a sweep; run it without -m"])
         if cfg.resume is not None:
             if sweeping:
                 raise config.ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
