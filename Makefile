@@ -15,7 +15,7 @@ endif
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format tensorboard lock clean
+.PHONY: help setup train benchmark test test-all lint format tensorboard lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ $(STAMP): requirements.lock pyproject.toml
 # Only here may a CIFAR that cannot be had be replaced by drawn images: a first try should run, anything else should stop.
 train: $(STAMP) ## train: EXPERIMENT (quick) with the overrides in ARGS
 	@$(BIN)/onecycle-train experiment=$(EXPERIMENT) data.fallback=synthetic $(ARGS)
+
+benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes under 90 s
+	@$(BIN)/python -m onecycle.benchmark $(ARGS)
 
 test: $(STAMP) ## the fast tests (minutes)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -199,7 +199,9 @@ GROUPS = ("callbacks", "data", "experiment", "hyperparameters", "logger", "model
 
 @pytest.mark.parametrize("choice", ["seed=0", *(f"{group}={option}" for group in GROUPS for option in options(group))])
 def test_every_file_of_conf_composes_and_passes(choice: str) -> None:
-    assert problems_of(composed(choice)) == []
+    # The default experiment pools before the norm; strided convolutions have no pooling to move.
+    strided = ["model.pool=after"] if choice in ("model=backbone_1x1", "model=backbone_3x3") else []
+    assert problems_of(composed(choice, *strided)) == []
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,28 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert timeless[0] == timeless[1]
 
 
+def test_the_average_of_the_weights_follows_its_formula_and_is_what_is_tested(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[dict[str, torch.Tensor]] = []
+
+    def keep(self: Divergence, trainer: Any, module: Any, *arguments: Any) -> None:
+        states.append({name: value.clone() for name, value in module.network.state_dict().items()})
+
+    monkeypatch.setattr(Divergence, "on_train_batch_end", keep)
+    train(tiny("ema={decay:0.9,every_n_steps:2}", "schedule=constant", "schedule.peak_lr=0.3"), [])
+    saved = weights(only_folder(tmp_path / "runs"))
+    assert len(states) == 10
+    for name, first in states[0].items():
+        if not first.is_floating_point():
+            continue
+        average = first  # the first update copies; the others come behind steps 3, 5, 7 and 9
+        for step in (3, 5, 7, 9):
+            average = 0.9 * average + 0.1 * states[step - 1][name]
+        torch.testing.assert_close(saved[f"network.{name}"], average)
+        assert not torch.equal(average, states[-1][name])
+
+
 def test_a_finished_run_of_a_sweep_is_read_back_and_not_run_again(
     tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

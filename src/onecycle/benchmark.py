@@ -286,16 +286,17 @@ def measure(quick: bool, widths: list[int], parts: list[str]) -> dict[str, Any]:
         "environment": run.environment(torch.get_num_threads()),
     }  # fmt: skip
     if "loader" in parts:
-        rates = compare(loaders(device, 0.3 if quick else 2.0), rounds=2 if quick else 5)
+        rates = compare(loaders(device, 0.3 if quick else 2.0), rounds=1 if quick else 5)
         report["loader"] = show("Augmented batches", rates, "onecycle | crop, flip, cutout", "images/s")
     if "step" in parts:
         dtype = torch.bfloat16 if precision.choose("auto", device)[0] == "bf16-mixed" else torch.float32
         peak = statistics.median(compare({"peak": matmul_peak(device, dtype)}, rounds=5)["peak"])
         report["matmul_flops"] = {str(dtype): peak}
         for width in widths:
-            batch_size = 512 if gpu else {True: 256, False: 128}[width <= 16]
-            steps, warm = (100, 20) if gpu else ((6, 2) if width <= 16 else (2, 1)) if quick else (12, 3)
-            rounds = 1 if quick and width > 16 and not gpu else 2 if quick else 5
+            batch_size = 512 if gpu else 256 if width <= 16 else 128
+            steps, warm = (100, 20) if gpu else (12, 3) if not quick else (6, 2) if width <= 16 else (2, 1)
+            wide = width > 16 and not gpu  # seconds a step
+            rounds = (1 if wide else 2) if quick else (3 if wide else 5)
             contestants = trainers(width, batch_size, steps, warm, device)
             kind = "bf16" if dtype == torch.bfloat16 else "fp32"
             reference = f"bare loop, {kind}, channels_last"
@@ -316,7 +317,7 @@ def measure(quick: bool, widths: list[int], parts: list[str]) -> dict[str, Any]:
                 "ratio_to_plain": ratio,
             }
     if "start" in parts:
-        first_step_seconds()  # warms the cache
+        assembly.load_dataset(configured())  # warms the cache
         starts = [first_step_seconds() for _ in range(1 if quick else 5)]
         overheads = sweep_overhead_seconds(2 if quick else 8)
         report["first_step_seconds"], report["sweep_overhead_seconds"] = starts, overheads

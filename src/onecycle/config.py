@@ -33,6 +33,10 @@ class ConfigError(CompactHydraException, ValueError):
         return type(self), (self.problems,)
 
 
+class DiskFullError(CompactHydraException):
+    """No room for what a run has to write; nobody's mistake, but no traceback's worth either."""
+
+
 def register_resolvers() -> None:
     """Make the interpolations of conf/ known to OmegaConf; calling it again changes nothing."""
     for function in (hyperparameters.peak_lr_from_product, hyperparameters.peak_lr_from_per_example):

@@ -74,11 +74,15 @@ def short_name(overrides: Sequence[str]) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -129,6 +133,13 @@ def new_folder(output: Path, name: str) -> Path:
     raise AssertionError("a thousand runs in one second")
 
 
+class _LogFile(logging.FileHandler):
+    """Without logging's own traceback on the terminal when the disk is full: that is reported once, elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Do nothing."""
+
+
 class Run:
     """The folder of one run and the record in it."""
 
@@ -168,7 +179,7 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError([f"{self.folder}: another process is training this run"]) from None
-            handler = logging.FileHandler(self.folder / LOG)
+            handler = _LogFile(self.folder / LOG)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(handler)
             try:

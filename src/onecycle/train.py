@@ -110,10 +110,8 @@ def hydra_job(cfg: DictConfig) -> float:
         if sweeping:
             log.error("%s: %s", run.short_name(overrides), error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = (
-                f"The disk is full ({error.filename or 'while writing the run'}). Free some space and run this again."
-            )
-            raise config.ConfigError([message]) from error
+            again = "run this again" if sweeping else "go on with resume=<the run's folder>"
+            raise config.DiskFullError(f"The disk is full: {error}. Free some space and {again}.") from error
         raise
     return float(record["test"]["accuracy"])
 
@@ -139,8 +137,9 @@ def run_as_command(job: Callable[[], Any]) -> None:
         sys.exit(1)
     except SystemExit as stop:
         # Hydra turns every error into exit code 1; what it was stands behind.
-        mistakes = (CompactHydraException, OmegaConfBaseException)
-        sys.exit(2 if stop.code == 1 and isinstance(stop.__context__, mistakes) else stop.code)
+        cause = stop.__context__
+        mistake = isinstance(cause, CompactHydraException | OmegaConfBaseException)
+        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, config.DiskFullError) else stop.code)
 
 
 def main() -> None:
