@@ -5,12 +5,12 @@ EXPERIMENT ?= quick
 ARGS ?=
 PORT ?= 6006
 
-# Without PYTHON=… an environment that stands is used as it is, whichever interpreter built it.
+# Without PYTHON=… an environment that stands keeps the interpreter that built it.
 ifdef PYTHON
 STAMP := .venv/.installed-$(subst /,_,$(PYTHON))
 else
-PYTHON := python3
 STAMP := $(firstword $(wildcard .venv/.installed-*) .venv/.installed-python3)
+PYTHON := $(shell cat $(STAMP) 2>/dev/null || echo python3)
 endif
 BIN := .venv/bin
 
@@ -30,7 +30,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+	@echo $(PYTHON) > $@
 
 # Only here may a CIFAR that cannot be had be replaced by drawn images: a first try should run, anything else should stop.
 train: $(STAMP) ## train: EXPERIMENT (quick) with the overrides in ARGS

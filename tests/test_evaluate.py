@@ -10,8 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from onecycle.assembly import CONF
-from onecycle.config import ConfigError
+from onecycle.config import CONF, ConfigError
 from onecycle.data import synthetic
 from onecycle.evaluate import evaluate
 from onecycle.train import train

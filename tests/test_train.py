@@ -1,5 +1,6 @@
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle import assembly
+from onecycle import assembly, closing, run
 from onecycle.callbacks.divergence import Divergence
+from onecycle.classifier import Classifier
 from onecycle.config import ConfigError
 from onecycle.train import train
 
@@ -91,6 +93,17 @@ class CrashError(RuntimeError):
     pass
 
 
+def crash_now(*arguments: Any, **named: Any) -> None:
+    raise CrashError
+
+
+class Once:
+    calls = 0
+
+    def __call__(self, *arguments: Any) -> None:
+        self.calls += 1
+
+
 def crash_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Divergence.on_train_batch_end
 
@@ -150,6 +163,104 @@ def test_the_average_of_the_weights_follows_its_formula_and_is_what_is_tested(
             average = 0.9 * average + 0.1 * states[step - 1][name]
         torch.testing.assert_close(saved[f"network.{name}"], average)
         assert not torch.equal(average, states[-1][name])
+
+
+@pytest.mark.parametrize("recipe", [[], ["ema={decay:0.9,every_n_steps:2}"]])
+def test_a_run_that_was_killed_behind_its_last_step_is_only_tested_again(
+    recipe: list[str], tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(closing, "finish", crash_now)
+        with pytest.raises(CrashError):
+            train(tiny(*recipe), [], sweep=tmp_path / "broken")
+    resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
+    assert resumed["test"] == whole["test"]
+    assert resumed["train"] == whole["train"]
+    assert resumed["steps"] == 10
+
+
+def test_a_diverged_run_that_was_killed_before_its_record_stays_diverged(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(closing, "finish", crash_now)
+        with pytest.raises(CrashError):
+            train(tiny(*overrides), [], sweep=tmp_path / "broken")
+    resumed = train(tiny(*overrides), [], sweep=tmp_path / "broken")
+    whole = train(tiny(*overrides), [], sweep=tmp_path / "whole")
+    assert (resumed["status"], resumed["steps"]) == ("diverged", whole["steps"])
+
+
+def test_validation_is_no_training_time(tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Classifier.validation_step
+
+    def slow(self: Classifier, *arguments: Any) -> None:
+        time.sleep(0.3)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Classifier, "validation_step", slow)
+    result = train(tiny("data.val_size=20", "evaluation.every_n_epochs=1"), [])
+    # 2 epochs of 4 steps of 64, validated twice inside the fit and once behind it.
+    training = result["seconds"]["fit"] - 2 * 0.3
+    assert 512 / result["seconds"]["fit"] < result["images_per_second"]
+    assert result["images_per_second"] == pytest.approx(512 / training, rel=0.3)
+
+
+def test_gradients_can_be_clipped_in_mixed_precision(tmp_path: Path, tiny: Compose) -> None:
+    result = train(tiny("trainer.gradient_clip_val=0.1", "trainer.precision=bf16-mixed"), [])
+    assert result["status"] == "finished"
+
+
+def test_quick_takes_a_network_of_ones_own(tmp_path: Path, tiny: Compose) -> None:
+    cfg = tiny("experiment=quick", "data=synthetic", "model=backbone_3x3", "model.width=4", "data.source.test_size=200")
+    cfg.data.source.train_size, cfg.data.cache = 320, str(tmp_path / "cache")
+    cfg.trainer.max_epochs = 1
+    assert train(cfg, [])["parameters"] == 6_596
+
+
+def test_a_damaged_checkpoint_is_named_with_the_way_out(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        crash_at(7, patch)
+        with pytest.raises(CrashError):
+            train(tiny(EXACT), [], sweep=tmp_path)
+    checkpoint = only_folder(tmp_path) / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(ConfigError, match=r"last.ckpt: cannot be read .*Delete it to start this run over"):
+        train(tiny(EXACT), [], sweep=tmp_path)
+    checkpoint.unlink()
+    assert train(tiny(EXACT), [], sweep=tmp_path)["status"] == "finished"
+
+
+def test_only_what_cannot_change_the_result_can_be_changed_in_a_resumed_run(tmp_path: Path, tiny: Compose) -> None:
+    train(tiny("seed=4"), [])
+    folder = only_folder(tmp_path / "runs")
+    cfg = tiny(f"resume={folder}", "trainer.threads=1", "seed=5", "data.root=elsewhere")
+    kept = run.resumed_config(cfg, [f"resume={folder}", "trainer.threads=1", "data.root=elsewhere"])
+    assert (kept.seed, kept.trainer.threads, kept.data.root, kept.resume) == (4, 1, "elsewhere", str(folder))
+    with pytest.raises(ConfigError, match=r"^seed=5: cannot be changed in a run that is resumed$"):
+        run.resumed_config(cfg, [f"resume={folder}", "seed=5"])
+
+
+def test_a_run_that_another_process_has_just_finished_is_not_run_again(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = assembly.build_classifier
+
+    def meanwhile(*arguments: Any) -> Any:
+        classifier = ready(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(assembly, "build_classifier", ready)
+            train(tiny(), [], sweep=tmp_path)
+        return classifier
+
+    monkeypatch.setattr(assembly, "build_classifier", meanwhile)
+    monkeypatch.setattr(closing, "show_start", crash_second := Once())
+    assert train(tiny(), [], sweep=tmp_path)["status"] == "finished"
+    assert crash_second.calls == 1
 
 
 def test_a_finished_run_of_a_sweep_is_read_back_and_not_run_again(
@@ -213,10 +324,18 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
         loaded.source.train_size, loaded.source.test_size = 320, 200
         return loaded
 
-    monkeypatch.setattr(assembly.OmegaConf, "load", smaller)
-    result = train(cfg, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly.OmegaConf, "load", smaller)
+        result = train(cfg, [])
     assert only_folder(tmp_path / "runs").name.endswith("_quick-synthetic")
     assert (result["data"]["name"], result["data"]["stands_in_for"]) == ("synthetic", "cifar10")
+    assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2
+    # Resumed from its own configuration, it still says so.
+    folder = only_folder(tmp_path / "runs")
+    (folder / "result.json").unlink()
+    kept = run.resumed_config(tiny(f"resume={folder}"), [])
+    kept.resume = str(folder)
+    assert train(kept, [])["data"]["stands_in_for"] == "cifar10"
     assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2
 
 

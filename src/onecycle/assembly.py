@@ -10,12 +10,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle import config, precision
+from onecycle.callbacks.average import Average
 from onecycle.classifier import Classifier
-from onecycle.config import ConfigError, instantiate
+from onecycle.config import CONF, ConfigError, instantiate
 from onecycle.data.augment import Augmentation
 from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
@@ -24,7 +24,6 @@ from onecycle.loggers import TensorBoard
 
 log = logging.getLogger("onecycle")
 
-CONF = Path(__file__).parents[2] / "conf"
 WHITENING_IMAGES = 10_000
 
 
@@ -39,25 +38,27 @@ def user_mistakes() -> Iterator[None]:
         raise ConfigError(str(error).splitlines()) from error
 
 
-def load_dataset(cfg: DictConfig) -> tuple[DictConfig, Dataset, Source, str | None]:
-    """The data set and its source, the config that was used, and the name of the set it stands in for, if it does.
+def load_dataset(cfg: DictConfig) -> tuple[DictConfig, Dataset, Source]:
+    """The config that is used, the data set and its source.
 
-    Only a data set that is neither here nor reachable is replaced, and only where data.fallback says so.
+    Only a data set that is neither here nor reachable is replaced, and only where data.fallback says so; the config
+    then names in data.stands_in_for what is missing, and so does every record made from it.
     """
     source = instantiate(cfg.data.source)
     try:
-        return cfg, load(source, Path(cfg.data.cache)), source, None
+        return cfg, load(source, Path(cfg.data.cache)), source
     except DataUnavailableError as error:
         if cfg.data.fallback is None:
             raise
-        log.debug("%s", error)
+        log.warning("%s", error)
     replaced = cfg.copy()
     OmegaConf.set_struct(replaced, False)
     replaced.data.source = OmegaConf.load(CONF / "data" / f"{cfg.data.fallback}.yaml").source
     replaced.data.classes = None  # the embedded set has classes of its own
+    replaced.data.stands_in_for = source.name
     replaced.name = f"{cfg.name}-{cfg.data.fallback}"
     stand_in = instantiate(replaced.data.source)
-    return replaced, load(stand_in, Path(cfg.data.cache)), stand_in, source.name
+    return replaced, load(stand_in, Path(cfg.data.cache)), stand_in
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -116,12 +117,18 @@ def _classifier(cfg: DictConfig, network: torch.nn.Module, total_steps: int) -> 
         schedule=instantiate(cfg.schedule),
         hyperparameters=Hyperparameters(cfg.schedule.peak_lr, h.momentum, h.weight_decay, cfg.batch_size),
         groups=config.plain(h.groups),
-        optimizer=config.plain(cfg.optimizer),
+        optimizer=_optimizer(cfg),
         total_steps=total_steps,
         label_smoothing=cfg.label_smoothing,
         tta=cfg.evaluation.tta,
         compile_network=cfg.trainer.compile,
     )
+
+
+def _optimizer(cfg: DictConfig) -> dict[str, Any]:
+    """The optimizer's config; a fused one unscales the gradients itself, too late for them to be clipped before."""
+    settings = config.plain(cfg.optimizer)
+    return settings | ({"fused": None} if cfg.trainer.gradient_clip_val and "fused" in settings else {})
 
 
 def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, steps_done: int, progress: bool) -> pl.Trainer:
@@ -135,7 +142,7 @@ def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, steps_done: int,
     wanted = {name: part for name, part in (cfg.callbacks or {}).items() if part and (progress or name != "progress")}
     callbacks = [instantiate(part, **arguments.get(name, {})) for name, part in wanted.items()]
     if cfg.ema:
-        callbacks.append(EMAWeightAveraging(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))
+        callbacks.append(Average(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))
     parts = [part for part in (cfg.logger or {}).values() if part]
     loggers = [instantiate(part, folder=str(folder), steps_done=steps_done) for part in parts]
     for board in loggers:
@@ -151,6 +158,8 @@ def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, steps_done: int,
         enable_checkpointing="checkpoint" in wanted, use_distributed_sampler=False,
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
+    if cfg.batch_size % trainer.world_size:
+        raise ValueError(f"batch_size={cfg.batch_size}: does not divide among {trainer.world_size} devices")
     return trainer
 
 
@@ -196,6 +205,8 @@ def _with_classes(dataset: Dataset, classes: list[str]) -> Dataset:
 
 def build_evaluator(cfg: DictConfig, folder: Path, *, figures: bool) -> pl.Trainer:
     """A Trainer that only tests, in the precision of the config."""
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
     callbacks = [instantiate(cfg.callbacks.figures, folder=str(folder))] if figures and cfg.callbacks.figures else []
     return pl.Trainer(
         accelerator=cfg.trainer.accelerator, devices=1, precision=cfg.trainer.precision, logger=False,

@@ -30,9 +30,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from onecycle import assembly, baselines, closing, memory, precision, run
-from onecycle.config import instantiate
+from onecycle.config import CONF, instantiate
 from onecycle.data import synthetic
-from onecycle.train import CONF, train
+from onecycle.train import train
 
 Measure = Callable[[], float]
 LOADER_BATCH = 512
@@ -52,7 +52,7 @@ def loaders(device: torch.device, seconds: float) -> dict[str, Measure]:
     for cutout in (False, True):
         suffix = "crop, flip, cutout" if cutout else "crop, flip"
         cfg = configured(f"batch_size={LOADER_BATCH}", f"data.augment.cutout={8 * cutout}")
-        _, dataset, _, _ = assembly.load_dataset(cfg)
+        _, dataset, _ = assembly.load_dataset(cfg)
         datamodule = assembly.build_datamodule(cfg, dataset)
         contestants[f"onecycle | {suffix}"] = _rate(datamodule.loader("train", device), seconds)
         for name, transform in (("PIL", baselines.pil_transform), ("torchvision v2", baselines.v2_transform)):
@@ -136,7 +136,7 @@ def _loop_rate(loop: Any, batch_size: int, steps: int, warm: int) -> Measure:
 
 def _ours(width: int, batch_size: int, steps: int, warm: int, *, barebones: bool) -> float:
     cfg = assembly.choose_precision(configured(f"model.width={width}", f"batch_size={batch_size}"))
-    _, dataset, _, _ = assembly.load_dataset(cfg)
+    _, dataset, _ = assembly.load_dataset(cfg)
     datamodule = assembly.build_datamodule(cfg, dataset)
     classifier = assembly.build_classifier(cfg, datamodule, steps + warm)
     clock = StepClock(warm)

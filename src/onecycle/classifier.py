@@ -19,8 +19,8 @@ from onecycle.schedule import Schedule, progress, set_learning_rate
 class Classifier(pl.LightningModule):
     """Trains `network` on batches of images by a schedule that ends exactly on step `total_steps`.
 
-    Sums of loss and correct answers stay on the device: `epoch_sums` and `window_sums` hold float64 (float32 where
-    the device has no float64) [3] = loss · n, correct, n since the epoch's start and since the last log.
+    Sums of loss and correct answers stay on the device: `epoch_sums` and `window_sums`, float32 [3], are loss · n,
+    correct and n since the epoch's start and since the last log.
 
     `tta`: "flip" makes every evaluation also average the logits of image and mirror image (`test_logits`).
     """
@@ -131,8 +131,9 @@ class Classifier(pl.LightningModule):
         self._validation_clock = time.perf_counter()
 
     def on_validation_end(self) -> None:
-        """Add the evaluation's time."""
-        self.validation_seconds += time.perf_counter() - self._validation_clock
+        """Add the evaluation's time, if it is inside a fit."""
+        if self._clock is not None:
+            self.validation_seconds += time.perf_counter() - self._validation_clock
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sum loss and correct answers of the monitored split."""
@@ -153,6 +154,10 @@ class Classifier(pl.LightningModule):
         for logger in self.trainer.loggers:
             logger.save()
 
+    def on_test_start(self) -> None:
+        """Make cuDNN choose its convolutions by rule, not by trial: another trial could end in other last digits."""
+        torch.backends.cudnn.benchmark = False
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of the batch, plain and averaged with those of the mirror images."""
         plain = self(batch.images).float()
@@ -166,7 +171,9 @@ class Classifier(pl.LightningModule):
         columns = [torch.cat(parts) for parts in zip(*self._evaluated, strict=True)]
         self._evaluated.clear()
         if self.trainer.world_size > 1:
-            columns = [self._gathered(column) for column in columns]
+            loader = self.trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
+            order = self._gathered(loader.positions().to(columns[0].device)).argsort()
+            columns = [self._gathered(column)[order] for column in columns]
         self.test_labels, *logits = columns
         self.test_logits = dict(zip(("plain", "tta"), logits, strict=False))
 
@@ -180,7 +187,7 @@ class Classifier(pl.LightningModule):
         plain = self.test_logits["plain"]
         metrics = {
             "accuracy": accuracy(plain, self.test_labels),
-            "loss": F.cross_entropy(plain.double(), self.test_labels).item(),
+            "loss": F.cross_entropy(plain.cpu().double(), self.test_labels.cpu()).item(),
         }
         if "tta" in self.test_logits:
             metrics["accuracy_tta"] = accuracy(self.test_logits["tta"], self.test_labels)

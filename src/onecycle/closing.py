@@ -1,6 +1,8 @@
 """The first and the last words of a run: what starts, the record, the closing table."""
 
 import logging
+import pickle
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.table import Table
 
 from onecycle import run
 from onecycle.classifier import Classifier
+from onecycle.config import ConfigError
 from onecycle.data.datamodule import DataModule
 from onecycle.loggers import flat, tensorboard_of
 from onecycle.memory import peak_memory
@@ -36,7 +39,11 @@ def saved_step(checkpoint: Path | None) -> int:
     """Steps that a checkpoint has behind it; 0 without one."""
     if checkpoint is None:
         return 0
-    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+    try:
+        return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError([f"{checkpoint}: cannot be read ({reason}). Delete it to start this run over."]) from None
 
 
 def show_start(
@@ -44,14 +51,12 @@ def show_start(
     classifier: Classifier,
     datamodule: DataModule,
     trainer: pl.Trainer,
-    replaced: str | None,
     steps_done: int,
 ) -> None:
     """Say what is trained on what, and unmistakably so if the data set is a stand-in."""
     if not trainer.is_global_zero:
         return
-    if replaced:
-        _warn_stand_in(this, replaced)
+    _warn_stand_in(this)
     sizes = datamodule.record()
     epochs = classifier.total_steps / datamodule.steps_per_epoch
     going_on = f", going on behind step {steps_done}" if steps_done else ""
@@ -62,7 +67,16 @@ def show_start(
     )  # fmt: skip
 
 
-def _warn_stand_in(this: run.Run, replaced: str) -> None:
+def stands_in_for(this: run.Run) -> str | None:
+    """The data set that the run was meant for, where it could not be had."""
+    name = this.config["data"].get("stands_in_for")
+    return None if name is None else str(name)
+
+
+def _warn_stand_in(this: run.Run) -> None:
+    replaced = stands_in_for(this)
+    if replaced is None:
+        return
     text = (
         f"{replaced} is neither in {this.config['data']['root']!r} nor can it be downloaded.\n"
         f"This run uses the embedded synthetic images instead: its accuracy says nothing about {replaced}.\n"
@@ -84,7 +98,6 @@ def finish(
     classifier: Classifier,
     datamodule: DataModule,
     trainer: pl.Trainer,
-    replaced: str | None,
     setup: float,
 ) -> None:
     """Test the trained network and write the record."""
@@ -105,7 +118,7 @@ def finish(
         "steps": trainer.global_step,
         "parameters": sum(p.numel() for p in classifier.network.parameters() if p.requires_grad),
         "hyperparameters": classifier.point.coordinates(),
-        "data": datamodule.record() | ({"stands_in_for": replaced} if replaced else {}),
+        "data": datamodule.record() | ({"stands_in_for": stands_in_for(this)} if stands_in_for(this) else {}),
         "seconds": seconds | {"total": sum(seconds.values())},
         "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
@@ -148,7 +161,7 @@ def _accuracies(result: dict[str, Any]) -> str:
     return text + (f" ({test['accuracy_tta']:.2%} with flip TTA)" if "accuracy_tta" in test else "")
 
 
-def show_end(this: run.Run, replaced: str | None, *, single: bool) -> None:
+def show_end(this: run.Run, *, single: bool) -> None:
     """Print the closing table, or one line in a sweep."""
     if run.inherited_folder() is not None:
         return  # the first rank shows the record
@@ -167,7 +180,7 @@ def show_end(this: run.Run, replaced: str | None, *, single: bool) -> None:
         "time": f"fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s, set-up {seconds['setup']:.1f} s",
         "speed": f"{result['images_per_second']:,.0f} images/s, {result['precision']} on {result['device']}",
         "folder": str(this.folder),
-        "TensorBoard": f"tensorboard --logdir {this.folder.parent}",
+        "TensorBoard": f"{_tensorboard()} --logdir {this.folder.parent}",
     }
     if "accuracy_tta" not in result["test"]:
         del rows["test accuracy, flip TTA"]
@@ -176,8 +189,13 @@ def show_end(this: run.Run, replaced: str | None, *, single: bool) -> None:
     Console(soft_wrap=True).print(table)
     if result["status"] == "diverged":
         log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
-    if replaced:
-        _warn_stand_in(this, replaced)
+    _warn_stand_in(this)
+
+
+def _tensorboard() -> str:
+    """The command of this environment, as short as it can be typed here."""
+    path = Path(sys.executable).with_name("tensorboard")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -209,6 +227,6 @@ def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str
     Console(soft_wrap=True).print(table)
     if recorded and recorded.get("test"):
         before, now = recorded["test"]["accuracy"], evaluation["test"]["accuracy"]
-        same = "the recorded accuracy, exactly" if before == now else f"the record says {before:.2%}"
+        same = "the recorded accuracy, exactly" if before == now else f"{now:.4%}, the record says {before:.4%}"
         log.info("Reproduced: %s." if before == now else "Different: %s.", same)
     log.info("Folder: %s", folder)

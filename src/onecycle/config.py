@@ -5,6 +5,7 @@ Nothing here imports torch: a rejected configuration answers at once.
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import CompactHydraException
@@ -16,6 +17,8 @@ from onecycle.models import options
 
 # What a configuration may name in `_target_`. Add your own package here.
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
+
+CONF = Path(__file__).parents[2] / "conf"
 
 RESNET9 = "onecycle.models.resnet9.ResNet9"
 PRECISIONS = ("auto", "16-mixed", "bf16-mixed", "32-true")
@@ -178,6 +181,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.source.download", _one_of(True, False), "true or false"),
     ("trainer.accelerator", _one_of("auto", "cpu", "gpu", "cuda", "mps"), "auto, cpu, gpu, cuda or mps"),
     ("trainer.devices", _devices, "auto, a count of at least 1 or a list of numbers"),
+    ("trainer.num_nodes", _one_of(1), "1"),
+    ("trainer.strategy", _text, "auto, or a strategy of Lightning such as ddp"),
+    ("trainer.deterministic", _one_of(True, False, "warn"), "true, false or warn"),
+    ("trainer.benchmark", _one_of(True, False), "true or false"),
+    ("trainer.detect_anomaly", _one_of(True, False), "true or false"),
     ("trainer.precision", _one_of(*PRECISIONS), ", ".join(PRECISIONS)),
     ("trainer.max_epochs", _number(0, above=True), "a number above 0"),
     ("trainer.log_every_n_steps", _whole(1), "a whole number of at least 1"),
@@ -239,6 +247,8 @@ def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
         return problems
     if resolved["model"].get("_target_") == RESNET9:
         problems += [f"model.{line}" for line in options.problems(resolved["model"])]
+        if resolved["model"].get("in_channels") != 3:
+            problems.append(f"model.in_channels={resolved['model'].get('in_channels')}: must be 3, all images are RGB")
     schedule = resolved["schedule"]
     if _is_allowed(str(schedule.get("_target_"))):
         try:

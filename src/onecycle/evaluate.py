@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle import config, run
-from onecycle.train import CONF, run_as_command, show_messages
+from onecycle.train import run_as_command, show_messages
 
 log = logging.getLogger("onecycle")
 
@@ -40,8 +40,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         saved.trainer.accelerator = cfg.accelerator
         saved.trainer.precision = cfg.precision or saved.trainer.precision
         saved = assembly.choose_precision(saved)
-        _, dataset, _, _ = assembly.load_dataset(saved)
-        classifier, datamodule = assembly.restore(saved, dataset, _checkpoint(cfg), _class_names(folder))
+        _, dataset, _ = assembly.load_dataset(saved)
+        classifier, datamodule = assembly.restore(saved, dataset, _checkpoint(cfg), _class_names(folder, recorded))
         output = folder / "evaluations" / f"{datetime.now():%Y-%m-%d_%H%M%S}_{dataset.name}"
         trainer = assembly.build_evaluator(saved, output, figures=cfg.figures)
     output.mkdir(parents=True)
@@ -62,9 +62,8 @@ def _checkpoint(cfg: DictConfig) -> Path:
     return inside if inside.exists() else Path(cfg.checkpoint)
 
 
-def _class_names(folder: Path) -> list[str]:
+def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
     """Names of the classes that the run was trained on, in the order of its logits."""
-    record = run.read_result(folder)
     if record is None or "classes" not in record.get("data", {}):
         raise config.ConfigError(
             [f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"]
@@ -72,7 +71,7 @@ def _class_names(folder: Path) -> list[str]:
     return list(record["data"]["classes"])
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluate")
 def hydra_job(cfg: DictConfig) -> float:
     """One evaluation; returns the test accuracy."""
     show_messages()

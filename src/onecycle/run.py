@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from onecycle.config import ConfigError
@@ -28,16 +28,18 @@ from onecycle.config import ConfigError
 log = logging.getLogger("onecycle")
 
 SCHEMA = 1
+DONE = ("finished", "diverged")
 FOLDER_VARIABLE = "ONECYCLE_RUN_FOLDER"
 RESULT, CONFIG, LOG, CHECKPOINT = "result.json", "config.yaml", "train.log", "checkpoints/last.ckpt"
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
 NEUTRAL_KEYS = (
     "name", "output", "resume",
-    "data.root", "data.cache", "data.fallback", "data.source.root", "data.source.download",
+    "data.root", "data.cache", "data.fallback", "data.stands_in_for",
+    "data.source.root", "data.source.download",
     "logger", "callbacks.progress", "callbacks.training_log", "callbacks.checkpoint", "callbacks.figures",
     "evaluation.batch_size", "evaluation.every_n_epochs",
-    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.threads",
+    "trainer.accelerator", "trainer.threads",
     "trainer.log_every_n_steps", "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly",
 )  # fmt: skip
 
@@ -109,13 +111,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of the run in `cfg.resume`, with those overrides that cannot change its result.
+
+    Raises ConfigError for any other override.
+    """
+    saved = OmegaConf.create(read_config(Path(cfg.resume)))
+    problems = []
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if not _is_neutral(key):
+            problems.append(f"{override}: cannot be changed in a run that is resumed")
+            continue
+        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+        if key == "data.root" and "root" in saved.data.source:
+            saved.data.source.root = cfg.data.root
+    if problems:
+        raise ConfigError(problems)
+    return saved
+
+
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def inherited_folder() -> Path | None:
     """The folder of the run that this process helps with: Lightning starts the other ranks by the same command."""
-    return Path(os.environ[FOLDER_VARIABLE]) if int(os.environ.get("LOCAL_RANK", "0")) else None
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        return None
+    if FOLDER_VARIABLE not in os.environ:
+        raise ConfigError(["trainer.devices=N starts the processes itself: leave out torchrun or srun"])
+    return Path(os.environ[FOLDER_VARIABLE])
 
 
 def new_folder(output: Path, name: str) -> Path:
@@ -148,7 +174,7 @@ class Run:
     ) -> None:
         self.folder, self.config = folder, config
         previous = read_result(folder) or {}
-        self.done = previous.get("status") in ("finished", "diverged")
+        self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
             "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
             "test": None, "train": None, "val": None, "overrides": list(overrides),
@@ -179,6 +205,11 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError([f"{self.folder}: another process is training this run"]) from None
+            again = read_result(self.folder) or {}
+            if again.get("status") in DONE:
+                self.result, self.done = again, True
+                yield
+                return
             handler = _LogFile(self.folder / LOG)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(handler)

@@ -12,14 +12,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, run
 
 log = logging.getLogger("onecycle")
-
-CONF = Path(__file__).parents[2] / "conf"
 
 # At import, not in main: the workers of a parallel launcher import this module and never call main.
 config.register_resolvers()
@@ -42,21 +40,23 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, prog
     closing.quiet()
     memory.keep_freed_memory()
     with assembly.user_mistakes():
-        cfg, dataset, source, replaced = assembly.load_dataset(cfg)
+        cfg, dataset, source = assembly.load_dataset(cfg)
         cfg = assembly.choose_precision(cfg)
+        datamodule = assembly.build_datamodule(cfg, dataset)
+        steps = assembly.total_steps(cfg, datamodule)
         this = open_run(cfg, source.key(), overrides, sweep)
         if this.done:
             closing.show_skipped(this)
             return this.result
-        datamodule = assembly.build_datamodule(cfg, dataset)
-        steps = assembly.total_steps(cfg, datamodule)
         classifier = assembly.build_classifier(cfg, datamodule, steps)
     with this.recording():
+        if this.done:  # by another process, while this one was getting ready
+            return this.result
         checkpoint = this.checkpoint
         steps_done = closing.saved_step(checkpoint)
         with assembly.user_mistakes():
             trainer = assembly.build_trainer(cfg, this.folder, steps, steps_done=steps_done, progress=progress)
-        closing.show_start(this, classifier, datamodule, trainer, replaced, steps_done)
+        closing.show_start(this, classifier, datamodule, trainer, steps_done)
         setup = time.perf_counter() - started
         try:
             trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -65,8 +65,8 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, prog
             again = "the same command" if sweep else f"onecycle-train resume={this.folder}"
             log.info("Interrupted behind step %d. Go on with: %s", trainer.global_step, again)
             raise KeyboardInterrupt from None
-        closing.finish(this, classifier, datamodule, trainer, replaced, setup)
-    closing.show_end(this, replaced, single=sweep is None)
+        closing.finish(this, classifier, datamodule, trainer, setup)
+    closing.show_end(this, single=sweep is None)
     return this.result
 
 
@@ -86,7 +86,7 @@ def open_run(cfg: DictConfig, data_key: dict[str, Any], overrides: list[str], sw
     return run.Run(folder, cfg.name, identity, plain, overrides)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")
 def hydra_job(cfg: DictConfig) -> float:
     """One job of Hydra, single or in a sweep; returns the test accuracy, for sweepers that want a number."""
     show_messages()
@@ -95,14 +95,14 @@ def hydra_job(cfg: DictConfig) -> float:
     overrides = list(settings.overrides.task)
     try:
         config.check(cfg)
-        if sweeping and cfg.trainer.strategy != "auto":
-            raise config.ConfigError([f"trainer.strategy={cfg.trainer.strategy}: not in a sweep; run it without -m"])
+        if sweeping and (cfg.trainer.strategy, cfg.trainer.devices) != ("auto", 1):
+            shown = f"trainer.strategy={cfg.trainer.strategy} trainer.devices={cfg.trainer.devices}"
+            raise config.ConfigError([f"{shown}: several processes cannot share a sweep; run it without -m"])
         if cfg.resume is not None:
             if sweeping:
                 raise config.ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
-            saved = OmegaConf.create(run.read_config(Path(cfg.resume)))
-            saved.resume = cfg.resume
-            cfg, overrides = saved, (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
+            cfg = run.resumed_config(cfg, overrides)
+            overrides = (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
         alone = settings.launcher._target_.endswith("BasicLauncher")
         record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None, progress=alone)
     except Exception as error:

@@ -105,6 +105,13 @@ def test_ranks_share_every_batch_of_one_process_without_overlap(world_size: int,
         assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
 
 
+def test_positions_tell_where_each_ranks_images_stand_in_the_split() -> None:
+    ranks = [loader(shuffle=False, batch_size=48, rank=rank, world_size=3) for rank in range(3)]
+    for rank in ranks:
+        assert torch.equal(torch.cat([batch.labels for batch in rank]), rank.positions())
+    assert sorted(torch.cat([rank.positions() for rank in ranks]).tolist()) == list(range(COUNT))
+
+
 def test_without_shuffling_the_order_is_kept_and_the_last_batch_is_smaller() -> None:
     batches = list(loader(shuffle=False, batch_size=48))
     assert [len(batch.labels) for batch in batches] == [48, 48, 4]
@@ -135,3 +142,4 @@ def test_a_batch_size_that_does_not_fit_is_refused() -> None:
         loader(batch_size=101)
     with pytest.raises(ValueError, match="batch_size=16 does not divide among 3 devices"):
         loader(world_size=3)
+    assert len(loader(world_size=3, shuffle=False)) == 7

@@ -8,7 +8,10 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+
+ASK_EVERY_N_STEPS = 10
 
 
 class Checkpoint(LightningCheckpoint):
@@ -36,18 +39,18 @@ class Checkpoint(LightningCheckpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time; all ranks follow the first one's clock."""
-        due = self._interrupted or time.monotonic() - self._saved_at >= self.seconds
-        if trainer.world_size > 1:
-            due = bool(trainer.strategy.broadcast(due))
-        if due:
+        """Save when it is time, or when a signal came."""
+        due, interrupted = self._agreed(trainer)
+        if due or interrupted:
             self._save(trainer)
-        if self._interrupted:
+        if interrupted:
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch's end."""
+        """Save the epoch's end; a signal may have come while the monitored split was evaluated."""
         self._save(trainer)
+        if self._agreed(trainer, now=True)[1]:
+            raise KeyboardInterrupt
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -59,6 +62,18 @@ class Checkpoint(LightningCheckpoint):
         if self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = True
+
+    def _agreed(self, trainer: pl.Trainer, now: bool = False) -> tuple[bool, bool]:
+        """Whether a checkpoint is due and whether to stop; with several ranks, if any of them thinks so."""
+        due = time.monotonic() - self._saved_at >= self.seconds
+        if trainer.world_size == 1:
+            return due, self._interrupted
+        # Asking the other ranks makes the host wait for its device: not at every step.
+        if not now and trainer.global_step % ASK_EVERY_N_STEPS:
+            return False, False
+        flags = torch.tensor([due, self._interrupted], dtype=torch.float32, device=trainer.strategy.root_device)
+        agreed = trainer.strategy.reduce(flags, reduce_op="max")
+        return bool(agreed[0]), bool(agreed[1])
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._saved_step:

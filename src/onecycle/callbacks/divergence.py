@@ -12,13 +12,28 @@ from onecycle.classifier import Classifier
 class Divergence(pl.Callback):
     """Stops training when the mean loss of `every_n_steps` steps is not finite or above `max_loss`.
 
-    The run then counts as diverged: a result, not a failure. Sets `diverged` and `diverged_at` on the module.
+    The run then counts as diverged: a result, not a failure. Sets `diverged` on the module. Its sums are part of the
+    checkpoint, so a resumed run looks at the same windows.
     """
 
     def __init__(self, max_loss: float, every_n_steps: int) -> None:
         self.max_loss, self.every_n_steps = max_loss, every_n_steps
         self._sum: torch.Tensor | float = 0.0
         self._count = 0
+        self._diverged = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sum and count of the window so far, and whether the run was lost already."""
+        return {"sum": float(self._sum), "count": self._count, "diverged": self._diverged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the window."""
+        self._sum, self._count, self._diverged = state_dict["sum"], state_dict["count"], state_dict["diverged"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop again if the checkpoint is that of a diverged run."""
+        if self._diverged:
+            self._stop(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -31,6 +46,10 @@ class Divergence(pl.Callback):
         mean = float(trainer.strategy.reduce(torch.as_tensor(self._sum), reduce_op="mean")) / self._count
         self._sum, self._count = 0.0, 0
         if not math.isfinite(mean) or mean > self.max_loss:
-            assert isinstance(pl_module, Classifier)
-            pl_module.diverged = True
-            trainer.should_stop = True
+            self._diverged = True
+            self._stop(trainer, pl_module)
+
+    def _stop(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, Classifier)
+        module.diverged = True
+        trainer.should_stop = True

@@ -12,18 +12,12 @@ class TrainingLog(pl.Callback):
     """Logs the means since the last log every `trainer.log_every_n_steps` steps.
 
     Throughput counts training alone: the clock stops while the monitored split is evaluated. `latest` holds the
-    last numbers, and `images_per_second` the mean over the whole fit.
+    last numbers.
     """
 
     def __init__(self) -> None:
         self.latest: dict[str, float] = {}
-        self._images, self._seconds = 0.0, 0.0
         self._since = time.perf_counter()
-
-    @property
-    def images_per_second(self) -> float:
-        """Training images a second over the fit so far."""
-        return self._images / self._seconds if self._seconds else 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -57,7 +51,6 @@ class TrainingLog(pl.Callback):
         module.window_sums.zero_()
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        self._images, self._seconds = self._images + count, self._seconds + seconds
         group = trainer.optimizers[0].param_groups[0]
         self.latest = {
             "train/loss": loss / count, "train/accuracy": correct / count,

@@ -43,7 +43,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size % world_size:
+        if shuffle and batch_size % world_size:
             raise ValueError(f"batch_size={batch_size} does not divide among {world_size} devices; take a multiple")
         if shuffle and len(split.labels) < batch_size:
             raise ValueError(
@@ -95,6 +95,18 @@ class BatchLoader:
                 )
         self.epoch, self.batch, self._restored = state["epoch"], state["batch"], True
 
+    def positions(self) -> Tensor:
+        """Where in the split this rank's images stand, int64, in the order in which an unshuffled epoch gives them."""
+        starts = range(0, self.size, self.batch_size)
+        return torch.cat(
+            [self._share(torch.arange(start, min(start + self.batch_size, self.size))) for start in starts]
+        )
+
+    def _share(self, batch: Tensor) -> Tensor:
+        """This rank's slice of something that has one row for each image of a batch."""
+        share = -(-len(batch) // self.world_size)
+        return batch[self.rank * share : (self.rank + 1) * share]
+
     def _plan(self) -> tuple[Tensor, Draws]:
         """This epoch's order, int64 [size], and the draws by position in that order."""
         generator = _generator(self.seed, self.epoch)
@@ -109,12 +121,9 @@ class BatchLoader:
         return order.to(device), Draws(*(part.to(device) for part in draws))
 
     def _gather(self, order: Tensor, draws: Draws, start: int, stop: int) -> Batch:
-        share = -(-(stop - start) // self.world_size)
-        mine = slice(start + self.rank * share, min(start + (self.rank + 1) * share, stop))
-        indices = order[mine]
-        images = augment(
-            self.pixels, indices, Draws(*(part[mine] for part in draws)), self.augmentation, self.normalizer
-        )
+        indices = self._share(order[start:stop])
+        mine = Draws(*(self._share(part[start:stop]) for part in draws))
+        images = augment(self.pixels, indices, mine, self.augmentation, self.normalizer)
         return Batch(images, self.labels[indices])
 
 
