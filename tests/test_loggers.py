@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
-from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from onecycle.loggers import CHARTS, Csv, TensorBoard, flat, tensorboard_of
 

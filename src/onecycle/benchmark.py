@@ -40,9 +40,10 @@ POOL = 12_800  # images that all contestants draw from
 
 
 def configured(*overrides: str) -> DictConfig:
-    """A training configuration on drawn images."""
+    """A training configuration on drawn images: the recipe of dawnbench, so that nothing is special to one network."""
+    drawn = ["experiment=dawnbench", "data=synthetic", f"data.source.train_size={POOL}"]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("train", overrides=["data=synthetic", f"data.source.train_size={POOL}", *overrides])
+        return compose("train", overrides=[*drawn, *overrides])
 
 
 def loaders(device: torch.device, seconds: float) -> dict[str, Measure]:
@@ -96,7 +97,9 @@ class StepClock(pl.Callback):
             self.stop, self.steps = time.perf_counter(), trainer.global_step - self.first
 
 
-def trainers(width: int, batch_size: int, steps: int, warm: int, device: torch.device) -> dict[str, Measure]:
+def trainers(
+    model: str, width: int, batch_size: int, steps: int, warm: int, device: torch.device
+) -> dict[str, Measure]:
     """Images a second of a training step: the limit, ours, and what it is compared with."""
     fast = precision.choose("auto", device)[0] == "bf16-mixed"
     contestants: dict[str, Measure] = {}
@@ -104,18 +107,22 @@ def trainers(width: int, batch_size: int, steps: int, warm: int, device: torch.d
     kinds = [("bf16", True), ("fp32", False)] if fast else [("fp32", False)]
     for kind, bf16 in kinds:
         for layout, channels_last in formats:
-            loop = baselines.bare_loop(_network(width), batch_size, device, bf16=bf16, channels_last=channels_last)
+            loop = baselines.bare_loop(
+                _network(model, width), batch_size, device, bf16=bf16, channels_last=channels_last
+            )
             contestants[f"bare loop, {kind}, {layout}"] = _loop_rate(loop, batch_size, steps, warm)
-    contestants["onecycle, logging on"] = lambda: _ours(width, batch_size, steps, warm, barebones=False)
-    contestants["onecycle in Trainer(barebones)"] = lambda: _ours(width, batch_size, steps, warm, barebones=True)
-    contestants["plain Lightning script"] = lambda: _plain(width, batch_size, steps, warm)
+    contestants["onecycle, logging on"] = lambda: _ours(model, width, batch_size, steps, warm, barebones=False)
+    contestants["onecycle in Trainer(barebones)"] = lambda: _ours(model, width, batch_size, steps, warm, barebones=True)
+    contestants["plain Lightning script"] = lambda: _plain(model, width, batch_size, steps, warm)
     return contestants
 
 
-def _network(width: int) -> nn.Module:
-    """The default network of a width, for ten classes."""
+def _network(model: str, width: int) -> nn.Module:
+    """A network of conf/model in some width, for ten classes."""
     torch.manual_seed(0)
-    network = instantiate(configured(f"model.width={width}").model, classes=10)
+    network = instantiate(configured(f"model={model}", f"model.width={width}").model, classes=10)
+    if network.needs_whitening:
+        network.fit_whitening(torch.randn(500, 3, 32, 32))
     assert isinstance(network, nn.Module)
     return network
 
@@ -134,8 +141,8 @@ def _loop_rate(loop: Any, batch_size: int, steps: int, warm: int) -> Measure:
     return measure
 
 
-def _ours(width: int, batch_size: int, steps: int, warm: int, *, barebones: bool) -> float:
-    cfg = assembly.choose_precision(configured(f"model.width={width}", f"batch_size={batch_size}"))
+def _ours(model: str, width: int, batch_size: int, steps: int, warm: int, *, barebones: bool) -> float:
+    cfg = assembly.choose_precision(configured(f"model={model}", f"model.width={width}", f"batch_size={batch_size}"))
     _, dataset, _ = assembly.load_dataset(cfg)
     datamodule = assembly.build_datamodule(cfg, dataset)
     classifier = assembly.build_classifier(cfg, datamodule, steps + warm)
@@ -154,7 +161,7 @@ def _ours(width: int, batch_size: int, steps: int, warm: int, *, barebones: bool
     return clock.steps * batch_size / (clock.stop - clock.start)
 
 
-def _plain(width: int, batch_size: int, steps: int, warm: int) -> float:
+def _plain(model: str, width: int, batch_size: int, steps: int, warm: int) -> float:
     images, labels = synthetic.draw(POOL, 0, "train")
     loader = baselines.dataloader(images, labels, baselines.pil_transform(cutout=True), batch_size, workers=2)
     clock = StepClock(warm)
@@ -162,9 +169,9 @@ def _plain(width: int, batch_size: int, steps: int, warm: int) -> float:
         trainer = pl.Trainer(
             max_epochs=-1, max_steps=steps + warm, precision="32-true", devices=1, callbacks=[clock],
             accelerator="auto", logger=TensorBoardLogger(folder), enable_model_summary=False, default_root_dir=folder,
-            log_every_n_steps=1, enable_checkpointing=False,
+            log_every_n_steps=1, enable_progress_bar=Console().is_terminal, enable_checkpointing=False,
         )  # fmt: skip
-        trainer.fit(baselines.PlainModule(_network(width), steps + warm), loader)
+        trainer.fit(baselines.PlainModule(_network(model, width), steps + warm), loader)
     return clock.steps * batch_size / (clock.stop - clock.start)
 
 
@@ -186,9 +193,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> Measure:
     return measure
 
 
-def flops_per_image(width: int) -> float:
+def flops_per_image(model: str, width: int) -> float:
     """Floating-point operations of one image, forward and backward."""
-    network = _network(width)
+    network = _network(model, width)
     with FlopCounterMode(display=False) as counter:
         network(torch.randn(4, 3, 32, 32)).sum().backward()
     return counter.get_total_flops() / 4
@@ -210,7 +217,7 @@ def first_step_seconds() -> float:
 
 def sweep_overhead_seconds(runs: int) -> list[float]:
     """Of each further run of a sweep, the time that is neither training nor testing."""
-    cfg = configured("experiment=debug", "callbacks.progress=null", "data=synthetic", "trainer=default")
+    cfg = configured("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(runs + 1):
@@ -264,24 +271,25 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=["loader", "step", "start"], default=["loader", "step", "start"])
     parser.add_argument("--output", type=Path, default=Path("logs/benchmarks"))
+    parser.add_argument("--model", default="resnet9", help="a file of conf/model; every contestant trains the same")
     arguments = parser.parse_args()
     closing.quiet()
     memory.keep_freed_memory()  # for every contestant: it is the machine that is set up, not ours alone
     warnings.filterwarnings("ignore")
     logging.getLogger("onecycle").setLevel(logging.WARNING)
-    report = measure(arguments.quick, arguments.widths, arguments.only)
+    report = measure(arguments.quick, arguments.model, arguments.widths, arguments.only)
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
     run.write_atomically(path, json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")
 
 
-def measure(quick: bool, widths: list[int], parts: list[str]) -> dict[str, Any]:
+def measure(quick: bool, model: str, widths: list[int], parts: list[str]) -> dict[str, Any]:
     """Run the parts and print their tables."""
     device = assembly.device_of("auto")
     gpu = device.type != "cpu"
     report: dict[str, Any] = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick, "model": model,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "environment": run.environment(torch.get_num_threads()),
     }  # fmt: skip
@@ -297,12 +305,14 @@ def measure(quick: bool, widths: list[int], parts: list[str]) -> dict[str, Any]:
             steps, warm = (100, 20) if gpu else (12, 3) if not quick else (6, 2) if width <= 16 else (2, 1)
             wide = width > 16 and not gpu  # seconds a step
             rounds = (1 if wide else 2) if quick else (3 if wide else 5)
-            contestants = trainers(width, batch_size, steps, warm, device)
+            contestants = trainers(model, width, batch_size, steps, warm, device)
             kind = "bf16" if dtype == torch.bfloat16 else "fp32"
             reference = f"bare loop, {kind}, channels_last"
             rates = compare(contestants, rounds)
-            rows = show(f"Training steps, width {width}, batches of {batch_size}", rates, reference, "images/s")
-            share = rows["onecycle, logging on"]["median"] * flops_per_image(width) / peak
+            rows = show(
+                f"Training steps, {model} of width {width}, batches of {batch_size}", rates, reference, "images/s"
+            )
+            share = rows["onecycle, logging on"]["median"] * flops_per_image(model, width) / peak
             overhead = 1000 * batch_size * statistics.median(
                 1 / a - 1 / b for a, b in zip(rates["onecycle, logging on"], rates[reference], strict=True)
             )  # fmt: skip

@@ -213,6 +213,7 @@ class Run:
             handler = _LogFile(self.folder / LOG)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(handler)
+            log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
             try:
                 write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
                 self._write()

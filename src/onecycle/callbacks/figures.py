@@ -82,7 +82,7 @@ def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     # A root scale: mistakes are a few percent beside a diagonal of ninety.
-    picture = axes.imshow(shares.sqrt(), cmap="Blues", vmin=0, vmax=10)
+    picture = axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=10)
     if count <= 25:
         for row in range(count):
             for column in range(count):

@@ -1,0 +1,84 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from onecycle.callbacks.figures import confusion_figure, image_grid, mistakes_figure, to_uint8
+from onecycle.train import train
+
+CLASSES = ("cat", "dog", "ship")
+# True classes, and the logits of: right, wrong by little, right, wrong by much, right.
+LABELS = torch.tensor([0, 0, 1, 1, 2])
+LOGITS = torch.tensor([[4.0, 0, 0], [0, 0.5, 0], [0, 4, 0], [9, 0, 0], [0, 0, 4]])
+
+
+def test_the_confusion_matrix_shows_each_class_in_percent_of_its_own_images() -> None:
+    figure = confusion_figure(LOGITS, LABELS, CLASSES)
+    axes = figure.axes[0]
+    shown = {text.get_position(): text.get_text() for text in axes.texts}
+    # (column, row): cats half right, dogs half taken for cats, ships all right
+    assert shown == {(0, 0): "50.0", (1, 0): "50.0", (0, 1): "50.0", (1, 1): "50.0", (2, 2): "100.0"}
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(CLASSES)
+    assert "n = 5" in axes.get_title()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answered", "true class")
+
+
+def test_mistakes_are_shown_worst_first_with_their_own_pictures() -> None:
+    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 8, 8, 3)
+    figure = mistakes_figure(LOGITS, LABELS, images, CLASSES, count=9)
+    titled = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in titled] == ["cat 100%\nis dog", "dog 45%\nis cat"]
+    assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in titled] == [3, 1]  # type: ignore[index]
+
+
+def test_a_faultless_network_has_a_figure_without_mistakes() -> None:
+    images = torch.zeros(3, 8, 8, 3, dtype=torch.uint8)
+    figure = mistakes_figure(torch.eye(3), torch.arange(3), images, CLASSES, count=4)
+    assert "The 0 worst mistakes" in figure.get_suptitle()
+
+
+def test_colours_come_back_from_normalised_images() -> None:
+    mean, std = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
+    colours = torch.randint(0, 256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    scale, offset = (torch.tensor(part).view(3, 1, 1) for part in (std, mean))
+    assert torch.equal(to_uint8((colours - offset) / scale, mean, std), colours.to(torch.uint8))
+
+
+def test_the_grid_places_images_row_by_row_two_pixels_apart() -> None:
+    images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 5)
+    grid = image_grid(images, columns=2)
+    assert grid.shape == (3, 10, 12)
+    assert (grid[:, :4, :5] == 0).all()
+    assert (grid[:, :4, 7:] == 1).all()
+    assert (grid[:, 6:, :5] == 2).all()
+    assert (grid[:, 4:6] == 255).all()
+    assert (grid[:, 6:, 7:] == 255).all()
+
+
+def test_a_run_leaves_its_figures_as_files_and_in_tensorboard(tmp_path: Path, tiny: Any, drawn: list[str]) -> None:
+    cfg: DictConfig = tiny()
+    cfg.callbacks.figures = {"_target_": "onecycle.callbacks.figures.Figures", "mistakes": 4}
+    train(cfg, [])
+    (folder,) = (tmp_path / "runs").iterdir()
+    sizes = {path.name: Image.open(path).size for path in (folder / "figures").iterdir()}
+    assert set(sizes) == {"training_images.png", "confusion_matrix.png", "worst_mistakes.png"}
+    assert sizes["training_images.png"] == (2 * (16 * 34 - 2), 2 * (4 * 34 - 2))
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"training images", "confusion matrix", "worst mistakes"}
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_many_classes_still_make_a_readable_figure(classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, classes, generator=generator)
+    labels = torch.randint(0, classes, (500,), generator=generator)
+    figure = confusion_figure(logits, labels, tuple(f"class {i}" for i in range(classes)))
+    width, height = figure.get_size_inches()
+    assert width < 17
+    assert height < 17
+    assert (len(figure.axes[0].texts) == 0) == (classes > 25)

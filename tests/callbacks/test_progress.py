@@ -1,0 +1,32 @@
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from onecycle.callbacks import progress
+from onecycle.train import train
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_sees_epoch_loss_accuracy_speed_and_time_and_a_file_nothing(
+    terminal: bool, tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(
+        progress, "Console", lambda: Console(file=output, force_terminal=terminal, width=160, legacy_windows=False)
+    )
+    cfg = tiny()
+    cfg.callbacks.progress = {"_target_": "onecycle.callbacks.progress.Progress", "refresh_per_second": 1e9}
+    train(cfg, [])
+    text = output.getvalue()
+    if not terminal:
+        assert text == ""
+    else:
+        for part in ("epoch 2.0/2", "100%", "loss ", "accuracy ", " images/s", "left", "epoch  1.00   train loss"):
+            assert part in text, part
+    (folder,) = (tmp_path / "runs").iterdir()
+    lines = (folder / "train.log").read_text()
+    assert "epoch  1.00   train loss" in lines
+    assert "epoch  2.00   train loss" in lines
