@@ -105,7 +105,6 @@ def test_a_failing_run_of_a_sweep_is_named_and_the_others_are_finished(tmp_path:
     assert [row["status"] for row in records(tmp_path / "logs" / "sweeps" / "debug").values()] == ["finished"]
 
 
-@pytest.mark.slow
 def test_the_joblib_launcher_runs_a_sweep_in_parallel(tmp_path: Path) -> None:
     sweep = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "seed=0,1,2"]
     first = run(*sweep, cwd=tmp_path)
@@ -146,7 +145,6 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
 
 
-@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     for _ in range(3):
         process, folder = start_long_run(tmp_path, "-m", "seed=0", epochs=8)

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,6 +263,29 @@ def test_a_run_that_another_process_has_just_finished_is_not_run_again(
     monkeypatch.setattr(closing, "show_start", crash_second := Once())
     assert train(tiny(), [], sweep=tmp_path)["status"] == "finished"
     assert crash_second.calls == 1
+
+
+def test_a_stop_that_comes_during_the_last_validation_is_not_swallowed(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    original = Classifier.on_validation_epoch_end
+
+    def stopped(self: Classifier) -> None:
+        original(self)
+        if self.global_step == self.total_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "on_validation_epoch_end", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                train(tiny(), [], sweep=tmp_path)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert json.loads((only_folder(tmp_path) / "result.json").read_text())["status"] == "running"
+    assert train(tiny(), [], sweep=tmp_path)["steps"] == 10
 
 
 def test_a_finished_run_of_a_sweep_is_read_back_and_not_run_again(

@@ -1,0 +1,26 @@
+"""What the embedded images are worth as a data set; minutes of training."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from onecycle.config import CONF
+from onecycle.train import train
+
+
+def error_after_five_epochs(images: int, folder: Path) -> float:
+    overrides = [
+        "experiment=quick", "data=synthetic", "model=resnet9_w16", "label_smoothing=0", "data.augment.flip=random",
+        "hyperparameters.groups.bias={lr:1,weight_decay:1}", f"data.subset_size={images}", "trainer.max_epochs=5",
+        f"data.cache={folder}", f"output={folder}", "callbacks.figures=null", "evaluation.every_n_epochs=0",
+    ]  # fmt: skip
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return 1 - train(compose("train", overrides=overrides), [])["test"]["accuracy"]
+
+
+@pytest.mark.slow
+def test_the_drawn_images_are_worth_learning_and_more_of_them_help(tmp_path: Path) -> None:
+    all_images, tenth = (error_after_five_epochs(count, tmp_path) for count in (50_000, 5_000))
+    assert all_images <= 0.15
+    assert tenth >= 1.5 * all_images
