@@ -30,6 +30,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # The loader needs no workers: its data are on the device already.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     # Lightning 2.6 uses names that torch 2.14 deprecates.
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
@@ -186,16 +187,22 @@ def show_end(this: run.Run, *, single: bool) -> None:
         del rows["test accuracy, flip TTA"]
     for name, text in rows.items():
         table.add_row(name, text)
-    Console(soft_wrap=True).print(table)
+    _console().print(table)
     if result["status"] == "diverged":
         log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
     _warn_stand_in(this)
 
 
 def _tensorboard() -> str:
-    """The command of this environment, as short as it can be typed here."""
+    """The command of this environment where it lies in the current folder, else the bare name."""
     path = Path(sys.executable).with_name("tensorboard")
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def _console() -> Console:
+    """A terminal as wide as it is; anywhere else wide enough that no path is folded."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -224,7 +231,7 @@ def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str
     table.add_row("all, plain", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy']:.2%}", "")
     if "accuracy_tta" in evaluation["test"]:
         table.add_row("all, flip TTA", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy_tta']:.2%}", "")
-    Console(soft_wrap=True).print(table)
+    _console().print(table)
     if recorded and recorded.get("test"):
         before, now = recorded["test"]["accuracy"], evaluation["test"]["accuracy"]
         same = "the recorded accuracy, exactly" if before == now else f"{now:.4%}, the record says {before:.4%}"
