@@ -58,7 +58,7 @@ tensorboard: $(STAMP) ## show every run in TensorBoard on PORT (6006)
 	@$(BIN)/tensorboard --logdir logs --port $(PORT)
 
 lock: $(STAMP) ## resolve pyproject.toml into requirements.lock anew (needs uv)
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--extra dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove .venv and the caches of tools; logs/ and data/ stay

@@ -304,7 +304,7 @@ def measure(quick: bool, model: str, widths: list[int], parts: list[str]) -> dic
             batch_size = 512 if gpu else 256 if width <= 16 else 128
             steps, warm = (100, 20) if gpu else (12, 3) if not quick else (6, 2) if width <= 16 else (2, 1)
             wide = width > 16 and not gpu  # seconds a step
-            rounds = (1 if wide else 2) if quick else (3 if wide else 5)
+            rounds = 1 if quick else 3 if wide else 5
             contestants = trainers(model, width, batch_size, steps, warm, device)
             kind = "bf16" if dtype == torch.bfloat16 else "fp32"
             reference = f"bare loop, {kind}, channels_last"
