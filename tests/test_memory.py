@@ -31,5 +31,4 @@ def page_faults(keep: bool) -> int:
 def test_freed_memory_is_mostly_used_again_without_new_page_faults() -> None:
     # 20 times 48 MiB are 245,760 pages of 4 KiB. Where a small block lies in the way, one time in several still faults.
     kept, given_back = page_faults(keep=True), page_faults(keep=False)
-    assert given_back > 200_000
     assert kept < given_back / 4
