@@ -36,7 +36,7 @@ $(STAMP): requirements.lock pyproject.toml
 train: $(STAMP) ## train: EXPERIMENT (quick) with the overrides in ARGS
 	@$(BIN)/onecycle-train experiment=$(EXPERIMENT) data.fallback=synthetic $(ARGS)
 
-benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes under 90 s
+benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes about two minutes
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)
 
 test: $(STAMP) ## the fast tests (minutes)

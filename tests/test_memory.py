@@ -11,7 +11,7 @@ if {keep}:
 torch.set_num_threads(1)
 def touch():
     torch.ones(48 << 20, dtype=torch.uint8)
-for _ in range(10):
+for _ in range(60):
     touch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
@@ -28,7 +28,9 @@ def page_faults(keep: bool) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc's allocator can be told")
-def test_freed_memory_is_mostly_used_again_without_new_page_faults() -> None:
-    # 20 times 48 MiB are 245,760 pages of 4 KiB. Where a small block lies in the way, one time in several still faults.
+def test_freed_memory_is_used_again_without_new_page_faults() -> None:
+    # 20 times 48 MiB are 245,760 pages of 4 KiB; huge pages may make that fewer, but never a handful. The first dozens
+    # of allocations may still find the heap too small, so only the settled state is counted.
     kept, given_back = page_faults(keep=True), page_faults(keep=False)
-    assert kept < given_back / 4
+    assert kept < 100
+    assert given_back > 20 * max(kept, 10)

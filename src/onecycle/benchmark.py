@@ -267,7 +267,7 @@ def show(title: str, rates: dict[str, list[float]], reference: str, unit: str) -
 def main() -> None:
     """Command: python -m onecycle.benchmark [--quick] [--widths 16 64] [--only loader step start]."""
     parser = argparse.ArgumentParser(description="Measure this machine; results go to logs/benchmarks/ as JSON.")
-    parser.add_argument("--quick", action="store_true", help="under 90 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="one round of each: about two minutes on two cores")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=["loader", "step", "start"], default=["loader", "step", "start"])
     parser.add_argument("--output", type=Path, default=Path("logs/benchmarks"))
