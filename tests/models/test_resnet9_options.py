@@ -76,6 +76,16 @@ def test_parameter_groups_partition_the_trainable_parameters(
         ({"norm_momentum": 0.0}, "norm_momentum=0.0: must be positive; use a value above 0"),
         ({"norm_eps": float("nan")}, "norm_eps=nan: must be positive; use a value above 0"),
         ({"celu_alpha": 0.0}, "celu_alpha=0.0: must be positive; use a value above 0"),
+        ({"channels": [8, 8]}, "channels=[8, 8]: must be null or four whole numbers, for prep and layers 1, 2, 3"),
+        (
+            {"channels": [8, 8, 0, 8]},
+            "channels=[8, 8, 0, 8]: must be null or four whole numbers, for prep and layers 1, 2, 3",
+        ),
+        ({"prep_padding": 2}, "prep_padding=2: must be 0 or 1 pixel"),
+        (
+            {"norm": "group", "channels": [8, 12, 16, 24]},
+            "norm_groups=8: does not divide 12 channels; use a divisor of the width",
+        ),
         (
             {"residual": [0, 1]},
             "residual=[0, 1]: not distinct layers out of 1, 2, 3; name each layer once",
@@ -102,3 +112,29 @@ def test_parameter_groups_partition_the_trainable_parameters(
 def test_unfit_options_are_refused_with_the_remedy(network: Factory, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         network(**{"width": 4, **changes})
+
+
+def test_channels_stand_in_place_of_the_multiples_of_the_width(network: Factory) -> None:
+    def sizes(**changes: Any) -> list[tuple[int, ...]]:
+        return [tuple(p.shape) for p in network(**changes).parameters()]
+
+    assert sizes(width=4, channels=[4, 8, 16, 32]) == sizes(width=4)
+    net = network(channels=[6, 16, 24, 20], residual=[], extra=[1, 2, 3])
+    convolutions = [tuple(m.weight.shape[:2]) for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert convolutions == [(6, 3), (16, 6), (16, 16), (24, 16), (24, 24), (20, 24), (20, 20)]
+    assert net.head.weight.shape == (10, 20)
+
+
+@pytest.mark.parametrize("prep", ["conv", "whitening"])
+@pytest.mark.parametrize(("padding", "sides"), [(1, [32, 16, 8, 4]), (0, [30, 15, 7, 3])])
+def test_without_padding_the_image_loses_its_border(
+    network: Factory, prep: str, padding: int, sides: list[int]
+) -> None:
+    net = network(width=4, prep=prep, prep_padding=padding)
+    if net.needs_whitening:
+        net.fit_whitening(torch.randn(50, 3, 32, 32))
+    features, seen = torch.randn(2, 3, 32, 32), []
+    for part in (net.prep, net.layer1, net.layer2, net.layer3):
+        features = part(features)
+        seen.append(features.shape[-1])
+    assert seen == sides

@@ -1,6 +1,6 @@
 """Which options of the networks fit together. Without torch, so that a configuration can be refused at once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 LAYERS = (1, 2, 3)
@@ -13,6 +13,7 @@ CHOICES = {
     "prep": ("conv", "whitening"),
 }
 COUNTS = ("classes", "in_channels", "width")
+MULTIPLES = (1, 2, 4, 8)
 POSITIVE = (*COUNTS, "logit_scale", "norm_momentum", "norm_eps", "celu_alpha")
 
 
@@ -26,6 +27,11 @@ def problems(options: Mapping[str, Any]) -> list[str]:
         if name in options and not _are_layers(options[name]):
             shown = list(options[name]) if isinstance(options[name], list | tuple) else options[name]
             found.append(f"{name}={shown}: not distinct layers out of 1, 2, 3; name each layer once")
+    channels = options.get("channels")
+    if channels is not None and not _are_counts(channels, len(MULTIPLES)):
+        found.append(f"channels={channels}: must be null or four whole numbers, for prep and layers 1, 2, 3")
+    if options.get("prep_padding", 1) not in (0, 1) or isinstance(options.get("prep_padding"), bool):
+        found.append(f"prep_padding={options['prep_padding']}: must be 0 or 1 pixel")
     for name, choices in CHOICES.items():
         if name in options and options[name] not in choices:
             found.append(f"{name}={options[name]!r}: unknown; choose one of {', '.join(choices)}")
@@ -39,7 +45,16 @@ def problems(options: Mapping[str, Any]) -> list[str]:
     norm_options = {
         name: options[name] for name in ("norm", "train_scale", "ghost_size", "norm_groups") if name in options
     }
-    return found + norm_problems(options.get("width", 1), **norm_options)
+    for width in sorted(set(layer_channels(options.get("width", 1), channels))):
+        found += norm_problems(width, **norm_options)
+        if found:
+            break
+    return found
+
+
+def layer_channels(width: int, channels: Sequence[int] | None) -> list[int]:
+    """Channels of prep and of layers 1, 2, 3: `channels`, or 1, 2, 4 and 8 times `width`."""
+    return [width * multiple for multiple in MULTIPLES] if channels is None else list(channels)
 
 
 def norm_problems(
@@ -74,6 +89,10 @@ def _number_problems(options: Mapping[str, Any]) -> list[str]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_counts(value: object, length: int) -> bool:
+    return isinstance(value, Sequence) and len(value) == length and all(_is_count(number) for number in value)
 
 
 def _are_layers(value: object) -> bool:

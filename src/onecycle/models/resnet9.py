@@ -1,7 +1,7 @@
 """ResNet-9, the network of cifar10-fast, with the options that its studies vary."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import torch
@@ -9,18 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle.models.norms import make_norm
-from onecycle.models.options import problems
+from onecycle.models.options import layer_channels, problems
 from onecycle.models.whitening import PatchWhitening
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class ResNet9(nn.Module):
-    """A prep convolution, three downsampling layers of 2, 4 and 8 times its width, and a linear head.
+    """A prep convolution of `width` channels, three downsampling layers of 2, 4 and 8 times that, and a linear head.
 
     Images [n, in_channels, height, width], at least 8 pixels a side, become logits [n, classes]. Norm and
     activation follow every convolution; only without norm it has a bias. Initialisation is PyTorch's own.
 
+    - `channels`: those of prep and of layers 1, 2, 3, in place of the multiples of `width`; None for these.
     - `residual`: the layers that end in x + block(block(x)), where the activation comes before the sum.
     - `extra`: the layers that end in one more plain block. In a layer named twice the residual comes first.
     - `norm`, `train_scale`, `ghost_size` (images), `norm_groups`: see `make_norm`.
@@ -28,6 +29,7 @@ class ResNet9(nn.Module):
     - `downsample`: "pool" halves by max pooling after a 3×3 convolution, the others by their stride.
     - `head_pool`: global pooling before the head; "concat" is [max, average], and doubles the head's input.
     - `prep`: "whitening" puts fixed whitening filters, set by `fit_whitening`, before a 1×1 convolution.
+    - `prep_padding`: pixels around the image for its 3×3 convolution; 0 makes 32×32 images 30, 15, 7 and 3 wide.
 
     Raises `ValueError` for values out of range and for options that do not fit together.
 
@@ -41,6 +43,7 @@ class ResNet9(nn.Module):
         classes: int,
         in_channels: int,
         width: int,
+        channels: Sequence[int] | None,
         residual: Collection[int],
         extra: Collection[int],
         norm: str,
@@ -56,6 +59,7 @@ class ResNet9(nn.Module):
         head_pool: str,
         logit_scale: float,
         prep: str,
+        prep_padding: int,
     ) -> None:
         options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         found = problems(options)
@@ -67,12 +71,13 @@ class ResNet9(nn.Module):
         new_norm = partial(new_norm, norm_groups=norm_groups, momentum=norm_momentum, eps=norm_eps)
         new_activation = partial(_activation, activation, celu_alpha, inplace=norm != "ghost")
         block = partial(_block, norm=new_norm, activation=new_activation)
-        self.prep = _prep(block, in_channels, width, prep)
+        c0, c1, c2, c3 = layer_channels(width, channels)
+        self.prep = _prep(block, in_channels, c0, prep, prep_padding)
         layer = partial(_layer, block, pool=pool, downsample=downsample)
-        self.layer1 = layer(width, residual=1 in residual, extra=1 in extra)
-        self.layer2 = layer(2 * width, residual=2 in residual, extra=2 in extra)
-        self.layer3 = layer(4 * width, residual=3 in residual, extra=3 in extra)
-        self.head = nn.Linear(width * (16 if head_pool == "concat" else 8), classes, bias=False)
+        self.layer1 = layer(c0, c1, residual=1 in residual, extra=1 in extra)
+        self.layer2 = layer(c1, c2, residual=2 in residual, extra=2 in extra)
+        self.layer3 = layer(c2, c3, residual=3 in residual, extra=3 in extra)
+        self.head = nn.Linear(c3 * (2 if head_pool == "concat" else 1), classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes], already multiplied by `logit_scale`."""
@@ -133,20 +138,26 @@ def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
-def _prep(block: Callable[..., nn.Sequential], c_in: int, width: int, prep: str) -> nn.Sequential:
+def _prep(block: Callable[..., nn.Sequential], c_in: int, width: int, prep: str, padding: int) -> nn.Sequential:
     """Return the first block, behind whitening filters if `prep` says so."""
     if prep == "conv":
-        return block(c_in, width)
-    whiten = PatchWhitening(c_in)
+        return block(c_in, width, padding=padding)
+    whiten = PatchWhitening(c_in, padding)
     modules = block(whiten.out_channels, width, kernel_size=1).named_children()
     return nn.Sequential(OrderedDict([("whiten", whiten), *modules]))
 
 
 def _layer(
-    block: Callable[..., nn.Sequential], c_in: int, *, pool: str, downsample: str, residual: bool, extra: bool
+    block: Callable[..., nn.Sequential],
+    c_in: int,
+    c_out: int,
+    *,
+    pool: str,
+    downsample: str,
+    residual: bool,
+    extra: bool,
 ) -> nn.Sequential:
-    """Return a block that halves the image and doubles the channels, with what follows it."""
-    c_out = 2 * c_in
+    """Return a block that halves the image, with what follows it."""
     if downsample == "pool":
         layer = block(c_in, c_out, pool=pool)
     else:
@@ -166,11 +177,13 @@ def _block(
     activation: Callable[[], nn.Module],
     kernel_size: int = 3,
     stride: int = 1,
+    padding: int | None = None,
     pool: str | None = None,
 ) -> nn.Sequential:
     """Return convolution, norm and activation, with a 2×2 max pooling before or after the last two."""
     norm_layer = norm(c_out)
-    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=kernel_size // 2, bias=norm_layer is None)
+    padding = kernel_size // 2 if padding is None else padding
+    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=padding, bias=norm_layer is None)
     modules: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if pool == "before":
         modules["pool"] = nn.MaxPool2d(2)

@@ -49,8 +49,9 @@ class PatchWhitening(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, padding: int = KERNEL // 2) -> None:
         super().__init__()
+        self.padding = padding
         self.out_channels = in_channels * KERNEL**2
         self.register_buffer("weight", torch.zeros(self.out_channels, in_channels, KERNEL, KERNEL))
         # Kept in Python, because reading it from the device would make every step wait.
@@ -63,13 +64,13 @@ class PatchWhitening(nn.Module):
         self.fitted = True
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return [n, 9c, height, width], zero-padded by one pixel."""
+        """Return [n, 9c, height, width] of images that are zero-padded by `padding` pixels."""
         if not self.fitted:
             raise RuntimeError(
                 "prep='whitening': the whitening filters are not computed yet; "
                 "call fit_whitening(images) with normalised training images or load a fitted state"
             )
-        return F.conv2d(images, self.weight, padding=KERNEL // 2)
+        return F.conv2d(images, self.weight, padding=self.padding)
 
 
 def _find_out_whether_fitted(module: PatchWhitening, _incompatible_keys: Any) -> None:
