@@ -97,7 +97,7 @@ def total_steps(cfg: DictConfig, datamodule: DataModule) -> int:
     if not datamodule.steps_per_epoch:
         size = len(datamodule.splits["train"].labels)
         raise ValueError(f"batch_size={cfg.batch_size}: larger than the {size} training images; take at most {size}")
-    return max(1, round(cfg.trainer.max_epochs * datamodule.steps_per_epoch))
+    return cfg.trainer.max_steps or max(1, round(cfg.trainer.max_epochs * datamodule.steps_per_epoch))
 
 
 def build_classifier(cfg: DictConfig, datamodule: DataModule, steps: int) -> Classifier:
@@ -149,7 +149,7 @@ def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, steps_done: int,
         if isinstance(board, TensorBoard) and not steps_done:
             board.write_layout()
     every = cfg.evaluation.every_n_epochs
-    own = ("compile", "threads", "max_epochs")
+    own = ("compile", "threads", "max_epochs", "max_steps")
     trainer = instantiate(
         {key: value for key, value in config.plain(cfg.trainer).items() if key not in own},
         max_epochs=-1, max_steps=steps, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0,

@@ -42,7 +42,11 @@ class DiskFullError(CompactHydraException):
 
 def register_resolvers() -> None:
     """Make the interpolations of conf/ known to OmegaConf; calling it again changes nothing."""
-    for function in (hyperparameters.peak_lr_from_product, hyperparameters.peak_lr_from_per_example):
+    for function in (
+        hyperparameters.peak_lr_from_product,
+        hyperparameters.peak_lr_from_per_example,
+        hyperparameters.steps_for_examples,
+    ):
         OmegaConf.register_new_resolver(function.__name__, function, replace=True)
 
 
@@ -188,6 +192,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("trainer.detect_anomaly", _one_of(True, False), "true or false"),
     ("trainer.precision", _one_of(*PRECISIONS), ", ".join(PRECISIONS)),
     ("trainer.max_epochs", _number(0, above=True), "a number above 0"),
+    ("trainer.max_steps", _or_null(_whole(1)), "null or a whole number of at least 1"),
     ("trainer.log_every_n_steps", _whole(1), "a whole number of at least 1"),
     ("trainer.gradient_clip_val", _or_null(_number(0, above=True)), "null or a number above 0"),
     ("trainer.compile", _one_of(True, False), "true or false"),

@@ -58,6 +58,12 @@ def peak_lr_from_per_example(per_example_lr: float, batch_size: int) -> float:
     return per_example_lr * batch_size
 
 
+def steps_for_examples(examples: int, batch_size: int) -> int:
+    """Steps that show at least `examples` images in batches of `batch_size`; also a resolver of the configuration."""
+    _require(_range_problems({"batch_size": batch_size}))
+    return -(-examples // batch_size)
+
+
 @dataclass(frozen=True)
 class Hyperparameters:
     """One point (λ, ρ, α, N); every other coordinate is a property.
