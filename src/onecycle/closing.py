@@ -122,6 +122,7 @@ def finish(
         "data": datamodule.record() | ({"stands_in_for": stands_in_for(this)} if stands_in_for(this) else {}),
         "seconds": seconds | {"total": sum(seconds.values())},
         "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
+        "measures": measures(trainer),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
         "device": _device_name(trainer).split(",")[0].replace("CPU", "cpu"),
         "precision": this.config["trainer"]["precision"],
@@ -130,6 +131,12 @@ def finish(
     if trainer.is_global_zero:
         _log_hyperparameters(this, trainer, metrics, classifier)
     this.finish("diverged" if classifier.diverged else "finished", **entries)
+
+
+def measures(trainer: pl.Trainer) -> dict[str, Any]:
+    """What the callbacks measured of the run, by name."""
+    own = [getattr(callback, "measures", {}) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    return {name: value for part in own for name, value in part.items()}
 
 
 def _log_hyperparameters(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:

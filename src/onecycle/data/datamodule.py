@@ -64,10 +64,16 @@ class DataModule(pl.LightningDataModule):
         """The test images in order."""
         return self._loader("test")
 
+    def sample(self, count: int) -> Split:
+        """`count` training images, or all if there are fewer, evenly spaced: a folder's images stand class by class."""
+        split = self.splits["train"]
+        size = len(split.labels)
+        count = min(count, size)
+        return _take(split, np.arange(count) * size // count)
+
     def normalized(self, count: int) -> torch.Tensor:
-        """The first `count` images of the subset without augmentation: float32 [count, 3, h, w], on the CPU."""
-        pixels = self.splits["train"].pixels[:count]
-        return Normalizer(*self.normalization, torch.device("cpu"))(pixels.contiguous())
+        """A sample of `count` images without augmentation: float32 [count, 3, h, w], on the CPU."""
+        return Normalizer(*self.normalization, torch.device("cpu"))(self.sample(count).pixels.contiguous())
 
     def record(self) -> dict[str, Any]:
         """The run record's entry on the data."""

@@ -1,0 +1,84 @@
+"""Where the time of a training step goes, by component, from PyTorch's profiler."""
+
+from collections.abc import Iterable
+from itertools import chain, repeat
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from onecycle.data.loader import Batch
+
+# An operator belongs to the component whose word its own name holds, else the name of the operator that called it.
+WORDS = {
+    "data": ("onecycle.data",),
+    "optimizer": ("onecycle.optimizer",),
+    "convolution": ("conv",),
+    "norm": ("batch_norm", "group_norm", "batchnorm", "groupnorm"),
+    "activation": ("relu", "threshold", "elu"),
+    "pooling": ("pool",),
+    "head and loss": ("softmax", "nll_", "cross_entropy", "linear", "addmm", "aten::mm"),
+    "casts": ("aten::to", "_to_copy"),
+}
+OTHER = "other"
+
+
+def of_steps(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Iterable[Batch],
+    *,
+    steps: int,
+    warm: int = 2,
+    bf16: bool = False,
+    label_smoothing: float = 0.0,
+) -> dict[str, float]:
+    """Seconds a step by component, largest first, over `steps` training steps of `network` behind `warm` others.
+
+    `loader` is walked again and again. "data" is the making of the batch. On a CPU these are the operators' own
+    times, on a GPU those of the kernels that they start.
+    """
+    batches = chain.from_iterable(repeat(loader))
+    device = next(network.parameters()).device
+
+    def step() -> None:
+        with record_function("onecycle.data"):
+            images, labels = next(batches)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+        loss.backward()
+        with record_function("onecycle.optimizer"):
+            optimizer.step()
+            optimizer.zero_grad()
+
+    network.train()
+    for _ in range(warm):
+        step()
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as profiler:
+        for _ in range(steps):
+            step()
+    seconds = dict.fromkeys((*WORDS, OTHER), 0.0)
+    for event in profiler.events() or ():
+        own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        seconds[component(event)] += own / 1e6 / steps
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def component(event: FunctionEvent) -> str:
+    """The component that an operator belongs to; data and optimizer claim all that happens inside them."""
+    names = []
+    caller: FunctionEvent | None = event
+    while caller is not None:
+        names.append(caller.name.lower())
+        caller = caller.cpu_parent
+    for range_name in ("data", "optimizer"):
+        if WORDS[range_name][0] in names:
+            return range_name
+    for name in names:
+        for part, words in WORDS.items():
+            if any(word in name for word in words):
+                return part
+    return OTHER

@@ -1,0 +1,252 @@
+"""Callbacks that measure something of a run and change nothing of it."""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, repeat
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onecycle import breakdown
+from onecycle.classifier import Classifier, accuracy
+from onecycle.data.augment import Normalizer
+from onecycle.data.loader import Batch, BatchLoader
+from onecycle.hyperparameters import is_finite_number
+
+
+class Probe(pl.Callback):
+    """Base of the measurements: `measures` holds a probe's numbers, as JSON, once the fit is over.
+
+    What is measured of the final weights is measured in `teardown`, the first hook behind the module's clock: it adds
+    nothing to the seconds of fit. An average of the weights has replaced them by then, also in a run that was
+    resumed behind its last step. Every rank measures the same by itself, with whole batches.
+    """
+
+    def __init__(self) -> None:
+        self.measures: dict[str, Any] = {}
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Measure the final weights; Lightning comes here only from a fit that was not interrupted."""
+        if stage == "fit":
+            assert isinstance(pl_module, Classifier)
+            self.measures |= self.measured(trainer, pl_module)
+
+    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        """The numbers of the final weights."""
+        return {}
+
+
+class FinalLoss(Probe):
+    """Loss and accuracy of the final network, in train mode, on `images` evenly spaced training images.
+
+    The network normalises with the statistics of each batch; the images are not augmented. final_loss: mean
+    cross-entropy without label smoothing. final_accuracy: percent.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        require_whole("final_loss.images", images, 1)
+        self.images = images
+
+    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        """Loss and accuracy."""
+        logits, labels = answers(trainer, final_network(trainer, module), plain_batches(trainer, self.images))
+        loss = F.cross_entropy(logits, labels).item()
+        return {"final_loss": loss, "final_accuracy": 100 * accuracy(logits, labels)}
+
+
+class Recency(Probe):
+    """How much better the final network, frozen, knows the batches that it saw last than those an epoch ago.
+
+    The last epoch's batches, augmented as they were trained on, in that order; of a run that ends inside an epoch, as
+    many last ones as an epoch has. recency: cross-entropy without label smoothing by batch (train mode), each number
+    the mean of `average` batches, oldest first. recency_oldest and recency_newest: means of the tenths at the ends;
+    recency_gap: their difference, recency_gap_error: its standard error from the spread of the batches inside the
+    two tenths, or of all batches where a tenth is only one; recency_z: gap over error.
+    """
+
+    def __init__(self, average: int) -> None:
+        super().__init__()
+        require_whole("recency.average", average, 1)
+        self.average = average
+
+    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        """Losses by batch, and the gap between the ends."""
+        logits, labels = answers(trainer, final_network(trainer, module), last_batches(trainer))
+        batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        losses = F.cross_entropy(logits, labels, reduction="none").view(-1, batch_size).mean(1)
+        count = max(1, round(len(losses) / 10))
+        oldest, newest = losses[:count], losses[-count:]
+        spread = [losses] if count == 1 else [oldest, newest]
+        # One batch alone has no spread: the error is NaN, without torch's warning.
+        variances = [part.var().item() if len(part) > 1 else math.nan for part in spread]
+        gap, error = (oldest.mean() - newest.mean()).item(), math.sqrt(2 / count * sum(variances) / len(variances))
+        return {
+            "recency": [part.mean().item() for part in losses.split(self.average)],
+            "recency_oldest": oldest.mean().item(),
+            "recency_newest": newest.mean().item(),
+            "recency_gap": gap,
+            "recency_gap_error": error,
+            "recency_z": gap / error if error else math.nan,
+            "recency_batches": len(losses),
+        }
+
+
+class GradientNorms(Probe):
+    """L2 norms of the gradients of every convolution and linear layer at the fractions `at` of training.
+
+    0 is the first step, 1 the last. gradient_norms: by fraction the names of the "layers", the norms ("values") and
+    each norm over that of its weights ("relative"). The gradients are those of the batch's loss, before they are
+    clipped and without the scale of 16-mixed. Fractions that a diverged run did not reach are missing.
+    """
+
+    def __init__(self, at: list[float]) -> None:
+        super().__init__()
+        valid = isinstance(at, list) and all(is_finite_number(part) and 0 <= part <= 1 for part in at)
+        valid = valid and 0 < len(at) == len({f"{part:g}" for part in at})
+        require("gradient_norms.at", at, valid, "a list of different fractions of training, each in [0, 1]")
+        self.at = at
+        self.measures = {"gradient_norms": {}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The norms so far."""
+        return dict(self.measures)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the table."""
+        self.measures = dict(state_dict)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Take the norms where it is time."""
+        assert isinstance(pl_module, Classifier)
+        last = pl_module.total_steps - 1
+        for fraction in self.at:
+            if round(fraction * last) == trainer.global_step:
+                self.measures["gradient_norms"][f"{fraction:g}"] = _norms(pl_module.network, _scale(trainer, optimizer))
+
+
+class StepBreakdown(Probe):
+    """Where the time of a training step goes, over `steps` steps of a copy of the final network behind two others.
+
+    breakdown_ms: milliseconds a step by component (see `breakdown.of_steps`), largest first. step_ms: their sum.
+    convolution_share and so on: the part of each in it. The network is not compiled, also in a run that compiles it.
+    Raises ValueError for 16-mixed, which it cannot measure.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        require_whole("step_breakdown.steps", steps, 1)
+        self.steps = steps
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a precision that is not measured."""
+        require_precision("step_breakdown", trainer)
+
+    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        """Milliseconds by component and in all."""
+        network = final_network(trainer, module)
+        loader = trainer.datamodule.loader("train", trainer.strategy.root_device)  # type: ignore[attr-defined]
+        seconds = breakdown.of_steps(
+            network, optimizer_for(module, network), loader, steps=self.steps, warm=2,
+            bf16=trainer.precision == "bf16-mixed", label_smoothing=module.label_smoothing,
+        )  # fmt: skip
+        milliseconds = {name: 1e3 * part for name, part in seconds.items()}
+        total = sum(milliseconds.values())
+        shares = {f"{name.replace(' ', '_')}_share": part / total for name, part in milliseconds.items()}
+        return {"breakdown_ms": milliseconds, "step_ms": total, **shares}
+
+
+def require(name: str, value: object, valid: bool, allowed: str) -> None:
+    """Raise ValueError, as name, value and what is allowed, unless `valid`. name: the key below callbacks."""
+    if not valid:
+        raise ValueError(f"callbacks.{name}={value}: must be {allowed}")
+
+
+def require_whole(name: str, value: object, least: int) -> None:
+    """Raise ValueError unless `value` is a whole number of at least `least`."""
+    valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(name, value, valid, f"{'' if isinstance(value, int) else 'a whole number of '}at least {least}")
+
+
+def require_precision(name: str, trainer: pl.Trainer) -> None:
+    """Raise ValueError where gradients are scaled, which a step outside the Trainer does not do."""
+    if trainer.scaler is not None:
+        raise ValueError(f"trainer.precision={trainer.precision}: callbacks.{name} takes bf16-mixed or 32-true")
+
+
+def layers(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of all convolutions and linear layers by readable name: "prep", "layer1.residual.first", "head"."""
+    return {
+        name.removesuffix(".conv"): module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+
+def final_network(trainer: pl.Trainer, module: Classifier) -> nn.Module:
+    """A copy of the network in train mode, on the device that trained; the network itself lies on the CPU again."""
+    return copy.deepcopy(module.network).to(trainer.strategy.root_device).train()
+
+
+def optimizer_for(module: Classifier, network: nn.Module) -> torch.optim.Optimizer:
+    """A new optimizer for `network`, with the groups and the settings of the module's own."""
+    like = Classifier(
+        network, schedule=module.schedule, hyperparameters=module.point, groups=module.groups,
+        optimizer=module.optimizer_config, total_steps=module.total_steps, label_smoothing=module.label_smoothing,
+        tta=module.tta, compile_network=False,
+    )  # fmt: skip
+    return like.configure_optimizers()
+
+
+def plain_batches(trainer: pl.Trainer, images: int) -> list[Batch]:
+    """`images` training images, evenly spaced, not augmented: full batches of the run's size, or one smaller one."""
+    data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
+    sample = data.sample(images)
+    mean, std = data.normalization
+    normalizer = Normalizer(mean, std, device)
+    batches = list(BatchLoader(sample, normalizer, batch_size=data.batch_size, seed=data.seed, device=device))
+    is_partial = len(batches[-1].labels) < data.batch_size
+    return batches[:-1] if is_partial and len(batches) > 1 else batches
+
+
+def last_batches(trainer: pl.Trainer) -> Iterator[Batch]:
+    """The batches of the last steps, as many as an epoch has, as they were trained on and in that order."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    loader = data.loader("train", trainer.strategy.root_device)
+    count = min(trainer.global_step, len(loader))
+    epoch, batch = divmod(trainer.global_step - count, len(loader))
+    loader.load_state_dict(loader.state_dict() | {"epoch": epoch, "batch": batch})
+    return islice(chain.from_iterable(repeat(loader)), count)
+
+
+@torch.no_grad()
+def answers(trainer: pl.Trainer, network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Logits (float64 [n, classes]) and labels (int64 [n]) of all batches, on the CPU, in the trainer's precision."""
+    plugin = trainer.precision_plugin
+    logits, labels = [], []
+    for batch in batches:
+        with plugin.forward_context():
+            logits.append(network(plugin.convert_input(batch.images)))
+        labels.append(batch.labels)
+    return torch.cat(logits).double().cpu(), torch.cat(labels).cpu()
+
+
+def _scale(trainer: pl.Trainer, optimizer: torch.optim.Optimizer) -> float:
+    """What the gradients are multiplied by: a fused optimizer unscales them only inside its step."""
+    scaled = trainer.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+    return float(trainer.scaler.get_scale()) if scaled else 1.0  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def _norms(network: nn.Module, scale: float) -> dict[str, list[Any]]:
+    trained = {name: weight for name, weight in layers(network).items() if weight.grad is not None}
+    pairs = [torch.stack([weight.grad.norm() / scale, weight.norm()]) for weight in trained.values()]  # type: ignore[union-attr]
+    rows = torch.stack(pairs).double().tolist()
+    relative = [value / norm if norm else math.nan for value, norm in rows]
+    return {"layers": list(trained), "values": [value for value, _ in rows], "relative": relative}

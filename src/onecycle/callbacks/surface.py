@@ -1,0 +1,99 @@
+"""The loss around the final weights, on a plane through them."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onecycle.callbacks.probes import (
+    Probe,
+    answers,
+    final_network,
+    layers,
+    plain_batches,
+    require,
+    require_whole,
+)
+from onecycle.classifier import Classifier
+from onecycle.data.loader import Batch
+from onecycle.hyperparameters import is_finite_number
+
+WIDE = 1.0  # a loss that far above the center's still counts as inside the basin
+
+
+class LossSurface(Probe):
+    """Loss over a grid of `points` × `points` around the final weights, along two filter-normalised random directions.
+
+    Both coordinates go from −`extent` to `extent`: 1 moves every filter by its own norm. The loss is the
+    cross-entropy without label smoothing of `images` evenly spaced training images, not augmented, in train mode:
+    running statistics would not fit weights that were moved.
+
+    surface: "a" and "b", the coordinates, and "loss", a row for each a. surface_center: the loss of the weights
+    themselves. surface_rise: mean over the grid's border minus that. surface_width: share of the grid whose loss is
+    below surface_center + 1. The cost is that of points² · images images, forward.
+
+    Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 4.
+    """
+
+    def __init__(self, images: int, points: int, extent: float, seed: int) -> None:
+        super().__init__()
+        require_whole("loss_surface.images", images, 1)
+        require_whole("loss_surface.points", points, 3)
+        require("loss_surface.points", points, points % 2 == 1, "odd, so that one point is the weights themselves")
+        require("loss_surface.extent", extent, is_finite_number(extent) and extent > 0, "a finite number above 0")
+        require_whole("loss_surface.seed", seed, 0)
+        self.images, self.points, self.extent, self.seed = images, points, extent, seed
+
+    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        """The grid, and three numbers that describe it."""
+        network, batches = final_network(trainer, module), plain_batches(trainer, self.images)
+        weights = list(layers(network).values())
+        origin = [weight.detach().clone() for weight in weights]
+        # Drawn on the CPU: equal seeds give equal directions on every device.
+        generator = torch.Generator().manual_seed(self.seed)
+        first, second = ([filter_normalized(weight, generator) for weight in origin] for _ in range(2))
+        # Not a sum of steps: the middle one is 0 exactly.
+        axis = [self.extent * (2 * index / (self.points - 1) - 1) for index in range(self.points)]
+        rows: list[list[float]] = []
+        for a in axis:
+            rows.append([])
+            for b in axis:
+                _move(weights, origin, first, second, a, b)
+                rows[-1].append(_loss(trainer, network, batches))
+        return {"surface": {"a": axis, "b": axis, "loss": rows}, **_shape(torch.tensor(rows, dtype=torch.float64))}
+
+
+def filter_normalized(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """A Gaussian direction for `weight` [out, …] whose every row (filter) has the norm of the weight's row."""
+    direction = torch.randn(weight.shape, generator=generator).to(weight)
+    norms, own = (part.flatten(1).norm(dim=1) for part in (weight, direction))
+    return direction * (norms / own).view(-1, *[1] * (weight.dim() - 1))
+
+
+@torch.no_grad()
+def _move(
+    weights: list[Tensor], origin: list[Tensor], first: list[Tensor], second: list[Tensor], a: float, b: float
+) -> None:
+    """Set each weight to origin + a · first + b · second; from the origin every time, so that nothing drifts."""
+    for weight, start, along, across in zip(weights, origin, first, second, strict=True):
+        weight.copy_(start).add_(along, alpha=a).add_(across, alpha=b)
+
+
+def _loss(trainer: pl.Trainer, network: nn.Module, batches: list[Batch]) -> float:
+    return F.cross_entropy(*answers(trainer, network, batches)).item()
+
+
+def _shape(losses: Tensor) -> dict[str, float]:
+    """Center, rise and width of float64 [points, points]."""
+    middle = len(losses) // 2
+    center = losses[middle, middle].item()
+    border = torch.cat([losses[0], losses[-1], losses[1:-1, 0], losses[1:-1, -1]])
+    inside = (losses < center + WIDE).double().mean().item()
+    return {
+        "surface_center": center,
+        "surface_rise": border.mean().item() - center,
+        "surface_width": inside if math.isfinite(center) else math.nan,
+    }

@@ -1,0 +1,136 @@
+"""The exact test of scale symmetry: a second network, trained beside the first on the same batches."""
+
+import copy
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onecycle.callbacks.probes import Probe, optimizer_for, require, require_precision
+from onecycle.classifier import Classifier
+from onecycle.data.loader import Batch
+from onecycle.hyperparameters import is_finite_number
+
+SCALED = "weights"  # the kind of parameters (see `parameter_groups`) that the factors belong to
+
+
+class Twin(Probe):
+    """Trains a copy of the network whose convolutions start `weight_scale` times as large, and follows its distance.
+
+    The copy's convolutions have `lr` times the learning rate and `weight_decay` times the weight decay; all else is
+    that of the run. A norm hides the scale k of the weights w before it: the loss is the same and the gradient 1/k
+    of it. So k·w follows w at every step with the factors k² and 1/k²: for k = 2 they are 4 and 1/4. Powers of two are
+    exact in floating point, and only the norm's eps is left: 1e-5 grows to percents in a few steps, as maxima flip;
+    1e-12 is lost beside the variance in fp32.
+
+    twin_deviation: by step, the largest ‖w′ − k·w‖ / ‖k·w‖ of a convolution; twin_deviation_max, twin_deviation_last:
+    of all steps, and behind the last. twin_loss_gap: the largest |loss′ − loss| of a batch.
+
+    It takes the time of a second training inside the fit. Raises ValueError where the copy cannot follow: with clipped
+    or scaled gradients, or on several devices.
+    """
+
+    def __init__(self, lr: float, weight_decay: float, weight_scale: float) -> None:
+        super().__init__()
+        for name, factor in (("lr", lr), ("weight_scale", weight_scale)):
+            require(f"twin.{name}", factor, is_finite_number(factor) and factor > 0, "a finite number above 0")
+        valid = is_finite_number(weight_decay) and weight_decay >= 0
+        require("twin.weight_decay", weight_decay, valid, "a finite number of at least 0")
+        self.lr, self.weight_decay, self.weight_scale = lr, weight_decay, weight_scale
+        self._network: nn.Module | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._saved: dict[str, Any] | None = None
+        # Left on the device as they come: reading one makes the host wait.
+        self._deviations: list[Tensor | float] = []
+        self._loss_gaps: list[Tensor | float] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what the copy's step does not do."""
+        if trainer.gradient_clip_val:
+            raise ValueError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: callbacks.twin takes null")
+        if trainer.world_size > 1:
+            raise ValueError(f"trainer.devices={trainer.world_size}: callbacks.twin takes 1")
+        require_precision("twin", trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copy, its optimizer, and what was measured so far."""
+        if self._network is None or self._optimizer is None:
+            return {}
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "deviations": _floats(self._deviations),
+            "loss_gaps": _floats(self._loss_gaps),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until there is a copy to take it."""
+        self._saved = state_dict or None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the copy, or go on with the saved one; the network is on its device by now."""
+        assert isinstance(pl_module, Classifier)
+        self._network = copy.deepcopy(pl_module.network)
+        self._optimizer = optimizer_for(pl_module, self._network)
+        for group in self._optimizer.param_groups:
+            if group["kind"] == SCALED:
+                group["weight_decay"] *= self.weight_decay
+                with torch.no_grad():
+                    torch._foreach_mul_(group["params"], self.weight_scale)
+        if self._saved:
+            self._network.load_state_dict(self._saved["network"])
+            self._optimizer.load_state_dict(self._saved["optimizer"])
+            self._deviations, self._loss_gaps = self._saved["deviations"], self._saved["loss_gaps"]
+            self._saved = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Let the copy take the step that the network has just taken, and compare them."""
+        assert isinstance(pl_module, Classifier)
+        assert self._network is not None
+        assert self._optimizer is not None
+        theirs = trainer.optimizers[0].param_groups
+        for own, main in zip(self._optimizer.param_groups, theirs, strict=True):
+            own["lr"] = main["lr"] * (self.lr if main["kind"] == SCALED else 1.0)
+            own["momentum"] = main["momentum"]
+        with trainer.precision_plugin.forward_context():
+            logits = self._network(batch.images)
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=pl_module.label_smoothing)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self._deviations.append(self._deviation(self._optimizer.param_groups, theirs))
+        self._loss_gaps.append((loss - outputs["loss"]).abs().detach())
+
+    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        """The deviations of all steps."""
+        deviations, gaps = _floats(self._deviations), _floats(self._loss_gaps)
+        return {
+            "twin_deviation": deviations,
+            "twin_deviation_max": _largest(deviations),
+            "twin_deviation_last": deviations[-1],
+            "twin_loss_gap": _largest(gaps),
+        }
+
+    @torch.no_grad()
+    def _deviation(self, own: list[dict[str, Any]], main: list[dict[str, Any]]) -> Tensor:
+        """The largest relative distance of a convolution from `weight_scale` times the network's."""
+        pairs = zip(*(_scaled(groups) for groups in (own, main)), strict=True)
+        scaled = [(copied, weight * self.weight_scale) for copied, weight in pairs]
+        return torch.stack([(copied - wanted).norm() / wanted.norm() for copied, wanted in scaled]).max()
+
+
+def _scaled(groups: list[dict[str, Any]]) -> list[Tensor]:
+    return [weight for group in groups if group["kind"] == SCALED for weight in group["params"]]
+
+
+def _floats(values: list[Tensor | float]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _largest(values: list[float]) -> float:
+    """The largest value; NaN if any is."""
+    return torch.tensor(values, dtype=torch.float64).max().item()

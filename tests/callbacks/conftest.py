@@ -1,0 +1,41 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.plugins import Precision
+
+from onecycle import assembly
+
+Fit = Callable[..., pl.Trainer]
+
+EVERY_STEP = {"_target_": "onecycle.callbacks.checkpoint.Checkpoint", "every_n_minutes": 1e-9}
+
+
+@pytest.fixture
+def fit(tiny: Any, tmp_path: Path) -> Fit:
+    """Return a function that trains with the given callbacks, without record and loggers: 10 steps, 2 epochs.
+
+    folder: where a checkpoint is written after each step, and from where the run goes on if there is one.
+    """
+
+    def fitted(
+        *callbacks: pl.Callback, overrides: tuple[str, ...] = (), folder: str | None = None, plugin: Any = None
+    ) -> pl.Trainer:
+        cfg = tiny("evaluation.every_n_epochs=0", "callbacks.training_log=null", *overrides)
+        cfg.logger, cfg.callbacks.checkpoint = None, EVERY_STEP if folder else None
+        cfg, dataset, _ = assembly.load_dataset(cfg)
+        datamodule = assembly.build_datamodule(cfg, dataset)
+        steps = assembly.total_steps(cfg, datamodule)
+        classifier = assembly.build_classifier(cfg, datamodule, steps)
+        place = tmp_path / (folder or "")
+        trainer = assembly.build_trainer(cfg, place, steps, steps_done=0, progress=False)
+        trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+        if isinstance(plugin, Precision):
+            trainer.strategy.precision_plugin = plugin
+        checkpoint = place / "checkpoints" / "last.ckpt"
+        trainer.fit(classifier, datamodule, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        return trainer
+
+    return fitted

@@ -1,0 +1,311 @@
+import copy
+import json
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+
+from onecycle import breakdown
+from onecycle.callbacks.probes import FinalLoss, GradientNorms, Probe, Recency, StepBreakdown, last_batches, layers
+from onecycle.callbacks.surface import LossSurface
+from onecycle.callbacks.twin import Twin
+from onecycle.classifier import Classifier
+from onecycle.data.loader import Batch
+from onecycle.models.resnet9 import ResNet9
+
+Fit = Callable[..., pl.Trainer]
+
+PROBES: dict[str, Callable[[], Probe]] = {
+    "final_loss": lambda: FinalLoss(images=100),
+    "recency": lambda: Recency(average=2),
+    "gradient_norms": lambda: GradientNorms(at=[0, 0.5, 1.0]),
+    "step_breakdown": lambda: StepBreakdown(steps=1),
+    "loss_surface": lambda: LossSurface(images=64, points=3, extent=0.5, seed=0),
+    "twin": lambda: Twin(lr=4, weight_decay=0.25, weight_scale=2),
+}
+LAYERS = [
+    "prep", "layer1", "layer1.residual.first", "layer1.residual.second", "layer2", "layer3",
+    "layer3.residual.first", "layer3.residual.second", "head",
+]  # fmt: skip
+
+
+class CrashError(RuntimeError):
+    pass
+
+
+class Crash(pl.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == self.step:
+            raise CrashError
+
+
+class Witness(pl.Callback):
+    """Keeps the sums of the batches' images and labels as they come to be trained on."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, int]] = []
+        self.first: Batch | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        self.first = self.first or batch
+        self.seen.append(checksum(batch))
+
+
+def checksum(batch: Batch) -> tuple[float, int]:
+    # Positions count: the same images in another order, or mirrored, have another sum.
+    weights = torch.arange(batch.images.numel(), dtype=torch.float64).view(batch.images.shape)
+    order = torch.arange(len(batch.labels))
+    return (batch.images.double() * weights).sum().item(), int((batch.labels * order).sum())
+
+
+def network_of(trainer: pl.Trainer) -> torch.nn.Module:
+    module = trainer.lightning_module
+    assert isinstance(module, Classifier)
+    return module.network
+
+
+def everything(trainer: pl.Trainer) -> list[Tensor]:
+    """All that a run leaves behind, as tensors."""
+    module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(module, Classifier)
+    momenta = [state["momentum_buffer"] for state in trainer.optimizers[0].state.values()]
+    loader = data.train_dataloader().state_dict()
+    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (the state that others may draw from)
+    return [
+        *module.network.state_dict().values(), *momenta, module.epoch_sums, module.window_sums,
+        torch.tensor([loader[name] for name in ("epoch", "batch", "seed")]), torch.get_rng_state(),
+        torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)), torch.tensor(random.getstate()[1]),
+        torch.tensor([part.training for part in module.modules()]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize(
+    "recipe", [(), ("ema={decay:0.9,every_n_steps:2}", "model.norm=ghost", "trainer.max_epochs=1.4")]
+)
+def test_a_probe_changes_no_bit_of_a_run(name: str, recipe: tuple[str, ...], fit: Fit) -> None:
+    left = []
+    for callbacks in ([], [PROBES[name]()]):
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        random.seed(1)
+        left.append(everything(fit(*callbacks, overrides=recipe)))
+    assert len(left[0]) == len(left[1])
+    assert all(torch.equal(plain, probed) for plain, probed in zip(*left, strict=True))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_says_something_json_of_a_diverged_run(name: str, fit: Fit) -> None:
+    probe = PROBES[name]()
+    trainer = fit(probe, overrides=("schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"))
+    assert trainer.global_step < 10
+    assert trainer.lightning_module.diverged
+    assert json.loads(json.dumps(probe.measures)).keys() == probe.measures.keys()
+    assert probe.measures
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_measures_in_the_precision_of_the_trainer(name: str, fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, mixed = ResNet9.forward, []
+
+    def forward(self: ResNet9, images: Tensor) -> Tensor:
+        mixed.append(torch.is_autocast_enabled("cpu"))
+        return original(self, images)
+
+    monkeypatch.setattr(ResNet9, "forward", forward)
+    probe = PROBES[name]()
+    fit(probe, overrides=("trainer.precision=bf16-mixed", "trainer.max_epochs=0.4"))
+    assert len(mixed) > (2 if name != "gradient_norms" else 1)
+    assert all(mixed)
+    assert "NaN" not in json.dumps(probe.measures)
+
+
+class Slow(Probe):
+    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        first = module.elapsed()
+        torch.rand(1000, 1000).exp()
+        return {"elapsed": [first, module.elapsed()]}
+
+
+def test_measuring_the_final_weights_adds_nothing_to_the_seconds_of_fit(fit: Fit) -> None:
+    probe = Slow()
+    module = fit(probe).lightning_module
+    assert probe.measures["elapsed"] == [module.fit_seconds, module.fit_seconds]
+
+
+@pytest.mark.parametrize("name", [name for name in PROBES if name != "step_breakdown"])
+def test_a_run_resumed_behind_its_last_step_is_measured_again(name: str, fit: Fit) -> None:
+    first, again, overrides = PROBES[name](), PROBES[name](), ("ema={decay:0.9,every_n_steps:2}",)
+    fit(first, overrides=overrides, folder="run")
+    assert fit(again, overrides=overrides, folder="run").global_step == 10
+    assert again.measures == first.measures
+
+
+@pytest.mark.parametrize(("images", "used"), [(150, 128), (40, 40), (10**6, 320)])
+def test_the_final_loss_is_that_of_the_averaged_weights_on_plain_images_in_train_mode(
+    images: int, used: int, fit: Fit
+) -> None:
+    probe = FinalLoss(images)
+    overrides = ("label_smoothing=0.2", "ema={decay:0.9,every_n_steps:2}")
+    trainer = fit(probe, overrides=overrides)
+    network = copy.deepcopy(network_of(trainer)).train()
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    labels = data.sample(images).labels[:used]
+    logits = torch.cat([network(part) for part in data.normalized(images)[:used].split(64)])
+    assert probe.measures["final_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    right = (logits.argmax(1) == labels).sum().item()
+    assert probe.measures["final_accuracy"] == pytest.approx(100 * right / used)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.6, 3), (1.4, 5), (2, 5)])
+def test_the_rebuilt_batches_are_the_last_that_were_trained_on(epochs: float, steps: int, fit: Fit) -> None:
+    witness = Witness()
+    overrides = (f"trainer.max_epochs={epochs}", "data.augment.flip=alternating", "data.augment.shift=2")
+    trainer = fit(witness, overrides=overrides)
+    assert len(set(witness.seen)) == len(witness.seen) == round(5 * epochs)
+    assert [checksum(batch) for batch in last_batches(trainer)] == witness.seen[-steps:]
+
+
+def test_the_batches_of_a_resumed_run_are_rebuilt_too(fit: Fit) -> None:
+    whole, half = Witness(), Witness()
+    overrides = ("trainer.max_epochs=1.8",)
+    fit(whole, overrides=overrides)
+    with pytest.raises(CrashError):
+        fit(Crash(7), overrides=overrides, folder="run")
+    trainer = fit(half, overrides=overrides, folder="run")
+    assert len(half.seen) == 3
+    assert [checksum(batch) for batch in last_batches(trainer)] == whole.seen[-5:]
+
+
+def test_recency_is_the_loss_of_the_frozen_network_by_batch_oldest_first(fit: Fit) -> None:
+    probe = Recency(average=8)
+    trainer = fit(probe, overrides=("batch_size=16", "trainer.max_epochs=1.5", "label_smoothing=0.1"))
+    network = copy.deepcopy(network_of(trainer)).train()
+    with torch.no_grad():
+        losses = [F.cross_entropy(network(batch.images), batch.labels).item() for batch in last_batches(trainer)]
+    means = [np.mean(losses[:8]), np.mean(losses[8:16]), np.mean(losses[16:])]
+    oldest, newest = losses[:2], losses[-2:]
+    assert probe.measures["recency_batches"] == 20
+    assert probe.measures["recency"] == pytest.approx(means, rel=1e-5)
+    assert probe.measures["recency_oldest"] == pytest.approx(np.mean(oldest), rel=1e-5)
+    assert probe.measures["recency_newest"] == pytest.approx(np.mean(newest), rel=1e-5)
+    assert probe.measures["recency_gap"] == pytest.approx(np.mean(oldest) - np.mean(newest), rel=1e-3)
+    error = math.sqrt((np.var(oldest, ddof=1) + np.var(newest, ddof=1)) / 2)
+    assert probe.measures["recency_gap_error"] == pytest.approx(error, rel=1e-3)
+
+
+def test_where_a_tenth_is_one_batch_the_error_comes_from_the_spread_of_all(fit: Fit) -> None:
+    five, one = Recency(average=1), Recency(average=1)
+    fit(five)
+    assert five.measures["recency_gap_error"] == pytest.approx(
+        math.sqrt(2) * np.std(five.measures["recency"], ddof=1), rel=1e-9
+    )
+    fit(one, overrides=("batch_size=320",))
+    assert (one.measures["recency_batches"], one.measures["recency_gap"]) == (1, 0)
+    assert math.isnan(one.measures["recency_gap_error"])
+
+
+@pytest.mark.parametrize("clip", ["null", "1e-3"])
+def test_gradient_norms_are_those_of_the_step_before_clipping(clip: str, fit: Fit) -> None:
+    probe, witness = GradientNorms(at=[0]), Witness()
+    start: list[torch.nn.Module] = []
+
+    class Start(pl.Callback):
+        def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            start.append(copy.deepcopy(network_of(trainer)))
+
+    fit(probe, witness, Start(), overrides=("label_smoothing=0.1", f"trainer.gradient_clip_val={clip}"))
+    assert witness.first is not None
+    loss = F.cross_entropy(start[0](witness.first.images), witness.first.labels, label_smoothing=0.1)
+    weights = layers(start[0])
+    gradients = torch.autograd.grad(loss, list(weights.values()))
+    table = probe.measures["gradient_norms"]["0"]
+    assert table["layers"] == list(weights) == LAYERS
+    assert table["values"] == pytest.approx([part.norm().item() for part in gradients], rel=1e-4)
+    ratios = [(part.norm() / weight.norm()).item() for part, weight in zip(gradients, weights.values(), strict=True)]
+    assert table["relative"] == pytest.approx(ratios, rel=1e-4)
+
+
+@pytest.mark.parametrize("fused", ["true", "null"])
+def test_gradient_norms_are_without_the_scale_of_16_mixed(fused: str, fit: Fit) -> None:
+    exact, scaled = GradientNorms(at=[0]), GradientNorms(at=[0])
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    overrides = (f"optimizer.fused={fused}", "trainer.max_epochs=0.4")
+    fit(exact, overrides=overrides)
+    fit(scaled, overrides=overrides, plugin=plugin)
+    expected = exact.measures["gradient_norms"]["0"]["values"]
+    assert scaled.measures["gradient_norms"]["0"]["values"] == pytest.approx(expected, rel=0.05)
+
+
+def test_gradient_norms_are_taken_at_the_named_fractions_and_kept_in_a_resumed_run(fit: Fit) -> None:
+    whole, broken, resumed = (GradientNorms(at=[0, 0.35, 1.0]) for _ in range(3))
+    fit(whole)
+    with pytest.raises(CrashError):
+        fit(broken, Crash(6), folder="run")
+    fit(resumed, folder="run")
+    assert list(whole.measures["gradient_norms"]) == ["0", "0.35", "1"]
+    assert list(broken.measures["gradient_norms"]) == ["0", "0.35"]
+    assert resumed.measures == whole.measures
+
+
+def test_the_breakdown_is_that_of_the_run_s_own_steps(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: dict[str, Any] = {}
+
+    def of_steps(network: Any, optimizer: Any, loader: Any, **settings: Any) -> dict[str, float]:
+        called.update(settings, optimizer=optimizer, loader=loader, network=network)
+        return {"convolution": 0.002, "norm": 0.001}
+
+    monkeypatch.setattr(breakdown, "of_steps", of_steps)
+    probe = StepBreakdown(steps=3)
+    trainer = fit(probe, overrides=("label_smoothing=0.1", "hyperparameters.groups.bias.lr=64"))
+    assert probe.measures["breakdown_ms"] == pytest.approx({"convolution": 2.0, "norm": 1.0})
+    assert probe.measures["step_ms"] == pytest.approx(3.0)
+    assert (called["steps"], called["warm"], called["bf16"], called["label_smoothing"]) == (3, 2, False, 0.1)
+    own, main = called["optimizer"], trainer.optimizers[0]
+    assert not own.state
+    for name in ("kind", "lr_multiplier", "weight_decay", "nesterov", "fused"):
+        assert [group[name] for group in own.param_groups] == [group[name] for group in main.param_groups]
+    copied = {id(weight) for weight in called["network"].parameters()}
+    assert {id(weight) for group in own.param_groups for weight in group["params"]} == copied
+    assert not copied & {id(weight) for weight in network_of(trainer).parameters()}
+    assert (called["loader"].batch_size, called["loader"].epoch, called["loader"].batch) == (64, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["step_breakdown", "twin"])
+def test_scaled_gradients_are_refused_where_they_cannot_be_measured(name: str, fit: Fit) -> None:
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    with pytest.raises(ValueError, match=rf"^trainer.precision=.*: callbacks.{name} takes bf16-mixed or 32-true$"):
+        fit(PROBES[name](), plugin=plugin)
+
+
+FRACTIONS = "must be a list of different fractions of training, each in [0, 1]"
+
+
+@pytest.mark.parametrize(
+    ("probe", "arguments", "message"),
+    [
+        (FinalLoss, {"images": 0}, "callbacks.final_loss.images=0: must be at least 1"),
+        (FinalLoss, {"images": 1.5}, "callbacks.final_loss.images=1.5: must be a whole number of at least 1"),
+        (Recency, {"average": 0}, "callbacks.recency.average=0: must be at least 1"),
+        (GradientNorms, {"at": [0.5, 1.5]}, f"callbacks.gradient_norms.at=[0.5, 1.5]: {FRACTIONS}"),
+        (GradientNorms, {"at": [0.5, 0.5]}, f"callbacks.gradient_norms.at=[0.5, 0.5]: {FRACTIONS}"),
+        (GradientNorms, {"at": []}, f"callbacks.gradient_norms.at=[]: {FRACTIONS}"),
+        (GradientNorms, {"at": 0.5}, f"callbacks.gradient_norms.at=0.5: {FRACTIONS}"),
+        (StepBreakdown, {"steps": 0}, "callbacks.step_breakdown.steps=0: must be at least 1"),
+    ],
+)
+def test_values_out_of_range_are_refused(probe: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="callbacks") as caught:
+        probe(**arguments)
+    assert str(caught.value) == message

@@ -1,0 +1,99 @@
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F
+
+from onecycle.callbacks.probes import FinalLoss, layers
+from onecycle.callbacks.surface import LossSurface, filter_normalized
+from onecycle.classifier import Classifier
+
+Fit = Callable[..., pl.Trainer]
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (10, 32)])
+def test_a_direction_has_the_norms_of_the_filters(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator) * torch.arange(shape[0]).view(-1, *[1] * (len(shape) - 1))
+    direction = filter_normalized(weight, generator)
+    assert direction.shape == shape
+    torch.testing.assert_close(direction.flatten(1).norm(dim=1), weight.flatten(1).norm(dim=1))
+    assert not direction[0].any()  # a filter of zeros does not move
+    cosine = F.cosine_similarity(direction.flatten(), weight.flatten(), dim=0)
+    assert abs(cosine) < 0.3
+
+
+def test_the_center_is_the_network_s_own_loss_and_the_rest_that_of_moved_convolutions_and_head(fit: Fit) -> None:
+    surface, own = LossSurface(images=128, points=5, extent=0.8, seed=7), FinalLoss(images=128)
+    trainer = fit(surface, own)
+    grid = surface.measures["surface"]
+    assert grid["a"] == grid["b"] == pytest.approx([-0.8, -0.4, 0.0, 0.4, 0.8])
+    assert surface.measures["surface_center"] == grid["loss"][2][2] == own.measures["final_loss"]
+    module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(module, Classifier)
+    network, generator = copy.deepcopy(module.network).train(), torch.Generator().manual_seed(7)
+    directions = [
+        [filter_normalized(weight.detach(), generator) for weight in layers(network).values()] for _ in range(2)
+    ]
+    with torch.no_grad():
+        for weight, first, second in zip(layers(network).values(), *directions, strict=True):
+            weight += 0.4 * first - 0.8 * second
+        logits = torch.cat([network(part) for part in data.normalized(128).split(64)])
+    expected = F.cross_entropy(logits, data.sample(128).labels).item()
+    assert grid["loss"][3][0] == pytest.approx(expected, rel=1e-5)
+    assert abs(grid["loss"][3][0] - grid["loss"][2][2]) > 1e-3
+
+
+def test_rise_and_width_describe_the_grid(fit: Fit) -> None:
+    probe = LossSurface(images=64, points=3, extent=3.0, seed=0)
+    # Logits sixteen times as large as those of the experiment: the moved network is wrong by more than 1.
+    fit(probe, overrides=("model.logit_scale=2.0",))
+    losses = [loss for row in probe.measures["surface"]["loss"] for loss in row]
+    center = losses.pop(4)
+    assert probe.measures["surface_rise"] == pytest.approx(sum(losses) / 8 - center)
+    inside = 1 + sum(loss < center + 1 for loss in losses)
+    assert probe.measures["surface_width"] == pytest.approx(inside / 9)
+    assert inside < 9
+
+
+def test_without_extent_the_surface_is_flat(fit: Fit) -> None:
+    probe = LossSurface(images=64, points=3, extent=1e-7, seed=0)
+    fit(probe)
+    assert abs(probe.measures["surface_rise"]) < 1e-5
+    assert probe.measures["surface_width"] == 1.0
+
+
+def test_the_seed_alone_chooses_the_directions(fit: Fit) -> None:
+    probes = [LossSurface(images=64, points=3, extent=1.0, seed=seed) for seed in (3, 3, 4)]
+    fit(*probes)
+    first, again, other = (probe.measures["surface"]["loss"] for probe in probes)
+    assert first == again
+    assert first[0][0] != other[0][0]
+
+
+def test_a_lost_network_has_no_width(fit: Fit) -> None:
+    probe = LossSurface(images=64, points=3, extent=1.0, seed=0)
+    fit(probe, overrides=("schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"))
+    assert math.isnan(probe.measures["surface_center"])
+    assert math.isnan(probe.measures["surface_rise"])
+    assert math.isnan(probe.measures["surface_width"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 0}, "callbacks.loss_surface.images=0: must be at least 1"),
+        ({"points": 1}, "callbacks.loss_surface.points=1: must be at least 3"),
+        ({"points": 4}, "callbacks.loss_surface.points=4: must be odd, so that one point is the weights themselves"),
+        ({"extent": 0.0}, "callbacks.loss_surface.extent=0.0: must be a finite number above 0"),
+        ({"seed": -1}, "callbacks.loss_surface.seed=-1: must be at least 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="callbacks") as caught:
+        LossSurface(**({"images": 64, "points": 3, "extent": 1.0, "seed": 0} | change))
+    assert str(caught.value) == message

@@ -1,0 +1,95 @@
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from onecycle.callbacks.twin import Twin
+
+Fit = Callable[..., pl.Trainer]
+
+EXACT = {"lr": 4.0, "weight_decay": 0.25, "weight_scale": 2.0}
+# All that the copy must follow: cycles of LR and momentum, label smoothing, factors of the other groups.
+RECIPE = (
+    "schedule=one_cycle_momentum", "label_smoothing=0.1", "hyperparameters.weight_decay=0.05",
+    "hyperparameters.groups.bias.lr=4", "hyperparameters.groups.head.weight_decay=0.5",
+)  # fmt: skip
+
+
+class CrashError(RuntimeError):
+    pass
+
+
+class Crash(pl.Callback):
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == 7:
+            raise CrashError
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("64-true", 1e-10), ("32-true", 0.0), ("bf16-mixed", 0.0)])
+def test_the_exact_factors_leave_no_deviation(precision: str, largest: float, fit: Fit) -> None:
+    twin = Twin(**EXACT)
+    fit(twin, overrides=(*RECIPE, f"trainer.precision={precision}", "model.norm_eps=1e-14"))
+    assert len(twin.measures["twin_deviation"]) == 10
+    assert twin.measures["twin_deviation_max"] <= largest
+    assert twin.measures["twin_loss_gap"] <= largest
+
+
+def test_what_is_left_grows_with_the_eps_of_the_norm(fit: Fit) -> None:
+    small, large = Twin(**EXACT), Twin(**EXACT)
+    for twin, eps in ((small, "1e-12"), (large, "1e-10")):
+        fit(twin, overrides=("trainer.precision=64-true", f"model.norm_eps={eps}", "schedule.peak_lr=0.01"))
+    assert 1e-14 < small.measures["twin_deviation_max"] < 1e-11
+    assert large.measures["twin_deviation"][0] == pytest.approx(100 * small.measures["twin_deviation"][0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": 2.0}, {"weight_decay": 1.0}, {"lr": 1.0, "weight_decay": 1.0}, {"lr": 4.0, "weight_scale": 4.0}]
+)
+def test_other_factors_deviate_more_with_every_step(wrong: dict[str, float], fit: Fit) -> None:
+    twin = Twin(**(EXACT | wrong))
+    fit(twin, overrides=(*RECIPE, "schedule.peak_lr=0.1"))
+    deviations = twin.measures["twin_deviation"]
+    assert twin.measures["twin_deviation_max"] == max(deviations) > 0.02
+    assert twin.measures["twin_deviation_last"] == deviations[-1] > deviations[0]
+    assert twin.measures["twin_loss_gap"] > 1e-4
+
+
+def test_the_first_deviation_of_too_large_a_weight_decay_is_that_of_the_formula(fit: Fit) -> None:
+    twin = Twin(lr=4.0, weight_decay=1.0, weight_scale=2.0)
+    fit(twin, overrides=("schedule=constant", "schedule.peak_lr=0.01", "hyperparameters.weight_decay=0.05"))
+    # Nesterov's first step is λ(1 + ρ)(g + αw). Decay moves 2w by 4λ(1 + ρ)·2αw in place of 2λ(1 + ρ)αw.
+    assert twin.measures["twin_deviation"][0] == pytest.approx(6 * 0.01 * 1.9 * 0.05 / 2, rel=0.02)
+
+
+def test_a_resumed_run_continues_the_twin_to_the_bit(fit: Fit) -> None:
+    wrong = EXACT | {"weight_decay": 1.0}
+    whole, broken, resumed = Twin(**wrong), Twin(**wrong), Twin(**wrong)
+    fit(whole, overrides=RECIPE)
+    with pytest.raises(CrashError):
+        fit(broken, Crash(), overrides=RECIPE, folder="run")
+    fit(resumed, overrides=RECIPE, folder="run")
+    assert resumed.measures == whole.measures
+    first, second = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(first["network"][name], second["network"][name]) for name in first["network"])
+    assert len(resumed.measures["twin_deviation"]) == 10
+
+
+def test_clipped_gradients_are_refused(fit: Fit) -> None:
+    with pytest.raises(ValueError, match=r"^trainer.gradient_clip_val=0.5: callbacks.twin takes null$"):
+        fit(Twin(**EXACT), overrides=("trainer.gradient_clip_val=0.5",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0}, "callbacks.twin.lr=0: must be a finite number above 0"),
+        ({"weight_scale": -2.0}, "callbacks.twin.weight_scale=-2.0: must be a finite number above 0"),
+        ({"weight_decay": -0.25}, "callbacks.twin.weight_decay=-0.25: must be a finite number of at least 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="callbacks") as caught:
+        Twin(**(EXACT | change))
+    assert str(caught.value) == message
