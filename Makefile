@@ -2,6 +2,9 @@
 # requirements.lock, and again only when the pins, pyproject.toml or PYTHON change.
 
 EXPERIMENT ?= quick
+SCALE ?= cpu
+# All studies, in an order in which those that read the records of others come behind them.
+STUDIES ?= $(filter-out base regimes,$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
 PORT ?= 6006
 
@@ -15,11 +18,11 @@ endif
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train benchmark test test-all lint format tensorboard lock clean
+.PHONY: help setup train study studies report benchmark test test-all lint format tensorboard lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006'
+	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006  NAME=lr_range_test  SCALE=cpu'
 
 setup: $(STAMP) ## build .venv from requirements.lock (the other targets do it by themselves)
 
@@ -36,7 +39,18 @@ $(STAMP): requirements.lock pyproject.toml
 train: $(STAMP) ## train: EXPERIMENT (quick) with the overrides in ARGS
 	@$(BIN)/onecycle-train experiment=$(EXPERIMENT) data.fallback=synthetic $(ARGS)
 
-benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes about two minutes
+study: $(STAMP) ## run the study NAME at SCALE (cpu, gpu, tiny), or go on with it, and draw its page
+	@test -n "$(NAME)" || { echo "make study needs NAME=…, one of: $(STUDIES)"; exit 2; }
+	@$(BIN)/onecycle-train study=$(NAME) study.scale=$(SCALE) $(ARGS)
+
+studies: $(STAMP) ## run every study at SCALE
+	@failed=; for name in $(STUDIES); do echo "== $$name"; $(BIN)/onecycle-train study=$$name study.scale=$(SCALE) $(ARGS) || failed="$$failed $$name"; done; \
+		test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
+
+report: $(STAMP) ## draw the pages of all studies again from their records, without training
+	@$(BIN)/python -m onecycle.studies.report
+
+benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes under 90 s
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)
 
 test: $(STAMP) ## the fast tests (minutes)

@@ -34,7 +34,7 @@ RESULT, CONFIG, LOG, CHECKPOINT = "result.json", "config.yaml", "train.log", "ch
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
 NEUTRAL_KEYS = (
-    "name", "output", "resume",
+    "name", "output", "resume", "study",
     "data.root", "data.cache", "data.fallback", "data.stands_in_for",
     "data.source.root", "data.source.download",
     "logger", "callbacks.progress", "callbacks.training_log", "callbacks.checkpoint", "callbacks.figures",
@@ -61,6 +61,11 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def _is_neutral(key: str) -> bool:
     return any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
+
+
+def settings(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that can change a result, in their order."""
+    return tuple(override for override in overrides if not _is_neutral(override.lstrip("+~").partition("=")[0]))
 
 
 def short_name(overrides: Sequence[str]) -> str:

@@ -80,7 +80,8 @@ def open_run(cfg: DictConfig, data_key: dict[str, Any], overrides: list[str], sw
     elif cfg.resume is not None:
         folder = Path(cfg.resume)
     elif sweep is not None:
-        folder = sweep / f"{run.short_name(overrides)}-{identity[:8]}"
+        label = cfg.study.label if cfg.get("study") else None
+        folder = sweep / f"{run.short_name([label] if label else overrides)}-{identity[:8]}"
     else:
         folder = run.new_folder(Path(cfg.output), cfg.name)
     return run.Run(folder, cfg.name, identity, plain, overrides)
@@ -108,7 +109,7 @@ def hydra_job(cfg: DictConfig) -> float:
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
-            log.error("%s: %s", run.short_name(overrides), error)
+            log.error("%s: %s", cfg.study.label if cfg.get("study") else run.short_name(overrides), error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             again = "run this again" if sweeping else "go on with resume=<the run's folder>"
             raise config.DiskFullError(f"The disk is full: {error}. Free some space and {again}.") from error

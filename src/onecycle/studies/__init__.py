@@ -1,0 +1,1 @@
+"""Studies: from a configuration to runs, tables, figures and verdicts."""

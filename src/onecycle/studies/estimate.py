@@ -1,0 +1,133 @@
+"""An effect and how far it can be trusted: the mean over seeds with its 90 % confidence interval."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onecycle.studies.selection import Filter, Row, Rows, UnmeasurableError, finite, has, levels, same, select
+
+# Student's t at 95 % (two-sided 90 %) for 1 to 30 degrees of freedom.
+T_QUANTILES = (
+    6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812,
+    1.796, 1.782, 1.771, 1.761, 1.753, 1.746, 1.740, 1.734, 1.729, 1.725,
+    1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703, 1.701, 1.699, 1.697,
+)  # fmt: skip
+NORMAL_QUANTILE = 1.645
+RESAMPLES = 400
+MEASURABLE_SHARE = 0.9  # of the resamples; with fewer, noise decides whether there is an effect at all
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An effect, the half width of its interval (NaN if unknown), the seeds behind it, and why a number is missing."""
+
+    effect: float
+    uncertainty: float
+    seeds: int
+    obstacle: str = ""
+
+
+def complete_seeds(rows: Rows, filters: Sequence[Filter], axes: Sequence[str]) -> dict[Hashable, list[Row]]:
+    """The rows of each seed that has, for every filter, all the points that any seed has.
+
+    A point is a combination of values of the filter's columns and of the axes, as often as it occurs.
+    """
+    seeds: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        seeds.setdefault(row.get("seed"), []).append(row)
+    complete = set(seeds)
+    for where in filters:
+        columns = list(dict.fromkeys([*where, *axes]))
+        grid = {column: levels(rows, column) for column in columns}
+        points = {
+            seed: Counter(
+                tuple(_place(row, column, grid[column]) for column in columns)
+                for row in select(members, where)
+                if all(has(row, axis) for axis in axes)
+            )
+            for seed, members in seeds.items()
+        }
+        needed: Counter[tuple[int | None, ...]] = Counter()
+        for found in points.values():
+            needed |= found
+        complete &= {seed for seed, found in points.items() if needed <= found}
+    return {seed: members for seed, members in seeds.items() if seed in complete}
+
+
+def _place(row: Row, column: str, grid: Sequence[object]) -> int | None:
+    return next((place for place, level in enumerate(grid) if same(level, row.get(column))), None)
+
+
+def estimate(
+    seeds: Sequence[Rows], effect: Callable[[Rows], float], column: str, assumed_sd: float | None, exact: bool
+) -> Estimate:
+    """The mean of an effect over seeds, each given by its rows.
+
+    The interval comes from the spread over seeds; with one seed from `assumed_sd`, the standard deviation of the runs'
+    `column`; it is 0 for an effect that is exact.
+    """
+    if not seeds:
+        return Estimate(math.nan, math.nan, 0, "too few seeds: none has every run that the claim is about")
+    effects, obstacles = [], []
+    for rows in seeds:
+        try:
+            effects.append(_number(effect(rows)))
+        except UnmeasurableError as error:
+            obstacles.append(str(error))
+    if obstacles:
+        share = f" ({len(obstacles)} of {len(seeds)} seeds)" if len(seeds) > 1 else ""
+        return Estimate(math.nan, math.nan, len(seeds), f"cannot be measured: {obstacles[0]}{share}")
+    average = math.fsum(effects) / len(effects)
+    if len(effects) > 1:
+        return Estimate(average, half_width(effects), len(effects))
+    if exact:
+        return Estimate(average, 0.0, 1)
+    if assumed_sd is None:
+        return Estimate(average, math.nan, 1, "too few seeds: one run a point and no known spread")
+    uncertainty = resampled_half_width(seeds[0], effect, column, assumed_sd)
+    vague = "too few seeds: with the assumed spread the effect often cannot be measured"
+    return Estimate(average, uncertainty, 1, vague if math.isnan(uncertainty) else "")
+
+
+def _number(effect: float) -> float:
+    if not math.isfinite(effect):
+        raise UnmeasurableError(f"the effect is {effect}")
+    return float(effect)
+
+
+def t_quantile(freedom: int) -> float:
+    """Student's t at 95 %: from a table up to 30 degrees of freedom, from its expansion about the normal's beyond."""
+    if freedom <= len(T_QUANTILES):
+        return T_QUANTILES[freedom - 1]
+    return NORMAL_QUANTILE + (NORMAL_QUANTILE**3 + NORMAL_QUANTILE) / (4 * freedom)
+
+
+def half_width(effects: Sequence[float]) -> float:
+    """Half the 90 % confidence interval of the mean of at least two values."""
+    return t_quantile(len(effects) - 1) * float(np.std(effects, ddof=1)) / math.sqrt(len(effects))
+
+
+def resampled_half_width(rows: Rows, effect: Callable[[Rows], float], column: str, sd: float) -> float:
+    """Half the 90 % interval of an effect whose runs vary by `sd` in a column: from 400 noisy copies of the rows.
+
+    NaN where fewer than 90 % of the copies have an effect. The noise is the same at every call.
+    """
+    generator = np.random.default_rng(0)
+    values = [finite(row, column) for row in rows]
+    effects = []
+    for _ in range(RESAMPLES):
+        noise = generator.normal(0.0, sd, len(rows))
+        noisy = [
+            row if value is None else {**row, column: value + float(shift)}
+            for row, value, shift in zip(rows, values, noise, strict=True)
+        ]
+        try:
+            effects.append(_number(effect(noisy)))
+        except UnmeasurableError:
+            continue
+    if len(effects) < MEASURABLE_SHARE * RESAMPLES:
+        return math.nan
+    return NORMAL_QUANTILE * float(np.std(effects, ddof=1))

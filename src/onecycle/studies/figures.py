@@ -1,0 +1,111 @@
+"""From a study's rows to the figures that its configuration names: the one place that reads curves for plots."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onecycle.config import ConfigError
+from onecycle.studies import curves, plots
+from onecycle.studies.selection import select
+from onecycle.studies.table import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Parameters = dict[str, Any]
+
+
+def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, "Figure"]:
+    """The study's figures by file name: figure, figure_2, … or what `name` says.
+
+    Raises ConfigError for an unknown kind and for parameters that a kind does not take.
+    """
+    drawn: dict[str, Figure] = {}
+    for number, settings in enumerate(study.get("figures") or (), start=1):
+        parameters = dict(settings)
+        kind, name = (
+            parameters.pop("kind", None),
+            parameters.pop("name", "figure" if number == 1 else f"figure_{number}"),
+        )
+        where = parameters.pop("where", None)
+        if kind not in KINDS:
+            raise ConfigError([f"study.figures[{number - 1}].kind={kind}: unknown; there are {', '.join(KINDS)}"])
+        try:
+            drawn[name] = KINDS[kind](select(rows, where), parameters)
+        except (ValueError, TypeError) as error:
+            raise ConfigError([f"study.figures[{number - 1}]: {error}"]) from error
+    return drawn
+
+
+def _of_rows(function: Callable[..., "Figure"]) -> Callable[[list[Row], Parameters], "Figure"]:
+    return lambda rows, parameters: function(rows, **parameters)
+
+
+def _histories(rows: list[Row], parameters: Parameters) -> "Figure":
+    """Columns of metrics.csv against each other, a line for each value of `by`, a panel for each of `panels`."""
+    own = dict(parameters)
+    x, y, by, panels = own.pop("x"), own.pop("y"), own.pop("by", "arm"), own.pop("panels", None)
+    series = []
+    for row in rows:
+        xs, ys = curves.history(Path(row["folder"]), x, y)
+        if xs:
+            line = {"label": str(row[by]), "x": xs, "y": ys, "diverged": row["status"] == "diverged"}
+            series.append(line | ({"group": str(row[panels])} if panels else {}))
+    return plots.training_curves(series, x=x, y=y, **own)
+
+
+def _lists(rows: list[Row], parameters: Parameters) -> "Figure":
+    """A list among the run's measures, over the position in it from 0 to 1."""
+    own = dict(parameters)
+    column, by, panels = own.pop("column"), own.pop("by", "arm"), own.pop("panels", None)
+    series = []
+    for row in rows:
+        values = [math.nan if value is None else value for value in row.get(column) or ()]
+        if values:
+            line = {"label": str(row[by]), "x": [i / max(1, len(values) - 1) for i in range(len(values))], "y": values}
+            series.append(line | ({"group": str(row[panels])} if panels else {}))
+    return plots.training_curves(series, x="position", y=column, **own)
+
+
+def _stacked(rows: list[Row], parameters: Parameters) -> "Figure":
+    """Milliseconds of a step by component, the mean over the runs of each value of `by`."""
+    own = dict(parameters)
+    by, prefix = own.pop("by"), own.pop("prefix", "")
+    groups: dict[str, list[Mapping[str, float]]] = {}
+    for row in rows:
+        if row.get("breakdown_ms"):
+            groups.setdefault(f"{prefix}{row[by]}", []).append(row["breakdown_ms"])
+    parts = {
+        name: {part: sum(run[part] for run in runs) / len(runs) for part in runs[0]} for name, runs in groups.items()
+    }
+    return plots.stacked(parts, **own)
+
+
+def _layers(rows: list[Row], parameters: Parameters) -> "Figure":
+    """Gradient norms by layer; `groups` says in words what the fractions of training are."""
+    own = dict(parameters)
+    by, groups, value = own.pop("by", "arm"), own.pop("groups"), own.pop("value", "values")
+    series = []
+    for row in rows:
+        for fraction, text in groups.items():
+            norms = (row.get("gradient_norms") or {}).get(str(fraction))
+            if norms:
+                series.append({"label": str(row[by]), "group": text, "layers": norms["layers"], "values": norms[value]})
+    return plots.layers(series, **own)
+
+
+def _surfaces(rows: list[Row], parameters: Parameters) -> "Figure":
+    """Loss surfaces, one panel for each value of `by`: the first run that has one."""
+    own = dict(parameters)
+    by = own.pop("by", "arm")
+    panels = {str(row[by]): row["surface"] for row in reversed(rows) if row.get("surface")}
+    ordered = dict.fromkeys(str(row[by]) for row in rows)
+    return plots.surfaces([{"label": name, **panels[name]} for name in ordered if name in panels], **own)
+
+
+KINDS: dict[str, Callable[[list[Row], Parameters], "Figure"]] = {
+    "curves": _of_rows(plots.curves), "arms": _of_rows(plots.arms), "scatter": _of_rows(plots.scatter),
+    "heat_map_pair": _of_rows(plots.heat_map_pair), "histories": _histories, "lists": _lists, "stacked": _stacked,
+    "layers": _layers, "surfaces": _surfaces,
+}  # fmt: skip

@@ -1,0 +1,84 @@
+"""Parts of a whole: where the time of a training step goes."""
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from onecycle.studies.axes import frame, panel_grid, ticks
+from onecycle.studies.style import INK, OKABE_ITO, SMALL, TEXT, Labels, contrast, plain
+
+# Components of a training step in the order of the bars; the colours are theirs in every figure.
+COMPONENTS = {
+    "convolution": OKABE_ITO[0], "norm": OKABE_ITO[4], "activation": OKABE_ITO[2], "pooling": OKABE_ITO[5],
+    "head and loss": OKABE_ITO[3], "optimizer": OKABE_ITO[1], "data": OKABE_ITO[7], "casts": "#7F7F7F",
+    "other": "#D0D0D0",
+}  # fmt: skip
+# Of components that the list does not name, in turn.
+FURTHER = ("#8C564B", "#B5A642", "#4B5320", "#800020")
+LABELLED_SHARE = 0.05
+COLUMNS = 5  # of the legend
+AXES_INCHES, LETTER_INCHES = 5.2, 0.085
+
+
+def stacked(
+    parts: Mapping[str, Mapping[str, float]], *, unit: str = "ms", labels: Labels | None = None,
+    title: str | None = None,
+) -> Figure:  # fmt: skip
+    """A bar for each group, from top to bottom, of its components; shares from 5 % on are printed where they have room.
+
+    labels: may hold texts of components and groups, and the axis's text at "value". Raises ValueError without parts.
+    """
+    if not parts:
+        raise ValueError("stacked: no parts to draw")
+    totals = {group: sum(values.values()) for group, values in parts.items()}
+    for group, total in totals.items():
+        if not total > 0:
+            raise ValueError(f"stacked: the parts of {group!r} sum to {total:g}; they must be above zero")
+    texts = labels or {}
+    figure, (axes,) = panel_grid(1, height=1.7 + 0.55 * len(parts))
+    axes.set_xlim(0, 1.14 * max(totals.values()))
+    names = ordered({name: None for values in parts.values() for name in values})
+    further = iter(FURTHER * len(names))
+    palette = {name: COMPONENTS.get(name) or next(further) for name in names}
+    for place, (group, values) in enumerate(parts.items()):
+        _bar(axes, place, values, palette)
+        total = totals[group]
+        axes.annotate(f"{_rounded(total)} {unit}", (total, place), (6, 0), textcoords="offset points", va="center",
+                      fontsize=SMALL, color=INK)  # fmt: skip
+    axes.set_yticks(range(len(parts)), [texts.get(group, group) for group in parts], fontsize=TEXT)
+    axes.set_ylim(len(parts) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    ticks(axes, "x", [])
+    frame(figure, [axes], texts.get("value", f"time of a training step ({unit})"), "", title)
+    entries = [Patch(facecolor=palette[name], label=texts.get(name, name)) for name in names]
+    # A legend fills its columns from top to bottom; it is read from left to right.
+    entries = [entry for column in range(COLUMNS) for entry in entries[column::COLUMNS]]
+    figure.legend(handles=entries, loc="outside lower center", ncols=COLUMNS, frameon=False, fontsize=SMALL,
+                  labelcolor=INK, handlelength=1.1, handleheight=1.1, handletextpad=0.5, columnspacing=1.4)  # fmt: skip
+    return figure
+
+
+def ordered(names: Mapping[str, None]) -> list[str]:
+    """Components in the fixed order, those that it does not name before the last, "other"."""
+    known = [name for name in COMPONENTS if name in names and name != "other"]
+    return known + [name for name in names if name not in COMPONENTS] + ["other"] * ("other" in names)
+
+
+def _bar(axes: Axes, place: int, values: Mapping[str, float], palette: Mapping[str, str]) -> None:
+    left, total, inches = 0.0, sum(values.values()), AXES_INCHES / axes.get_xlim()[1]
+    for name, colour in palette.items():
+        width = values.get(name, 0.0)
+        axes.barh([place], [width], left=left, height=0.64, color=colour, edgecolor="white", linewidth=0.8,
+                  label=f"_{name}")  # fmt: skip
+        text = f"{100 * width / total:.0f}%"
+        if width / total >= LABELLED_SHARE and width * inches >= LETTER_INCHES * len(text):
+            axes.text(left + width / 2, place, text, ha="center", va="center",
+                      fontsize=SMALL, color=contrast(colour))  # fmt: skip
+        left += width
+
+
+def _rounded(value: float) -> str:
+    return plain(float(f"{value:.3g}"))

@@ -1,0 +1,151 @@
+"""Runs a study: every run of its plan through Hydra's launcher, then its page."""
+
+import contextlib
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from onecycle import run
+from onecycle.config import ConfigError, plain
+from onecycle.studies import plan, table
+
+log = logging.getLogger(__name__)
+
+
+def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
+    """Run what is missing of the study in `config`, show how far it is, and draw its page.
+
+    A failed run does not keep the others from running; it is raised at the end, behind the page. Raises ConfigError
+    for a study or a change of it that makes no sense, before anything runs.
+    """
+    if not config.get("study"):
+        raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
+    study = plan.at_scale(plain(config)["study"])
+    points = plan.points(study, changes(arguments, study))
+    folder = Path(config.hydra.sweep.dir)
+    if study["force"]:
+        move_aside(folder)
+    for name in study.get("records_of") or ():
+        table.read_plan(folder.parent / name)
+    table.write_plan(folder, table.Plan(study, points, command()))
+    results = launch(launcher, points, folder, alone=launcher_runs_one_by_one(config))
+    # Only now: drawing needs matplotlib, and a study that is refused does not.
+    from onecycle.studies import report
+
+    report.build(folder)
+    report.build_index(folder.parent)
+    for result in results:
+        _ = result.return_value  # raises what the run raised
+    return results
+
+
+def changes(arguments: Sequence[str], study: dict[str, Any]) -> plan.Changes:
+    """What the command line changes: values of axes, and overrides that every run gets."""
+    axes: dict[str, list[Any]] = {}
+    common = []
+    known = {"seed", *(key for block in study["runs"] or [] for key in block.get("axes") or {})}
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key = override.get_key_element().lstrip("+~")
+        line = override.input_line or ""
+        if key == "study" or key.startswith(("study.", "hydra.", "hydra/")):
+            continue
+        if override.is_sweep_override():
+            axes[key] = [yaml.safe_load(value) for value in override.sweep_string_iterator()]
+        elif key in known:
+            axes[key] = [override.value()]
+        else:
+            common.append(line)
+    return plan.Changes(axes, tuple(common))
+
+
+def launcher_runs_one_by_one(config: DictConfig) -> bool:
+    """Whether the launcher is Hydra's own, which runs in this process."""
+    return str(config.hydra.launcher._target_).endswith("BasicLauncher")
+
+
+def launch(launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, alone: bool) -> list[JobReturn]:
+    """All runs, in this process one after the other with the progress of the whole, or at once for a parallel launcher.
+
+    Runs that are done are read back by the run itself, which compares identities.
+    """
+    if not alone:
+        return list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0)) if points else []
+    results: list[JobReturn] = []
+    before = {key: (path, written(path)) for key, path in table.finished(folder).items()}
+    training, trained = 0.0, 0
+    with only_this_module_speaks():
+        for number, point in enumerate(points, start=1):
+            started = time.perf_counter()
+            result = launcher.launch([list(point.overrides)], initial_job_idx=number - 1)[0]
+            results.append(result)
+            outcome, seconds = "read back", time.perf_counter() - started
+            if result.status == JobStatus.FAILED:
+                outcome = "failed; the study goes on"
+            elif not is_unchanged(before.get(run.settings(point.overrides))):
+                training, trained = training + seconds, trained + 1
+                outcome = f"{seconds:.0f} s"
+            accuracy = f"{result.return_value:.2%}, " if result.status == JobStatus.COMPLETED else ""
+            left = _time_left(training, trained, len(points) - number)
+            log.info("[%d/%d] %s: %s%s%s", number, len(points), point.label, accuracy, outcome, left)
+    return results
+
+
+def written(folder: Path) -> int:
+    """When a run's record was written, in nanoseconds."""
+    return (folder / run.RESULT).stat().st_mtime_ns
+
+
+def is_unchanged(record: tuple[Path, int] | None) -> bool:
+    """Whether there was a record, and it has not been written since."""
+    return record is not None and written(record[0]) == record[1]
+
+
+def _time_left(seconds: float, trained: int, runs: int) -> str:
+    """The mean time of the runs so far, times those to come."""
+    if not trained or not runs:
+        return ""
+    minutes = seconds / trained * runs / 60
+    return f"; about {minutes:.0f} min left" if minutes >= 1.5 else "; about a minute left"
+
+
+@contextlib.contextmanager
+def only_this_module_speaks() -> Iterator[None]:
+    """Keep what every single run says from the terminal, except warnings: it stands in the run's train.log."""
+
+    def mine(record: logging.LogRecord) -> bool:
+        return record.name == __name__ or record.levelno >= logging.WARNING
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(mine)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(mine)
+
+
+def command() -> str:
+    """This command line as a user would type it."""
+    program, *arguments = sys.orig_argv if Path(sys.argv[0]).name == "__main__.py" else sys.argv
+    return shlex.join([Path(program).name, *arguments])
+
+
+def move_aside(folder: Path) -> None:
+    """Rename a study's folder, so that everything runs again and nothing is lost."""
+    if not folder.exists():
+        return
+    aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
+    folder.rename(aside)
+    log.info("The study's former folder is now %s.", aside)

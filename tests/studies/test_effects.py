@@ -1,0 +1,207 @@
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from onecycle.studies import effects
+from onecycle.studies.selection import DivergedError, UnmeasurableError
+from onecycle.studies.shapes import curve
+
+Table = list[dict[str, Any]]
+LRS = (0.05, 0.2, 0.8, 3.2, 12.8)
+NAN = math.nan
+
+
+def arms(**accuracies: float) -> Table:
+    """One run an arm; NaN for one that diverged."""
+    return [
+        {"arm": arm, "acc": value, "status": "diverged" if math.isnan(value) else "finished"}
+        for arm, value in accuracies.items()
+    ]
+
+
+def losses(table: Mapping[Any, Sequence[float]], by: str = "n", x: Sequence[float] = LRS) -> Table:
+    """Curves of the loss over the learning rate, one for each value of a column; NaN for a run that diverged."""
+    return [
+        {by: level, "lr": rate, "loss": loss, "status": "diverged" if math.isnan(loss) else "finished"}
+        for level, values in table.items()
+        for rate, loss in zip(x, values, strict=True)
+    ]
+
+
+ARMS = arms(cycle=90.0, fast=86.0, slow=88.0, lost=NAN)
+CYCLE, FAST, SLOW, LOST = ({"arm": arm} for arm in ("cycle", "fast", "slow", "lost"))
+
+
+def test_value_is_the_mean_of_a_filter() -> None:
+    assert effects.value(ARMS, "acc", of={"arm": ["fast", "slow"]}) == 87.0
+    assert effects.value(ARMS, "acc", of={"arm": ["cycle", "lost"]}, diverged=10.0) == 50.0
+
+
+def test_difference_is_to_the_best_of_its_rivals() -> None:
+    assert effects.difference(ARMS, "acc", of=CYCLE, against=FAST) == 4.0
+    assert effects.difference(ARMS, "acc", of=CYCLE, against=[FAST, SLOW]) == 2.0
+    assert effects.difference(ARMS, "acc", of=FAST, against=[CYCLE, SLOW]) == -4.0
+
+
+def test_difference_is_positive_where_lower_is_better_and_lower() -> None:
+    assert effects.difference(ARMS, "acc", of=FAST, against=[SLOW, CYCLE], better="lower") == 2.0
+    assert effects.difference(ARMS, "acc", of=CYCLE, against=[SLOW, FAST], better="lower") == -4.0
+
+
+def test_a_diverged_rival_is_the_worst_one() -> None:
+    assert effects.difference(ARMS, "acc", of=CYCLE, against=[LOST, SLOW]) == 2.0
+    assert effects.difference(ARMS, "acc", of=CYCLE, against=[LOST, FAST], better="lower") == -4.0
+
+
+def test_a_diverged_run_has_the_metric_that_stands_for_it() -> None:
+    assert effects.difference(ARMS, "acc", of=CYCLE, against=LOST, diverged=10.0) == 80.0
+    assert effects.difference(ARMS, "acc", of=LOST, against=FAST, diverged=10.0) == -76.0
+
+
+def test_a_difference_of_diverged_runs_has_a_reason() -> None:
+    with pytest.raises(DivergedError, match=r"^every run at arm lost diverged$"):
+        effects.difference(ARMS, "acc", of=LOST, against=CYCLE)
+    with pytest.raises(DivergedError, match=r"^runs at arm lost and at arm lost diverged$"):
+        effects.difference(ARMS, "acc", of=CYCLE, against=[LOST, LOST])
+
+
+def test_gap_ratio_and_spread_compare_two_means_and_all_runs() -> None:
+    assert effects.gap(ARMS, "acc", of=FAST, against=CYCLE) == 4.0
+    assert effects.ratio(ARMS, "acc", of=CYCLE, against=FAST) == 90 / 86
+    assert effects.spread(ARMS, "acc", of={"arm": ["cycle", "fast", "slow"]}) == 4.0
+    assert effects.spread(ARMS, "acc", of={}, diverged=10.0) == 80.0
+
+
+def test_a_ratio_to_nothing_has_a_reason() -> None:
+    with pytest.raises(UnmeasurableError, match=r"^acc at arm zero is 0$"):
+        effects.ratio(arms(cycle=1.0, zero=0.0), "acc", of={"arm": "cycle"}, against={"arm": "zero"})
+
+
+def test_gap_ratio_divides_the_wide_gap_by_the_narrow_one() -> None:
+    rows = arms(a=0.5, b=0.6, c=1.0, d=0.6)
+    a, b, c, d = ({"arm": arm} for arm in "abcd")
+    assert effects.gap_ratio(rows, "acc", wide=(a, b), narrow=(c, d)) == pytest.approx(0.25)
+    with pytest.raises(UnmeasurableError, match=r"^the gap in acc between arm b and arm d is 0$"):
+        effects.gap_ratio(rows, "acc", wide=(a, b), narrow=(b, d))
+
+
+@pytest.mark.parametrize(
+    ("groups", "step"), [(["fast", "slow", "cycle"], 2.0), (["slow", "fast", "cycle"], -2.0), (["lost", "cycle"], 80.0)]
+)
+def test_order_is_the_smallest_step_upward(groups: list[str], step: float) -> None:
+    assert effects.order(ARMS, "acc", [{"arm": group} for group in groups], diverged=10.0) == step
+
+
+@pytest.mark.parametrize(
+    ("values", "optimum", "blow_up"),
+    [
+        ([1.0, 0.5, 0.6, 0.7, 0.9], 0.2, 3.2),  # 0.6 is below 1.25 times the minimum
+        ([1.0, 0.5, 0.7, 0.6, 0.9], 0.2, 12.8),  # 0.7 is above, but no longer rising; the last point need not rise
+        ([1.0, 0.5, 0.7, 0.7, 0.6], 0.2, 0.8),  # level counts as rising
+        ([2.0, 1.0, 0.5, NAN, NAN], 0.8, 3.2),
+        ([NAN, 0.4, 0.5, NAN, 2.0], 0.2, 12.8),  # back from the dead: the infinite loss does not rise any more
+        ([0.4, 0.4, 0.6, 0.8, 1.0], 0.05, 0.8),  # of equal minima the lower rate
+    ],
+)
+def test_a_curve_blows_up_where_the_loss_is_high_and_still_rising(
+    values: list[float], optimum: float, blow_up: float
+) -> None:
+    line = curve(losses({128: values}), "lr", "loss", {"n": 128})
+    assert (line.optimum, line.blow_up(1.25)) == (optimum, blow_up)
+
+
+def test_a_curve_has_the_mean_of_each_rate_in_ascending_order() -> None:
+    rows = losses({1: [4.0, 3.0]}, x=[0.2, 0.1]) + losses({1: [2.0, NAN]}, x=[0.2 + 1e-9, 0.3])
+    rows.append({"n": 1, "loss": 7.0})  # at no rate
+    line = curve(rows, "lr", "loss", {"n": 1})
+    assert line.x.tolist() == [0.1, 0.2, 0.3]
+    assert line.y.tolist() == [3.0, 3.0, math.inf]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([1.0, 0.5, 0.4, 0.3, 0.2], "no blow-up at n 128 up to lr 12.8"),
+        ([1.0, 0.5, 0.55, 0.6, 0.6], "no blow-up at n 128 up to lr 12.8"),
+        ([NAN] * 5, "every run at n 128 diverged"),
+        ([1.0, 0.0, 0.4, 0.3, 0.2], "the lowest loss at n 128 is not above 0: 0"),
+    ],
+)
+def test_a_curve_without_a_blow_up_has_a_reason(values: list[float], reason: str) -> None:
+    rows = losses({128: values, 512: [1.0, 0.5, 1.0, 2.0, 3.0]})
+    for effect in (effects.blow_up_spread, effects.blow_up_slope):
+        with pytest.raises(UnmeasurableError) as caught:
+            effect(rows, "lr", "loss", by="n")
+        assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (losses({128: [1.0]}, x=[0.1]), "fewer than two values of lr at n 128"),
+        (losses({128: [1.0, 2.0]}, x=[0.0, 0.1]), "lr 0.0 at n 128 is no number above 0"),
+        (losses({128: [1.0, 2.0, 1.0, 1.0, 1.0]}), "fewer than two values of n at any point"),
+        ([{"n": n, "lr": lr, "loss": None} for n in (1, 2) for lr in LRS], "loss was not measured in every run"),
+    ],
+)
+def test_a_grid_too_small_for_curves_has_a_reason(rows: Table, reason: str) -> None:
+    with pytest.raises(UnmeasurableError) as caught:
+        effects.blow_up_spread(rows, "lr", "loss", by="n")
+    assert str(caught.value) == reason
+
+
+# Blow-ups at 0.8, 3.2 and 12.8; optima at 0.05, 0.2 and 0.8.
+STAGGERED = losses({128: [1, 1.1, 2, 3, 4], 256: [2, 1, 1.2, 3, 4], 512: [3, 2, 1, 1.2, NAN]})
+
+
+def test_blow_up_spread_counts_grid_steps() -> None:
+    assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n") == pytest.approx(2.0)
+    assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n", where={"n": [128, 256]}) == pytest.approx(1.0)
+    assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n", factor=1.05) == pytest.approx(2.0)
+    same = losses({128: [1, 2, 3, 4, 5], 512: [1, 2, 3, NAN, NAN]})
+    assert effects.blow_up_spread(same, "lr", "loss", by="n") == 0.0
+
+
+def test_a_grid_step_is_that_of_each_curve_where_their_grids_are_shifted() -> None:
+    rows = losses({1: [1.0, 2.0, 3.0]}, x=[1, 4, 16]) + losses({2: [1.0, 2.0, 3.0]}, x=[2, 8, 32])
+    assert effects.blow_up_spread(rows, "lr", "loss", by="n") == pytest.approx(0.5)
+
+
+def test_blow_up_slope_is_the_exponent_of_the_power_law() -> None:
+    assert effects.blow_up_slope(STAGGERED, "lr", "loss", by="n") == pytest.approx(2.0)  # factor 4 per factor 2
+    falling = losses({64: [2, 1, 1.1, 1.2, 9], 256: [2, 1, 1.2, 9, NAN], 1024: [2, 1, 8, 9, NAN]})
+    assert effects.blow_up_slope(falling, "lr", "loss", by="n") == pytest.approx(-1.0)
+
+
+def test_a_slope_against_words_has_a_reason() -> None:
+    rows = losses({"few": [1, 2, 3, 4, 5], "many": [1, 2, 3, 4, 5]})
+    with pytest.raises(UnmeasurableError, match=r"^n few is no number above 0$"):
+        effects.blow_up_slope(rows, "lr", "loss", by="n")
+    with pytest.raises(UnmeasurableError, match=r"^n has values that are no numbers$"):
+        effects.optimum_order(rows, "lr", "loss", by="n")
+
+
+@pytest.mark.parametrize(
+    ("optima", "steps"), [((3, 2, 0), -1.0), ((3, 3, 0), 0.0), ((3, 0, 2), 2.0), ((0, 1, 4), 3.0), ((4, 2, 0), -2.0)]
+)
+def test_optimum_order_is_the_largest_move_upward(optima: tuple[int, ...], steps: float) -> None:
+    table = {n: [1.0 + abs(place - best) for place in range(5)] for n, best in zip((2, 10, 30), optima, strict=True)}
+    assert effects.optimum_order(losses(table)[::-1], "lr", "loss", by="n") == pytest.approx(steps)
+
+
+def test_optimum_distance_and_share_compare_the_room_below_the_blow_up() -> None:
+    rows = losses({1: [1, 1.1, 1.2, 9, 9], 2: [3, 2, 1, 9, 9]})  # three steps, and one
+    assert effects.optimum_distance(rows, "lr", "loss", where={"n": 1}, than={"n": 2}) == pytest.approx(2.0)
+    assert effects.optimum_distance(rows, "lr", "loss", where={"n": 2}, than={"n": 1}) == pytest.approx(-2.0)
+    assert effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 1}, against={"n": 2}) == pytest.approx(1 / 16)
+    assert effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 2}, against={"n": 1}) == pytest.approx(16.0)
+
+
+def test_every_effect_is_listed_by_its_name() -> None:
+    assert list(effects.EFFECTS) == [
+        "value", "difference", "gap", "ratio", "spread", "gap_ratio", "order", "blow_up_spread", "blow_up_slope",
+        "optimum_order", "optimum_distance", "optimum_to_blow_up", "ridge_slope", "ridge_contrast",
+    ]  # fmt: skip
+    assert all(function.__name__ == name for name, function in effects.EFFECTS.items())

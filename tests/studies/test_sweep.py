@@ -1,0 +1,147 @@
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STUDY = [
+    "study=lr_vs_subset_size", "study.scale=tiny", "seed=0", "batch_size=16", "data.subset_size=160,640",
+    "schedule.peak_lr=0.05,0.8",
+]  # fmt: skip
+RUNS = 4
+
+
+def study(folder: Path, *overrides: str, wait: bool = True) -> Any:
+    """The study as a user starts it; with `wait` its finished process, else the running one."""
+    command = [sys.executable, "-m", "onecycle.train", "-m", *STUDY, f"output={folder}", *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(folder.parent / "cache")}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=environment, cwd=folder.parent, **pipes)
+    if not wait:
+        return process
+    output, _ = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("studies/*/*/result.json"))}
+
+
+def comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal whenever and however often interrupted; times are not."""
+    return {key: record[key] for key in ("status", "identity", "test", "train", "steps", "measures")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that ran through at once."""
+    folder = tmp_path_factory.mktemp("study") / "logs"
+    done = study(folder)
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def test_a_study_runs_every_point_and_leaves_its_page(undisturbed: Path) -> None:
+    folder = undisturbed / "studies" / "lr_vs_subset_size"
+    assert len(results(undisturbed)) == RUNS
+    assert all(record["status"] == "finished" for record in results(undisturbed).values())
+    names = {path.name for path in (folder / "report").iterdir()}
+    assert {"index.html", "figure.png", "figure.svg", "table.csv", "verdicts.json", "tensorboard"} <= names
+    page = (folder / "report" / "index.html").read_text()
+    assert "http" not in page.replace("http-equiv", "")  # from disk, without the network
+    assert "data:image/png;base64," in page
+    assert "study=lr_vs_subset_size" in page
+    assert "drawn images" in page
+    assert "lr_vs_subset_size/report/index.html" in (undisturbed / "studies" / "index.html").read_text()
+    verdicts = json.loads((folder / "report" / "verdicts.json").read_text())
+    assert {entry["verdict"] for entry in verdicts} <= {"holds", "does not hold", "undecided"}
+
+
+def test_run_again_it_reads_everything_back(undisturbed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("studies/*/*/result.json")}
+    again = study(undisturbed)
+    assert again.returncode == 0, again.stdout
+    assert again.stdout.count("read back") == RUNS
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.glob("studies/*/*/result.json")} == before
+
+
+def test_another_seed_runs_only_what_is_new(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    shutil.copytree(undisturbed, folder)
+    more = study(folder, "seed=0,1")
+    assert more.returncode == 0, more.stdout
+    assert (more.stdout.count("read back"), len(results(folder))) == (RUNS, 2 * RUNS)
+    assert f"[{RUNS + 1}/{2 * RUNS}]" in more.stdout
+
+
+def test_force_moves_the_old_folder_aside(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    shutil.copytree(undisturbed, folder)
+    again = study(folder, "study.force=true", "schedule.peak_lr=0.05", "data.subset_size=160")
+    assert again.returncode == 0, again.stdout
+    (aside,) = folder.glob("studies/lr_vs_subset_size.before-*")
+    assert len(list(aside.glob("*/result.json"))) == RUNS
+    assert len(list(folder.glob("studies/lr_vs_subset_size/*/result.json"))) == 1
+    assert "before-" not in (folder / "studies" / "index.html").read_text()
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_records(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    chance = random.Random(0)
+    finished: dict[Path, int] = {}
+    for _ in range(4):
+        process = study(folder, wait=False)
+        time.sleep(chance.uniform(4.0, 8.0))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        for path, changed in finished.items():
+            assert path.stat().st_mtime_ns == changed, f"{path} was run again"
+        finished = {
+            path: path.stat().st_mtime_ns
+            for path in folder.glob("studies/*/*/result.json")
+            if json.loads(path.read_text())["status"] == "finished"
+        }
+    last = study(folder)
+    assert last.returncode == 0, last.stdout
+    ours, theirs = results(folder), results(undisturbed)
+    assert ours.keys() == theirs.keys()
+    assert {name: comparable(ours[name]) for name in ours} == {name: comparable(theirs[name]) for name in theirs}
+    for path, changed in finished.items():
+        assert path.stat().st_mtime_ns == changed, f"{path} was run again"
+
+
+def test_a_failing_run_does_not_stop_the_others_and_is_reported(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    shutil.copytree(undisturbed, folder)
+    # A subset larger than the data set is found out only when the data are there.
+    broken = study(folder, "data.subset_size=160,100000")
+    assert broken.returncode == 2, broken.stdout
+    assert "subset_size=100000" in broken.stdout
+    assert broken.stdout.count("failed; the study goes on") == 2
+    assert broken.stdout.count("read back") == 2
+    assert "2 of 4 runs have no result yet" in (folder / "studies/lr_vs_subset_size/report/index.html").read_text()
+    assert "Traceback" not in broken.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (("study.scale=huge",), "study.scale=huge: unknown; lr_vs_subset_size has "),
+        (("model.width=4,8",), "model.width: is no axis of lr_vs_subset_size, which has batch_size, data.subset_size"),
+        (("study.clams=[]",), "study"),
+        (("study=lr_vs_subset_sise",), "lr_vs_subset_size"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, overrides: tuple[str, ...], line: str) -> None:
+    refused = study(tmp_path / "logs", *overrides)
+    assert refused.returncode == 2, refused.stdout
+    assert line in refused.stdout
+    assert "Traceback" not in refused.stdout
+    assert not (tmp_path / "logs").exists()
