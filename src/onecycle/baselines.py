@@ -1,5 +1,7 @@
-"""What a user would write or pick instead: the contestants of the benchmark."""
+"""What a user would write or pick instead of this project: loaders, a bare loop and a plain Lightning script."""
 
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,6 +9,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -107,3 +110,34 @@ def bare_loop(
         loss.backward()
         optimizer.step()
         yield
+
+
+class StepClock(pl.Callback):
+    """Notes the time after step `first` and after the last one."""
+
+    def __init__(self, first: int) -> None:
+        self.first, self.start, self.seconds = first, 0.0, 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Wait for the device and look at the clock, twice in a run."""
+        if trainer.global_step not in (self.first, trainer.max_steps):
+            return
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        if trainer.global_step == self.first:
+            self.start = time.perf_counter()
+        else:
+            self.seconds = (time.perf_counter() - self.start) / (trainer.global_step - self.first)
+
+
+def plain_script(network: nn.Module, loader: DataLoader, steps: int, warm: int) -> float:
+    """Seconds a step of `network` in fp32 and NCHW, with every step logged, behind the first `warm` steps."""
+    clock = StepClock(warm)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_epochs=-1, max_steps=steps + warm, precision="32-true", devices=1, callbacks=[clock],
+            accelerator="auto", logger=TensorBoardLogger(folder), enable_model_summary=False, default_root_dir=folder,
+            log_every_n_steps=1, enable_progress_bar=False, enable_checkpointing=False,
+        )  # fmt: skip
+        trainer.fit(PlainModule(network, steps + warm), loader)
+    return clock.seconds
