@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle import config
-from onecycle.config import ALLOWED_TARGETS, RULES, ConfigError, check, instantiate, target_problems
+from onecycle.config import ALLOWED_TARGETS, RULES, check, instantiate, target_problems
+from onecycle.faults import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
 NAN, INF = float("nan"), float("inf")
@@ -90,6 +91,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "trainer.detect_anomaly": (["yes", 0, None], [True, False]),
     "trainer.precision": (["16", 32, "bf16", None], ["auto", "16-mixed", "bf16-mixed", "32-true"]),
     "trainer.max_epochs": ([0, -1, 0.0, NAN, INF, True, "24", None], [0.01, 1, 24.5]),
+    "trainer.max_steps": ([0, -1, 1.5, True, "all"], [None, 1, 200]),
     "trainer.log_every_n_steps": ([0, 1.0, True, None], [1]),
     "trainer.gradient_clip_val": ([0, -1.0, NAN, True, "1"], [None, 0.5, 1]),
     "trainer.compile": ([0, 1, "true", None], [True, False]),

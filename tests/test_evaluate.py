@@ -10,9 +10,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from onecycle.config import CONF, ConfigError
+from onecycle.config import CONF
 from onecycle.data import synthetic
 from onecycle.evaluate import evaluate
+from onecycle.faults import ConfigError
 from onecycle.train import train
 
 Compose = Callable[..., DictConfig]

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from onecycle import config, run
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.run import (
     NEUTRAL_KEYS,
     Run,

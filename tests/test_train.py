@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from onecycle import assembly, closing, run
 from onecycle.callbacks.divergence import Divergence
 from onecycle.classifier import Classifier
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.train import train
 
 Compose = Callable[..., DictConfig]

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from onecycle import config, precision
 from onecycle.callbacks.average import Average
 from onecycle.classifier import Classifier
-from onecycle.config import CONF, ConfigError, instantiate
+from onecycle.config import CONF, instantiate
 from onecycle.data.augment import Augmentation
 from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
+from onecycle.faults import ConfigError
 from onecycle.hyperparameters import Hyperparameters
 from onecycle.loggers import TensorBoard
 

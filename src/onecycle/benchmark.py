@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from onecycle import assembly, breakdown, closing, contestants, memory, run
@@ -108,7 +107,7 @@ def measure_profile(model: str, width: int, quick: bool, device: torch.device) -
         table.add_column(column, justify="right" if column else "left")
     for name, seconds in parts.items():
         table.add_row(name, f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}")
-    Console(soft_wrap=True).print(table)
+    closing.console().print(table)
     return {name: 1000 * seconds for name, seconds in parts.items()}
 
 
@@ -130,7 +129,12 @@ def first_step_seconds() -> float:
         "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ntrain.main()"
     )
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["data=synthetic", f"data.source.train_size={contestants.POOL}", f"output={folder}"]
+        arguments = [
+            "experiment=quick",
+            "data=synthetic",
+            f"data.source.train_size={contestants.POOL}",
+            f"output={folder}",
+        ]
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
         return time.perf_counter() - start
@@ -168,7 +172,7 @@ def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> 
         table.add_column(column, justify="right" if column else "left")
     for name, row in rows.items():
         table.add_row(name, f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
-    Console(soft_wrap=True).print(table)
+    closing.console().print(table)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from onecycle import run
 from onecycle.classifier import Classifier
-from onecycle.config import ConfigError
 from onecycle.data.datamodule import DataModule
+from onecycle.faults import ConfigError
 from onecycle.loggers import flat, tensorboard_of
 from onecycle.memory import peak_memory
 
@@ -194,7 +194,7 @@ def show_end(this: run.Run, *, single: bool) -> None:
         del rows["test accuracy, flip TTA"]
     for name, text in rows.items():
         table.add_row(name, text)
-    _console().print(table)
+    console().print(table)
     if result["status"] == "diverged":
         log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
     _warn_stand_in(this)
@@ -206,10 +206,10 @@ def _tensorboard() -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
-def _console() -> Console:
+def console() -> Console:
     """A terminal as wide as it is; anywhere else wide enough that no path is folded."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
+    own = Console()
+    return own if own.is_terminal else Console(width=200)
 
 
 def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -238,7 +238,7 @@ def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str
     table.add_row("all, plain", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy']:.2%}", "")
     if "accuracy_tta" in evaluation["test"]:
         table.add_row("all, flip TTA", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy_tta']:.2%}", "")
-    _console().print(table)
+    console().print(table)
     if recorded and recorded.get("test"):
         before, now = recorded["test"]["accuracy"], evaluation["test"]["accuracy"]
         same = "the recorded accuracy, exactly" if before == now else f"{now:.4%}, the record says {before:.4%}"

@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle import config, run
+from onecycle.faults import ConfigError
 from onecycle.train import run_as_command, show_messages
 
 log = logging.getLogger("onecycle")
@@ -28,7 +29,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     recorded = run.read_result(folder)
     problems = config.evaluation_problems(cfg, saved)
     if problems:
-        raise config.ConfigError(problems)
+        raise ConfigError(problems)
     from onecycle import assembly, closing
 
     closing.quiet()
@@ -65,9 +66,7 @@ def _checkpoint(cfg: DictConfig) -> Path:
 def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
     """Names of the classes that the run was trained on, in the order of its logits."""
     if record is None or "classes" not in record.get("data", {}):
-        raise config.ConfigError(
-            [f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"]
-        )
+        raise ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
     return list(record["data"]["classes"])
 
 
@@ -76,7 +75,7 @@ def hydra_job(cfg: DictConfig) -> float:
     """One evaluation; returns the test accuracy."""
     show_messages()
     if OmegaConf.is_missing(cfg, "run"):
-        raise config.ConfigError(["run: name a run's folder: onecycle-evaluate run=logs/runs/…"])
+        raise ConfigError(["run: name a run's folder: onecycle-evaluate run=logs/runs/…"])
     return float(evaluate(cfg)["test"]["accuracy"])
 
 

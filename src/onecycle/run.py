@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 
 log = logging.getLogger("onecycle")
 
@@ -263,8 +263,18 @@ def environment(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "git": _git(),
         "host": platform.node(),
+        "processor": _processor(),
         "threads": threads,
     }
+
+
+def _processor() -> str:
+    """The processor's name, which Python itself does not know on Linux."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _git() -> str | None:

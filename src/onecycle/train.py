@@ -1,6 +1,5 @@
 """From a configuration to a finished run: `onecycle-train`, or `python -m onecycle.train`."""
 
-import errno
 import logging
 import sys
 import time
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, run
+from onecycle.faults import ConfigError, DiskFullError, full_disk_named
 
 log = logging.getLogger("onecycle")
 
@@ -98,21 +98,19 @@ def hydra_job(cfg: DictConfig) -> float:
         config.check(cfg)
         if sweeping and (cfg.trainer.strategy, cfg.trainer.devices) != ("auto", 1):
             shown = f"trainer.strategy={cfg.trainer.strategy} trainer.devices={cfg.trainer.devices}"
-            raise config.ConfigError([f"{shown}: several processes cannot share a sweep; run it without -m"])
+            raise ConfigError([f"{shown}: several processes cannot share a sweep; run it without -m"])
         if cfg.resume is not None:
             if sweeping:
-                raise config.ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
+                raise ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
             cfg = run.resumed_config(cfg, overrides)
             overrides = (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
         alone = settings.launcher._target_.endswith("BasicLauncher")
-        record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None, progress=alone)
+        with full_disk_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
+            record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None, progress=alone)
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
             log.error("%s: %s", cfg.study.label if cfg.get("study") else run.short_name(overrides), error)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            again = "run this again" if sweeping else "go on with resume=<the run's folder>"
-            raise config.DiskFullError(f"The disk is full: {error}. Free some space and {again}.") from error
         raise
     return float(record["test"]["accuracy"])
 
@@ -140,7 +138,7 @@ def run_as_command(job: Callable[[], Any]) -> None:
         # Hydra turns every error into exit code 1; what it was stands behind.
         cause = stop.__context__
         mistake = isinstance(cause, CompactHydraException | OmegaConfBaseException)
-        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, config.DiskFullError) else stop.code)
+        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, DiskFullError) else stop.code)
 
 
 def main() -> None:

@@ -138,3 +138,14 @@ def test_without_padding_the_image_loses_its_border(
         features = part(features)
         seen.append(features.shape[-1])
     assert seen == sides
+
+
+def test_with_dirac_the_first_filters_pass_their_inputs_on_and_the_others_stay_as_they_were(network: Factory) -> None:
+    usual, identity = (dict(network(width=4, init=init).named_parameters()) for init in ("default", "dirac"))
+    x, y = torch.randn(2, 4, 8, 8), torch.randn(2, 8, 8, 8)
+    first, second = identity["layer1.conv.weight"], identity["layer1.residual.second.conv.weight"]
+    assert torch.equal(torch.conv2d(x, first, padding=1)[:, :4], x)
+    assert torch.equal(torch.conv2d(y, second, padding=1), y)
+    assert torch.equal(first[4:], usual["layer1.conv.weight"][4:])
+    for name in ("prep.conv.weight", "head.weight"):
+        assert torch.equal(identity[name], usual[name])

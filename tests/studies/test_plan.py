@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.studies import plan
 from onecycle.studies.plan import Changes
 

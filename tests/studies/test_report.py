@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from onecycle.config import ConfigError
-from onecycle.studies import figures, pages, plan, report, table
+from onecycle.config import CONF
+from onecycle.faults import ConfigError
+from onecycle.studies import docs, figures, pages, plan, report, table
 from onecycle.studies.table import Plan
 
 CLAIM = {
@@ -33,6 +35,7 @@ def run_of(folder: Path, point: plan.Point, name: str = "cifar10") -> None:
         "hyperparameters": {"peak_lr": lr, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4},
         "data": {"name": name, "train_size": 1000}, "seconds": {"fit": 2.0, "total": 30.0}, "epochs": 1.0,
         "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
+        "environment": {"threads": 2, "processor": "Zen"},
     }  # fmt: skip
     place = folder / f"{lr}-{seed}"
     place.mkdir(parents=True)
@@ -157,14 +160,10 @@ def test_numbers_are_shown_with_as_many_digits_as_they_deserve(mean: float, sd: 
 
 
 def test_every_kind_of_figure_of_the_studies_exists() -> None:
-    from omegaconf import OmegaConf
-
-    from onecycle.config import CONF
-
     kinds = {
         figure["kind"]
         for path in (CONF / "study").glob("*.yaml")
-        for figure in OmegaConf.load(path).get("study", {}).get("figures", [])
+        for figure in yaml.safe_load(path.read_text()).get("study", {}).get("figures", [])
     }
     assert kinds
     assert kinds <= figures.KINDS.keys()
@@ -174,3 +173,17 @@ def test_text_in_pages_is_escaped() -> None:
     page = pages.index_page([("one", "<b>bold</b>", [], None)])
     assert "&lt;b&gt;bold" in page
     assert "<b>bold" not in page
+
+
+def test_docs_hold_figures_verdicts_and_the_command_of_complete_studies_of_real_data(tmp_path: Path) -> None:
+    report.build(study(tmp_path / "real"))
+    report.build(study(tmp_path / "drawn", name="synthetic"))
+    assert docs.write_docs(tmp_path / "real", tmp_path / "docs") == ["one"]
+    assert docs.write_docs(tmp_path / "drawn", tmp_path / "other") == []
+    text = (tmp_path / "docs/studies.md").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("| 0.4 beats 0.1 by 5 points. | ✔ holds | "))
+    assert line.endswith("at least 5.0 was claimed |")
+    assert "4 runs, n = 2 seeds, 2.0 minutes on Zen, 2 threads (32-true)" in text
+    assert "`make study NAME=one`" in text
+    assert "![One & only](figures/one_figure.png)" in text
+    assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.studies import table
 from onecycle.studies.plan import Point
 from onecycle.studies.table import Plan
@@ -26,7 +26,8 @@ def record(
         "test": {"accuracy": accuracy, "loss": 1.5}, "train": {"accuracy": 0.5, "loss": None}, "val": None,
         "hyperparameters": {"peak_lr": 0.1, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4, "product": None},
         "data": {"name": "cifar10", "train_size": 1000}, "seconds": {"fit": 2.0, "total": 3.0}, "epochs": 1.0,
-        "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true", **entries,
+        "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
+        "environment": {"threads": 2, "processor": "Zen"}, **entries,
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ CHOICES = {
     "downsample": ("pool", "conv3x3_stride2", "conv1x1_stride2"),
     "head_pool": ("max", "average", "concat"),
     "prep": ("conv", "whitening"),
+    "init": ("default", "dirac"),
 }
 COUNTS = ("classes", "in_channels", "width")
 MULTIPLES = (1, 2, 4, 8)

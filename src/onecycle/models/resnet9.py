@@ -19,7 +19,7 @@ class ResNet9(nn.Module):
     """A prep convolution of `width` channels, three downsampling layers of 2, 4 and 8 times that, and a linear head.
 
     Images [n, in_channels, height, width], at least 8 pixels a side, become logits [n, classes]. Norm and
-    activation follow every convolution; only without norm it has a bias. Initialisation is PyTorch's own.
+    activation follow every convolution; only without norm it has a bias.
 
     - `channels`: those of prep and of layers 1, 2, 3, in place of the multiples of `width`; None for these.
     - `residual`: the layers that end in x + block(block(x)), where the activation comes before the sum.
@@ -29,12 +29,14 @@ class ResNet9(nn.Module):
     - `downsample`: "pool" halves by max pooling after a 3×3 convolution, the others by their stride.
     - `head_pool`: global pooling before the head; "concat" is [max, average], and doubles the head's input.
     - `prep`: "whitening" puts fixed whitening filters, set by `fit_whitening`, before a 1×1 convolution.
+    - `init`: "default" is PyTorch's own; "dirac" makes the convolutions of the layers pass their input on.
     - `prep_padding`: pixels around the image for its 3×3 convolution; 0 makes 32×32 images 30, 15, 7 and 3 wide.
 
     Raises `ValueError` for values out of range and for options that do not fit together.
 
     Source: Page 2018–19, "How to Train Your ResNet" 4 (the network, its backbone, `extra`) and 8 (`pool`,
-    CELU, ghost norm, frozen scales, whitening), and the repository davidcpage/cifar10-fast.
+    CELU, ghost norm, frozen scales, whitening), and the repository davidcpage/cifar10-fast. `init`: Jordan 2024,
+    "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.3.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ResNet9(nn.Module):
         logit_scale: float,
         prep: str,
         prep_padding: int,
+        init: str,
     ) -> None:
         options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         found = problems(options)
@@ -77,6 +80,9 @@ class ResNet9(nn.Module):
         self.layer1 = layer(c0, c1, residual=1 in residual, extra=1 in extra)
         self.layer2 = layer(c1, c2, residual=2 in residual, extra=2 in extra)
         self.layer3 = layer(c2, c3, residual=3 in residual, extra=3 in extra)
+        if init == "dirac":
+            for part in (self.layer1, self.layer2, self.layer3):
+                part.apply(_start_as_identity)
         self.head = nn.Linear(c3 * (2 if head_pool == "concat" else 1), classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -193,6 +199,13 @@ def _block(
     if pool == "after":
         modules["pool"] = nn.MaxPool2d(2)
     return nn.Sequential(modules)
+
+
+@torch.no_grad()
+def _start_as_identity(module: nn.Module) -> None:
+    """Let the first filters of a convolution, as many as it has inputs, each pass one input on; the others stay."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.dirac_(module.weight[: module.in_channels])
 
 
 def _activation(name: str, celu_alpha: float, *, inplace: bool) -> nn.Module:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.studies import curves, plots
 from onecycle.studies.selection import select
 from onecycle.studies.table import Row

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.studies import claims
 
 KEYS = (

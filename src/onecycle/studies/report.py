@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onecycle import run
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.studies import claims, figures, pages, plots, table
 from onecycle.studies.plan import points
 from onecycle.studies.table import Row

@@ -17,7 +17,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from onecycle import run
-from onecycle.config import ConfigError, plain
+from onecycle.config import plain
+from onecycle.faults import ConfigError, full_disk_named
 from onecycle.studies import plan, table
 
 log = logging.getLogger(__name__)
@@ -38,13 +39,19 @@ def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> l
         move_aside(folder)
     for name in study.get("records_of") or ():
         table.read_plan(folder.parent / name)
-    table.write_plan(folder, table.Plan(study, points, command()))
-    results = launch(launcher, points, folder, alone=launcher_runs_one_by_one(config))
+    with full_disk_named("run this again"):
+        table.write_plan(folder, table.Plan(study, points, command()))
+    try:
+        results = launch(launcher, points, folder, alone=launcher_runs_one_by_one(config))
+    except KeyboardInterrupt:
+        log.info("Interrupted. The same command goes on; what is finished is kept.")
+        raise
     # Only now: drawing needs matplotlib, and a study that is refused does not.
     from onecycle.studies import report
 
-    report.build(folder)
-    report.build_index(folder.parent)
+    with full_disk_named("draw the pages with make report"):
+        report.build(folder)
+        report.build_index(folder.parent)
     for result in results:
         _ = result.return_value  # raises what the run raised
     return results

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle import run
-from onecycle.config import ConfigError
+from onecycle.faults import ConfigError
 from onecycle.studies import curves
 from onecycle.studies.plan import Point
 
@@ -108,6 +108,10 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> Row:
             row[f"{part}_{name}"] = math.nan if value is None or diverged else scale * value
     row |= {f"seconds_{name}": value for name, value in result["seconds"].items()}
     row |= {"data_name": result["data"]["name"], "machine": f"{result['device']} ({result['precision']})"}
+    environment = result["environment"]
+    row["threads"] = environment["threads"]
+    if result["device"] == "cpu":
+        row["machine"] = f"{environment.get('processor', 'cpu')}, {row['threads']} threads ({result['precision']})"
     row |= {key: result[key] for key in ("epochs", "steps", "parameters", "images_per_second", "name")}
     for name, value in result.get("measures", {}).items():
         row[name] = math.nan if value is None or (diverged and isinstance(value, float)) else value

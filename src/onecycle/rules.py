@@ -1,0 +1,122 @@
+"""What each key of a training configuration may be."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from onecycle.hyperparameters import is_finite_number
+
+PRECISIONS = ("auto", "16-mixed", "bf16-mixed", "32-true")
+
+
+def whole(low: int, high: float = math.inf) -> Callable[[Any], bool]:
+    """A whole number from `low` to `high`."""
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Callable[[Any], bool]:
+    """A finite number from `low` to `high`, without the ends that `above` and `below` leave out."""
+
+    def holds(value: Any) -> bool:
+        if not is_finite_number(value):
+            return False
+        return (low < value if above else low <= value) and (value < high if below else value <= high)
+
+    return holds
+
+
+def one_of(*choices: Any) -> Callable[[Any], bool]:
+    """One of these, of the same type: 1 is not true."""
+    return lambda value: any(value == choice and type(value) is type(choice) for choice in choices)
+
+
+def or_null(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Null, or what `test` allows."""
+    return lambda value: value is None or test(value)
+
+
+def text(value: Any) -> bool:
+    """A text that is not blank."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def folder_name(value: Any) -> bool:
+    """A text that can name a folder."""
+    return text(value) and not set(value) & set("/\\\0") and value not in (".", "..") and len(value) <= 100
+
+
+def subset_size(value: Any) -> bool:
+    """A count of at least 1, or a fraction above 0 up to 1."""
+    return number(0, 1, above=True)(value) if isinstance(value, float) else whole(1)(value)
+
+
+def names(value: Any) -> bool:
+    """A list of at least two different texts."""
+    return isinstance(value, list) and len(value) >= 2 and all(map(text, value)) and len(set(value)) == len(value)
+
+
+def devices(value: Any) -> bool:
+    """auto, a count, or a list of numbers."""
+    return value == "auto" or whole(1)(value) or (isinstance(value, list) and bool(value) and all(map(whole(0), value)))
+
+
+# What must be a group of keys: always, always with a _target_, or unless it is null.
+PARTS = {
+    "data": "group", "data.source": "component", "data.augment": "group", "evaluation": "group",
+    "model": "component", "schedule": "component", "hyperparameters": "group", "optimizer": "component",
+    "trainer": "component", "callbacks": "optional", "logger": "optional", "ema": "optional",
+    "callbacks.progress": "optional", "callbacks.training_log": "optional", "callbacks.checkpoint": "optional",
+    "callbacks.divergence": "optional", "callbacks.figures": "optional",
+}  # fmt: skip
+
+# key, what must hold, and how it is said. A key of a part that is set to null is passed over.
+RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("name", folder_name, "a name for a folder, up to 100 characters without / or \\"),
+    ("seed", whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
+    ("batch_size", whole(1), "a whole number of at least 1"),
+    ("label_smoothing", number(0, 1, below=True), "a number in [0, 1)"),
+    ("ema.decay", number(0, 1, below=True), "a number in [0, 1)"),
+    ("ema.every_n_steps", whole(1), "a whole number of at least 1"),
+    ("optimizer.nesterov", one_of(True, False), "true or false"),
+    ("optimizer.fused", one_of(True, False, None), "true, false or null"),
+    ("evaluation.batch_size", whole(1), "a whole number of at least 1"),
+    ("evaluation.tta", one_of("flip", "none"), "flip or none"),
+    ("evaluation.every_n_epochs", whole(0), "a whole number of at least 0"),
+    ("output", text, "a folder"),
+    ("resume", or_null(text), "null or a run's folder"),
+    ("data.root", text, "a folder"),
+    ("data.cache", text, "a folder"),
+    ("data.fallback", one_of(None, "synthetic"), "null or synthetic"),
+    ("data.classes", or_null(names), "null or a list of at least two different class names"),
+    ("data.subset_size", or_null(subset_size), "null, a count of at least 1, or a fraction above 0.0 up to 1.0"),
+    ("data.subset_seed", whole(0), "a whole number of at least 0"),
+    ("data.val_size", whole(0), "a whole number of at least 0"),
+    ("data.augment.crop", whole(0, 31), "a whole number from 0 to 31"),
+    ("data.augment.flip", one_of("none", "random", "alternating"), "none, random or alternating"),
+    ("data.augment.shift", whole(0, 31), "a whole number from 0 to 31"),
+    ("data.augment.cutout", whole(0, 32), "a whole number from 0 to 32"),
+    ("data.source.train_size", whole(10), "a whole number of at least 10"),
+    ("data.source.test_size", whole(10), "a whole number of at least 10"),
+    ("data.source.seed", whole(0), "a whole number of at least 0"),
+    ("data.source.image_size", lambda v: whole(32, 512)(v) and v % 8 == 0, "a multiple of 8 from 32 to 512"),
+    ("data.source.download", one_of(True, False), "true or false"),
+    ("trainer.accelerator", one_of("auto", "cpu", "gpu", "cuda", "mps"), "auto, cpu, gpu, cuda or mps"),
+    ("trainer.devices", devices, "auto, a count of at least 1 or a list of numbers"),
+    ("trainer.num_nodes", one_of(1), "1"),
+    ("trainer.strategy", text, "auto, or a strategy of Lightning such as ddp"),
+    ("trainer.deterministic", one_of(True, False, "warn"), "true, false or warn"),
+    ("trainer.benchmark", one_of(True, False), "true or false"),
+    ("trainer.detect_anomaly", one_of(True, False), "true or false"),
+    ("trainer.precision", one_of(*PRECISIONS), ", ".join(PRECISIONS)),
+    ("trainer.max_epochs", number(0, above=True), "a number above 0"),
+    ("trainer.max_steps", or_null(whole(1)), "null or a whole number of at least 1"),
+    ("trainer.log_every_n_steps", whole(1), "a whole number of at least 1"),
+    ("trainer.gradient_clip_val", or_null(number(0, above=True)), "null or a number above 0"),
+    ("trainer.compile", one_of(True, False), "true or false"),
+    ("trainer.threads", or_null(whole(1)), "null or a whole number of at least 1"),
+    ("callbacks.checkpoint.every_n_minutes", number(0, above=True), "a number above 0"),
+    ("callbacks.divergence.max_loss", number(0, above=True), "a number above 0"),
+    ("callbacks.divergence.every_n_steps", whole(1), "a whole number of at least 1"),
+    ("callbacks.progress.refresh_per_second", number(0, above=True), "a number above 0"),
+    ("callbacks.figures.mistakes", whole(1), "a whole number of at least 1"),
+)  # fmt: skip

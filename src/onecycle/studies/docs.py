@@ -1,0 +1,81 @@
+"""The studies as pages for the repository: `python -m onecycle.studies.docs [FOLDER] [DOCS]` writes docs/studies.md."""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from onecycle.studies import report, table
+
+MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "undecided": "? undecided"}
+
+
+def write_docs(studies: Path, docs: Path) -> list[str]:
+    """Write studies.md and figures/ in `docs` from the reports below `studies`; returns the names of the studies.
+
+    Only complete studies of a real data set are shown.
+    """
+    sections, names = [], []
+    figures = docs / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for path in sorted(studies.glob(f"*/{report.REPORT}/verdicts.json")):
+        folder = path.parents[1]
+        if ".before-" in folder.name:
+            continue
+        plan, rows = table.read_plan(folder), table.rows(folder)
+        if plan.study["scale"] == "tiny" or any(row["data_name"] == "synthetic" for row in rows):
+            continue
+        pictures = sorted(path.parent.glob("*.png"), key=lambda picture: (picture.stem != "figure", picture.stem))
+        for picture in pictures:
+            shutil.copyfile(picture, figures / f"{folder.name}_{picture.name}")
+        newest = datetime.fromtimestamp(max((Path(row["folder"]) / "result.json").stat().st_mtime for row in rows))
+        sections.append(section(plan, rows, json.loads(path.read_text()), [p.name for p in pictures], newest))
+        names.append(folder.name)
+    text = "# What the studies found\n\n" + "\n".join(sections)
+    (docs / "studies.md").write_text(text)
+    return names
+
+
+def section(
+    plan: table.Plan,
+    rows: Sequence[table.Row],
+    verdicts: Sequence[Mapping[str, Any]],
+    pictures: Sequence[str],
+    newest: datetime,
+) -> str:
+    """One study: question, figures, verdicts, and how it was made."""
+    study = plan.study
+    lines = [f"## {study['title']}", "", str(study["question"]), "", f"Source of the claims: {study['source']}.", ""]
+    lines += [f"![{study['title']}](figures/{study['name']}_{picture})" for picture in pictures]
+    lines += ["", "| claim | verdict | measured |", "|---|---|---|"]
+    lines += [f"| {_cell(v['text'])} | {MARKS[v['verdict']]} | {_cell(_measured(v))} |" for v in verdicts]
+    seeds = len({row["seed"] for row in rows if "seed" in row})
+    minutes = sum(row["seconds_total"] for row in rows) / 60
+    again = "" if not study.get("records_of") else " made before, by " + ", ".join(study["records_of"])
+    lines += ["", f"{len(rows)} runs{again}, n = {seeds} seeds, {minutes:.1f} minutes on {rows[0]['machine']}, "
+              f"{newest:%Y-%m-%d}: `make study NAME={study['name']}`", ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _measured(verdict: Mapping[str, Any]) -> str:
+    extra = [verdict[key] for key in ("if_not", "margin_from") if verdict.get(key)]
+    return ". ".join([verdict["reason"], *extra])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|").replace("\n", " ")
+
+
+def main() -> None:
+    """Command: python -m onecycle.studies.docs [logs/studies] [docs]."""
+    arguments = [Path(argument) for argument in sys.argv[1:]]
+    studies, docs = [*arguments, *(Path("logs/studies"), Path("docs"))[len(arguments) :]][:2]
+    names = write_docs(studies, docs)
+    print(f"{docs / 'studies.md'}: {', '.join(names) or 'no complete study yet'}")
+
+
+if __name__ == "__main__":
+    main()
