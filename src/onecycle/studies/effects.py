@@ -13,7 +13,18 @@ from typing import Literal
 
 import numpy as np
 
-from onecycle.studies.selection import DivergedError, Filter, Rows, UnmeasurableError, is_number, mean, measured, words
+from onecycle.studies import ridges
+from onecycle.studies.selection import (
+    DivergedError,
+    Filter,
+    Rows,
+    UnmeasurableError,
+    is_number,
+    mean,
+    measured,
+    select,
+    words,
+)
 from onecycle.studies.shapes import BLOW_UP, Curve, Surface, curve, curves, grid_step
 
 Filters = Sequence[Filter]
@@ -136,15 +147,18 @@ def _positive(level: object, column: str) -> float:
     return float(level)
 
 
-def ridge_slope(
-    rows: Rows, x: str, y: str, z: str, where: Filter | None = None, depth: float = 30.0, floor: float = 10.0
-) -> float:
-    """The slope of log y against log x along the ridge of z.
+def ridge_slope(rows: Rows, x: str, y: str, z: str, where: Filter | None = None) -> float:
+    """The slope of log y against log x along the ridge that the heat map draws: the best x of each y.
 
-    The ridge is the direction of least curvature of a quadratic surface in log x and log y, fitted to the cells within
-    `depth` of the best one; a diverged cell has z = `floor`.
+    Rows of the grid whose best lies at its edge do not count; see `ridges`.
     """
-    return Surface.of(rows, x, y, z, floor, where).ridge_slope(depth)
+    points = ridges.ridge(select(rows, where), x, y, z)
+    if len(points) < 2:
+        raise UnmeasurableError("fewer than two rows of the grid have their best inside it")
+    slope = ridges.ridge_slope(points)
+    if not math.isfinite(slope):
+        raise UnmeasurableError("the ridge runs along the second coordinate alone")
+    return slope
 
 
 def ridge_contrast(

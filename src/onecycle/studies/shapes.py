@@ -26,7 +26,6 @@ from onecycle.studies.selection import (
 )
 
 BLOW_UP = 1.25  # a loss is blown up where it exceeds its minimum by a quarter and still rises
-QUADRATIC_TERMS = 6
 
 
 @dataclass(frozen=True)
@@ -119,27 +118,6 @@ class Surface:
         grid = [_grid(chosen, column, words(where)) for column in (x, y)]
         cells = np.array([[_height(chosen, {x: across, y: up}, z, floor) for up in grid[1]] for across in grid[0]])
         return cls(np.array(grid[0]), np.array(grid[1]), cells)
-
-    def ridge_slope(self, depth: float) -> float:
-        """The slope of log y against log x along the direction of least curvature of a fitted quadratic surface.
-
-        The fit is by least squares to the cells within `depth` of the best one. Raises UnmeasurableError where these do
-        not determine the surface, where it curves upward, and where the ridge runs along y.
-        """
-        u, v = (part - part.mean() for part in np.meshgrid(np.log(self.x), np.log(self.y), indexing="ij"))
-        near = np.isfinite(self.z) & (self.z >= np.max(self.z, initial=-math.inf, where=np.isfinite(self.z)) - depth)
-        terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)[near]
-        weights, _, rank, _ = np.linalg.lstsq(terms, self.z[near], rcond=None)
-        if rank < QUADRATIC_TERMS:
-            raise UnmeasurableError(f"{len(terms)} cells within {depth:g} of the best one do not determine a surface")
-        curvatures, directions = np.linalg.eigh([[2 * weights[3], weights[4]], [weights[4], 2 * weights[5]]])
-        ridge = int(np.argmin(np.abs(curvatures)))
-        if curvatures[1 - ridge] >= 0:
-            raise UnmeasurableError("the fitted surface has a valley and no ridge")
-        along_x, along_y = directions[:, ridge]
-        if abs(along_x) <= 1e-9 * abs(along_y):
-            raise UnmeasurableError("the ridge runs along the second coordinate alone")
-        return float(along_y / along_x)
 
     def diagonal_sd(self, rising: bool) -> float:
         """The mean of the sample sd of z over the diagonals on which y rises with x, or falls.
