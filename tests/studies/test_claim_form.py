@@ -134,7 +134,7 @@ def test_the_type_of_every_parameter_of_an_effect_can_be_checked() -> None:
 
 
 def test_the_column_that_was_measured_is_told_from_the_axes() -> None:
-    ridge = {"effect": "ridge_slope", "x": "peak_lr", "y": "weight_decay", "z": "test_accuracy"}
+    ridge = {"effect": "ridge_power", "x": "peak_lr", "y": "weight_decay", "z": "test_accuracy"}
     assert (metric(ridge), axes(ridge)) == ("test_accuracy", ["peak_lr", "weight_decay"])
     assert (metric(BLOW_UP), axes(BLOW_UP)) == ("final_loss", ["peak_lr", "subset_size"])
     assert (metric(CLAIM), axes(CLAIM)) == ("test_accuracy", [])

@@ -202,6 +202,6 @@ def test_optimum_distance_and_share_compare_the_room_below_the_blow_up() -> None
 def test_every_effect_is_listed_by_its_name() -> None:
     assert list(effects.EFFECTS) == [
         "value", "difference", "gap", "ratio", "spread", "gap_ratio", "order", "blow_up_spread", "blow_up_slope",
-        "optimum_order", "optimum_distance", "optimum_to_blow_up", "ridge_slope", "ridge_contrast",
+        "optimum_order", "optimum_distance", "optimum_to_blow_up", "ridge_power", "ridge_contrast",
     ]  # fmt: skip
     assert all(function.__name__ == name for name, function in effects.EFFECTS.items())

@@ -26,21 +26,17 @@ def plane(slope: float, across: float = -4.0, along: float = -0.1, peak: float =
 
 
 @pytest.mark.parametrize("slope", [1.0, -1.0, 2.0, -2.0])
-def test_ridge_slope_is_that_of_the_best_of_each_row(slope: float) -> None:
-    assert effects.ridge_slope(plane(slope, along=0.0), "lr", "decay", "acc") == pytest.approx(slope, abs=1e-9)
+def test_ridge_power_is_that_of_the_best_of_each_row(slope: float) -> None:
+    assert effects.ridge_power(plane(slope, along=0.0), "lr", "decay", "acc") == pytest.approx(1 / slope, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("rows", "reason"),
-    [
-        (plane(0.2, along=0.0), "fewer than two rows of the grid have their best inside it"),
-        (plane(1e12, along=0.0), "the ridge runs along the second coordinate alone"),
-    ],
-)
-def test_a_grid_without_a_ridge_has_a_reason(rows: Table, reason: str) -> None:
-    with pytest.raises(UnmeasurableError) as caught:
-        effects.ridge_slope(rows, "lr", "decay", "acc")
-    assert str(caught.value) == reason
+def test_the_power_of_an_upright_ridge_is_zero() -> None:
+    assert effects.ridge_power(plane(1e12, along=0.0), "lr", "decay", "acc") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_grid_without_a_ridge_has_a_reason() -> None:
+    with pytest.raises(UnmeasurableError, match=r"^fewer than two rows of the grid have their best inside it$"):
+        effects.ridge_power(plane(0.2, along=0.0), "lr", "decay", "acc")
 
 
 def test_ridge_contrast_is_small_along_the_ridge_and_large_across() -> None:
@@ -70,7 +66,7 @@ def test_a_cell_without_a_run_is_left_out_of_its_diagonals() -> None:
 
 def test_two_planes_in_one_table_are_told_apart_by_where() -> None:
     rows = [row | {"plane": number} for number, slope in ((1, 1.0), (2, -1.0)) for row in plane(slope, along=0.0)]
-    assert effects.ridge_slope(rows, "lr", "decay", "acc", where={"plane": 2}) == pytest.approx(-1.0)
+    assert effects.ridge_power(rows, "lr", "decay", "acc", where={"plane": 2}) == pytest.approx(-1.0)
     assert effects.ridge_contrast(rows, "lr", "decay", "acc", "product", where={"plane": 2}) < 0.2
 
 

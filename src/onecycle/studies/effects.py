@@ -147,18 +147,17 @@ def _positive(level: object, column: str) -> float:
     return float(level)
 
 
-def ridge_slope(rows: Rows, x: str, y: str, z: str, where: Filter | None = None) -> float:
-    """The slope of log y against log x along the ridge that the heat map draws: the best x of each y.
+def ridge_power(rows: Rows, x: str, y: str, z: str, where: Filter | None = None) -> float:
+    """The power p of "the best x goes as y to the power of p", along the ridge that the heat map draws.
 
-    Rows of the grid whose best lies at its edge do not count; see `ridges`.
+    Least squares of log x on log y: unlike the slope of the line in the figure, about 1/p, it stays finite where the
+    best x does not depend on y. Rows of the grid whose best lies at its edge do not count; see `ridges`.
     """
     points = ridges.ridge(select(rows, where), x, y, z)
     if len(points) < 2:
         raise UnmeasurableError("fewer than two rows of the grid have their best inside it")
-    slope = ridges.ridge_slope(points)
-    if not math.isfinite(slope):
-        raise UnmeasurableError("the ridge runs along the second coordinate alone")
-    return slope
+    best, heights = np.log(np.array(points)).T
+    return float(np.polyfit(heights, best, 1)[0])
 
 
 def ridge_contrast(
@@ -180,6 +179,6 @@ EFFECTS: dict[str, Callable[..., float]] = {
     for function in (
         value, difference, gap, ratio, spread, gap_ratio, order,
         blow_up_spread, blow_up_slope, optimum_order, optimum_distance, optimum_to_blow_up,
-        ridge_slope, ridge_contrast,
+        ridge_power, ridge_contrast,
     )
 }  # fmt: skip
