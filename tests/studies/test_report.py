@@ -187,3 +187,11 @@ def test_docs_hold_figures_verdicts_and_the_command_of_complete_studies_of_real_
     assert "`make study NAME=one`" in text
     assert "![One & only](figures/one_figure.png)" in text
     assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000
+
+
+def test_a_figure_without_runs_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    curve = {"kind": "curves", "x": "peak_lr", "y": "test_accuracy"}
+    built = study(tmp_path, figures=[curve, {**curve, "name": "other", "where": {"peak_lr": 0.8}}])
+    report.build(built)
+    assert [path.name for path in (built / "report").glob("*.png")] == ["figure.png"]
+    assert "other is left out: no run has peak_lr 0.8." in caplog.text

@@ -1,5 +1,6 @@
 """From a study's rows to the figures that its configuration names: the one place that reads curves for plots."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from onecycle.faults import ConfigError
 from onecycle.studies import curves, plots
-from onecycle.studies.selection import select
+from onecycle.studies.selection import select, words
 from onecycle.studies.table import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 Parameters = dict[str, Any]
 
@@ -31,8 +34,12 @@ def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, "Figure"]:
         where = parameters.pop("where", None)
         if kind not in KINDS:
             raise ConfigError([f"study.figures[{number - 1}].kind={kind}: unknown; there are {', '.join(KINDS)}"])
+        chosen = select(rows, where)
+        if not chosen:  # a part of a study, or a smaller scale, need not have the runs of every figure
+            log.warning("%s is left out: no run has %s.", name, words(where))
+            continue
         try:
-            drawn[name] = KINDS[kind](select(rows, where), parameters)
+            drawn[name] = KINDS[kind](chosen, parameters)
         except (ValueError, TypeError) as error:
             raise ConfigError([f"study.figures[{number - 1}]: {error}"]) from error
     return drawn
