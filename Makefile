@@ -50,7 +50,7 @@ studies: $(STAMP) ## run every study at SCALE
 report: $(STAMP) ## draw the pages of all studies again from their records, without training
 	@$(BIN)/python -m onecycle.studies.report
 
-benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes under 90 s
+benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes about 100 s
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)
 
 test: $(STAMP) ## the fast tests (minutes)

@@ -49,9 +49,10 @@ def race_of(model: str, width: int, quick: bool, gpu: bool) -> Race:
     if gpu:
         return Race(model, width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
     if width <= 16:
-        return Race(model, width, batch_size=256, groups=2 if quick else 8, group=10, turn=1, warm=3)
-    batch_size = 64 if quick else 128
-    return Race(model, width, batch_size, groups=1 if quick else 3, group=10, turn=1, warm=1 if quick else 2)
+        return Race(model, width, batch_size=256, groups=1 if quick else 8, group=10, turn=1, warm=3)
+    if quick:
+        return Race(model, width, batch_size=32, groups=1, group=5, turn=1, warm=1)
+    return Race(model, width, batch_size=128, groups=3, group=10, turn=1, warm=2)
 
 
 def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> 
 def main() -> None:
     """Command: python -m onecycle.benchmark [--quick] [--widths 16 64] [--only loader step profile start]."""
     parser = argparse.ArgumentParser(description="Measure this machine; results go to logs/benchmarks/ as JSON.")
-    parser.add_argument("--quick", action="store_true", help="few repetitions: under 90 seconds on two cores")
+    parser.add_argument("--quick", action="store_true", help="few repetitions: about 100 seconds on two cores")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=Path("logs/benchmarks"))
