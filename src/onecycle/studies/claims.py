@@ -18,7 +18,7 @@ from onecycle.studies.claim_form import (
     parameters,
 )
 from onecycle.studies.effects import EFFECTS
-from onecycle.studies.estimate import Estimate, complete_seeds, estimate
+from onecycle.studies.estimate import Estimate, Noise, complete_seeds, estimate
 from onecycle.studies.selection import Rows, is_number
 
 __all__ = ["Claim", "ClaimError", "NoRunError", "Verdict", "check", "judge", "unmeasured"]
@@ -58,15 +58,25 @@ class Verdict:
 def judge(rows: Rows, claim: Claim) -> Verdict:
     """The verdict of the runs on a claim: it holds, or does not, where the whole interval of the effect says so.
 
-    The effect is taken for each seed that has every run the claim is about. Raises ClaimError for a claim that is wrong
-    in itself (see `check`) or names a column or a value that no run has.
+    The effect is taken for each seed that has every run the claim is about; see `estimate` for its interval. Raises
+    ClaimError for a claim that is wrong in itself (see `check`) or names a column or a value that no run has.
     """
     check(claim)
     check_rows(rows, claim)
-    seeds = complete_seeds(rows, filters(claim), axes(claim))
+    noise = Noise(metric(claim), filters(claim), axes(claim), claim.get("assumed_sd"), bool(claim.get("exact")))
+    seeds = complete_seeds(rows, noise.filters, noise.axes)
     effect = partial(EFFECTS[claim["effect"]], **parameters(claim))
-    result = estimate(list(seeds.values()), effect, metric(claim), claim.get("assumed_sd"), bool(claim.get("exact")))
+    result = estimate(list(seeds.values()), effect, noise)
     verdict = _decide(result, claim)
+    return _verdict(claim, verdict, result, _reason(result, claim, verdict))
+
+
+def unmeasured(claim: Claim, reason: str) -> Verdict:
+    """The verdict on a claim whose runs are not there."""
+    return _verdict(claim, UNDECIDED, Estimate(math.nan, math.nan, 0), reason)
+
+
+def _verdict(claim: Claim, verdict: str, result: Estimate, reason: str) -> Verdict:
     return Verdict(
         id=claim["id"],
         text=claim["text"],
@@ -78,26 +88,9 @@ def judge(rows: Rows, claim: Claim) -> Verdict:
         at_most=claim.get("at_most"),
         unit=claim["unit"],
         seeds=result.seeds,
-        reason=_reason(result, claim, verdict),
+        reason=reason,
         margin_from=claim.get("margin_from") or "",
         if_not=(claim.get("if_not") or "") if verdict == FAILS else "",
-    )
-
-
-def unmeasured(claim: Claim, reason: str) -> Verdict:
-    """The verdict on a claim whose runs are not there."""
-    return Verdict(
-        id=claim["id"],
-        text=claim["text"],
-        source=claim.get("source") or "",
-        verdict=UNDECIDED,
-        effect=math.nan,
-        uncertainty=math.nan,
-        at_least=claim.get("at_least"),
-        at_most=claim.get("at_most"),
-        unit=claim["unit"],
-        seeds=0,
-        reason=reason,
     )
 
 

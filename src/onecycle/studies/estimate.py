@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onecycle.studies.selection import Filter, Row, Rows, UnmeasurableError, finite, has, levels, same, select
+from onecycle.studies.selection import Filter, Row, Rows, UnmeasurableError, finite, has, levels, matches, same, select
 
 # Student's t at 95 % (two-sided 90 %) for 1 to 30 degrees of freedom.
 T_QUANTILES = (
@@ -28,6 +28,21 @@ class Estimate:
     uncertainty: float
     seeds: int
     obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a claim says of the spread from run to run.
+
+    column: what was measured. filters, axes: the claim's; a point is a combination of values of their columns.
+    assumed_sd: the standard deviation of the column where there is one run a point. exact: that there is no spread.
+    """
+
+    column: str
+    filters: Sequence[Filter] = ({},)
+    axes: Sequence[str] = ()
+    assumed_sd: float | None = None
+    exact: bool = False
 
 
 def complete_seeds(rows: Rows, filters: Sequence[Filter], axes: Sequence[str]) -> dict[Hashable, list[Row]]:
@@ -61,13 +76,11 @@ def _place(row: Row, column: str, grid: Sequence[object]) -> int | None:
     return next((place for place, level in enumerate(grid) if same(level, row.get(column))), None)
 
 
-def estimate(
-    seeds: Sequence[Rows], effect: Callable[[Rows], float], column: str, assumed_sd: float | None, exact: bool
-) -> Estimate:
+def estimate(seeds: Sequence[Rows], effect: Callable[[Rows], float], noise: Noise) -> Estimate:
     """The mean of an effect over seeds, each given by its rows.
 
-    The interval comes from the spread over seeds; with one seed from `assumed_sd`, the standard deviation of the runs'
-    `column`; it is 0 for an effect that is exact.
+    With several seeds the interval is that of Student's test with a pooled variance: all points of the claim are taken
+    to vary alike from seed to seed. With one seed `assumed_sd` stands for the spread; it is 0 for an exact effect.
     """
     if not seeds:
         return Estimate(math.nan, math.nan, 0, "too few seeds: none has every run that the claim is about")
@@ -82,14 +95,37 @@ def estimate(
         return Estimate(math.nan, math.nan, len(seeds), f"cannot be measured: {obstacles[0]}{share}")
     average = math.fsum(effects) / len(effects)
     if len(effects) > 1:
-        return Estimate(average, half_width(effects), len(effects))
-    if exact:
-        return Estimate(average, 0.0, 1)
-    if assumed_sd is None:
+        sd, freedom = pooled_sd(seeds, noise)
+        # Without two finite numbers at any point (all of them diverged) the effects are all there is to go by.
+        width = resampled_half_width(seeds, effect, noise.column, sd, freedom) if freedom else half_width(effects)
+    elif noise.exact:
+        width = 0.0
+    elif noise.assumed_sd is None:
         return Estimate(average, math.nan, 1, "too few seeds: one run a point and no known spread")
-    uncertainty = resampled_half_width(seeds[0], effect, column, assumed_sd)
-    vague = "too few seeds: with the assumed spread the effect often cannot be measured"
-    return Estimate(average, uncertainty, 1, vague if math.isnan(uncertainty) else "")
+    else:
+        width = resampled_half_width(seeds, effect, noise.column, noise.assumed_sd)
+    vague = f"too few seeds: with the {'measured' if len(effects) > 1 else 'assumed'} spread the effect often "
+    return Estimate(average, width, len(effects), f"{vague}cannot be measured" if math.isnan(width) else "")
+
+
+def pooled_sd(seeds: Sequence[Rows], noise: Noise) -> tuple[float, int]:
+    """The standard deviation of a column between runs at the same point, over all points, and its degrees of freedom.
+
+    (NaN, 0) where no point has two finite numbers.
+    """
+    rows = [row for members in seeds for row in members]
+    columns = list(dict.fromkeys([*(column for where in noise.filters for column in where), *noise.axes]))
+    grid = {column: levels(rows, column) for column in columns}
+    points: dict[tuple[int | None, ...], list[float]] = {}
+    for row in rows:
+        number = finite(row, noise.column)
+        if number is not None and any(matches(row, where) for where in noise.filters):
+            points.setdefault(tuple(_place(row, column, grid[column]) for column in columns), []).append(number)
+    freedom = sum(len(numbers) - 1 for numbers in points.values())
+    squares = math.fsum(
+        (len(numbers) - 1) * float(np.var(numbers, ddof=1)) for numbers in points.values() if numbers[1:]
+    )
+    return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
 
 
 def _number(effect: float) -> float:
@@ -110,24 +146,32 @@ def half_width(effects: Sequence[float]) -> float:
     return t_quantile(len(effects) - 1) * float(np.std(effects, ddof=1)) / math.sqrt(len(effects))
 
 
-def resampled_half_width(rows: Rows, effect: Callable[[Rows], float], column: str, sd: float) -> float:
-    """Half the 90 % interval of an effect whose runs vary by `sd` in a column: from 400 noisy copies of the rows.
+def resampled_half_width(
+    seeds: Sequence[Rows], effect: Callable[[Rows], float], column: str, sd: float, freedom: int | None = None
+) -> float:
+    """Half the 90 % interval of the mean effect over seeds whose runs vary by `sd` in a column: from 400 noisy copies.
 
-    NaN where fewer than 90 % of the copies have an effect. The noise is the same at every call.
+    freedom: the degrees of freedom behind `sd`; None for a known one. NaN where fewer than 90 % of the copies have an
+    effect. The noise is the same at every call.
     """
     generator = np.random.default_rng(0)
-    values = [finite(row, column) for row in rows]
     effects = []
     for _ in range(RESAMPLES):
-        noise = generator.normal(0.0, sd, len(rows))
-        noisy = [
-            row if value is None else {**row, column: value + float(shift)}
-            for row, value, shift in zip(rows, values, noise, strict=True)
-        ]
+        noisy = [_shaken(rows, column, sd, generator) for rows in seeds]
         try:
-            effects.append(_number(effect(noisy)))
+            effects.append(math.fsum(_number(effect(rows)) for rows in noisy) / len(noisy))
         except UnmeasurableError:
             continue
     if len(effects) < MEASURABLE_SHARE * RESAMPLES:
         return math.nan
-    return NORMAL_QUANTILE * float(np.std(effects, ddof=1))
+    quantile = NORMAL_QUANTILE if freedom is None else t_quantile(freedom)
+    return quantile * float(np.std(effects, ddof=1))
+
+
+def _shaken(rows: Rows, column: str, sd: float, generator: np.random.Generator) -> list[Row]:
+    noise = generator.normal(0.0, sd, len(rows))
+    values = [finite(row, column) for row in rows]
+    return [
+        row if value is None else {**row, column: value + float(shift)}
+        for row, value, shift in zip(rows, values, noise, strict=True)
+    ]
