@@ -15,6 +15,7 @@ from onecycle.faults import ConfigError
 from onecycle.run import (
     NEUTRAL_KEYS,
     Run,
+    folder_name,
     identity,
     new_folder,
     read_config,
@@ -135,6 +136,19 @@ def test_an_identity_is_the_same_tomorrow_and_in_any_order_of_keys() -> None:
 )
 def test_a_short_name_says_what_varies(overrides: list[str], name: str) -> None:
     assert short_name(overrides) == name
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("constant 0.05,seed=0", "constant_0.05,seed=0"),
+        ("step, from 0.1,seed=1", "step,_from_0.1,seed=1"),
+        ("4λ, α/4,seed=2", "4λ,_α_4,seed=2"),
+        ("../../etc", ".._.._etc"),
+    ],
+)
+def test_a_label_becomes_a_folder_name_that_still_says_what_it_is(label: str, name: str) -> None:
+    assert folder_name(label) == name
 
 
 def test_a_short_name_is_short_and_one_folder() -> None:

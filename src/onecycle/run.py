@@ -75,7 +75,12 @@ def short_name(overrides: Sequence[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         if not _is_neutral(key) and key != "experiment":
             parts.append(f"{key.rsplit('.', 1)[-1]}={value}")
-    return re.sub(r"[^\w=.,+-]+", "_", ",".join(parts))[:100] or "run"
+    return folder_name(",".join(parts)) or "run"
+
+
+def folder_name(text: str) -> str:
+    """A text as a folder's name: at most 100 letters, digits and signs that no shell or file system minds."""
+    return re.sub(r"[^\w=.,+-]+", "_", text)[:100]
 
 
 def write_atomically(path: Path, text: str) -> None:

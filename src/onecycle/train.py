@@ -80,11 +80,16 @@ def open_run(cfg: DictConfig, data_key: dict[str, Any], overrides: list[str], sw
     elif cfg.resume is not None:
         folder = Path(cfg.resume)
     elif sweep is not None:
-        label = cfg.study.label if cfg.get("study") else None
-        folder = sweep / f"{run.short_name([label] if label else overrides)}-{identity[:8]}"
+        folder = sweep / f"{job_name(cfg, overrides)}-{identity[:8]}"
     else:
         folder = run.new_folder(Path(cfg.output), cfg.name)
     return run.Run(folder, cfg.name, identity, plain, overrides)
+
+
+def job_name(cfg: DictConfig, overrides: list[str]) -> str:
+    """What tells a run of a sweep from the others, as a folder's name: the study's label, or what was overridden."""
+    label = cfg.study.label if cfg.get("study") else None
+    return run.folder_name(label) if label else run.short_name(overrides)
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")
@@ -110,7 +115,7 @@ def hydra_job(cfg: DictConfig) -> float:
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
-            log.error("%s: %s", cfg.study.label if cfg.get("study") else run.short_name(overrides), error)
+            log.error("%s: %s", job_name(cfg, overrides), error)
         raise
     return float(record["test"]["accuracy"])
 
