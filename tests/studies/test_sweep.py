@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
+
+from onecycle.faults import DiskFullError
+from onecycle.studies.plan import Point
+from onecycle.studies.sweep import launch
 
 STUDY = [
     "study=lr_vs_subset_size", "study.scale=tiny", "seed=0", "batch_size=16", "data.subset_size=160,640",
@@ -145,3 +150,25 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, overrides: tup
     assert line in refused.stdout
     assert "Traceback" not in refused.stdout
     assert not (tmp_path / "logs").exists()
+
+
+class FullDisk:
+    """A launcher whose second run finds the disk full."""
+
+    def __init__(self) -> None:
+        self.started = 0
+
+    def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+        self.started += 1
+        job = JobReturn(overrides=job_overrides[0])
+        job.status = JobStatus.FAILED
+        job.return_value = DiskFullError("The disk is full.") if self.started == 2 else ValueError("another mistake")
+        return [job]
+
+
+def test_a_full_disk_stops_the_study_where_another_mistake_does_not(tmp_path: Path) -> None:
+    launcher: Any = FullDisk()
+    points = [Point(str(number), {}, ()) for number in range(4)]
+    with pytest.raises(DiskFullError):
+        launch(launcher, points, tmp_path, alone=True)
+    assert launcher.started == 2

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from onecycle import run
 from onecycle.config import plain
-from onecycle.faults import ConfigError, full_disk_named
+from onecycle.faults import ConfigError, DiskFullError, full_disk_named
 from onecycle.studies import plan, table
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ def launch(launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, al
             started = time.perf_counter()
             result = launcher.launch([list(point.overrides)], initial_job_idx=number - 1)[0]
             results.append(result)
+            stop_if_full(result)
             outcome, seconds = "read back", time.perf_counter() - started
             if result.status == JobStatus.FAILED:
                 outcome = "failed; the study goes on"
@@ -106,6 +107,17 @@ def launch(launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, al
             left = _time_left(training, trained, len(points) - number)
             log.info("[%d/%d] %s: %s%s%s", number, len(points), point.label, accuracy, outcome, left)
     return results
+
+
+def stop_if_full(result: JobReturn) -> None:
+    """Raise a run's DiskFullError: every other run, and the page, would fail at the end of its work in the same way."""
+    try:
+        _ = result.return_value
+    except DiskFullError:
+        log.error("The study stops here; the same command goes on.")
+        raise
+    except Exception:  # told where it happened, and raised again behind the page
+        return
 
 
 def written(folder: Path) -> int:
