@@ -112,6 +112,14 @@ def test_a_curve_blows_up_where_the_loss_is_high_and_still_rising(
     assert (line.optimum, line.blow_up(1.25)) == (optimum, blow_up)
 
 
+@pytest.mark.parametrize(
+    ("values", "blow_up"),
+    [([0.1, 0.11, 0.34, 1.3, NAN], 12.8), ([1.0, 0.0, 0.4, 2.1, 2.3], 3.2), ([1.0, 0.5, 2.1, 1.9, 2.0], 12.8)],
+)
+def test_a_level_says_where_a_loss_is_high_whatever_its_minimum(values: list[float], blow_up: float) -> None:
+    assert curve(losses({128: values}), "lr", "loss", {"n": 128}).blow_up(level=1.95) == blow_up
+
+
 def test_a_curve_has_the_mean_of_each_rate_in_ascending_order() -> None:
     rows = losses({1: [4.0, 3.0]}, x=[0.2, 0.1]) + losses({1: [2.0, NAN]}, x=[0.2 + 1e-9, 0.3])
     rows.append({"n": 1, "loss": 7.0})  # at no rate
@@ -160,6 +168,7 @@ def test_blow_up_spread_counts_grid_steps() -> None:
     assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n") == pytest.approx(2.0)
     assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n", where={"n": [128, 256]}) == pytest.approx(1.0)
     assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n", factor=1.05) == pytest.approx(2.0)
+    assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n", level=2.5) == pytest.approx(1.0)
     same = losses({128: [1, 2, 3, 4, 5], 512: [1, 2, 3, NAN, NAN]})
     assert effects.blow_up_spread(same, "lr", "loss", by="n") == 0.0
 
@@ -197,6 +206,10 @@ def test_optimum_distance_and_share_compare_the_room_below_the_blow_up() -> None
     assert effects.optimum_distance(rows, "lr", "loss", where={"n": 2}, than={"n": 1}) == pytest.approx(-2.0)
     assert effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 1}, against={"n": 2}) == pytest.approx(1 / 16)
     assert effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 2}, against={"n": 1}) == pytest.approx(16.0)
+    earlier = {"where": {"n": 1}, "than": {"n": 2}, "level": 1.05}
+    assert effects.optimum_distance(rows, "lr", "loss", **earlier) == pytest.approx(0.0)  # 1.1 is above, at 0.2
+    shares = effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 1}, against={"n": 2}, level=1.05)
+    assert shares == pytest.approx(1.0)
 
 
 def test_every_effect_is_listed_by_its_name() -> None:

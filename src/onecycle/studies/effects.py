@@ -4,7 +4,7 @@ Each takes the rows and keyword parameters: names of columns (`metric`, `x`, `y`
 `selection`) and numbers; their types are what a claim is checked against. Each raises UnmeasurableError, with the
 reason, where the rows cannot give the effect. `diverged` is the metric that counts for a diverged run, such as 10 for
 chance accuracy in percent; without it such a run has none. Grid steps are the median spacing of log x along
-the curves in question.
+the curves in question. `factor` and `level` say where a loss has blown up; see `shapes.Curve.blow_up`.
 """
 
 import math
@@ -101,17 +101,33 @@ def _quotient(above: float, below: float, name: str) -> float:
     return above / below
 
 
-def blow_up_spread(rows: Rows, x: str, y: str, by: str, where: Filter | None = None, factor: float = BLOW_UP) -> float:
+def blow_up_spread(
+    rows: Rows,
+    x: str,
+    y: str,
+    by: str,
+    where: Filter | None = None,
+    factor: float = BLOW_UP,
+    level: float | None = None,
+) -> float:
     """How far the blow-ups for the values of `by` lie apart: largest minus smallest log x, in grid steps."""
     family = list(curves(rows, x, y, by, where).values())
-    return float(np.ptp([math.log(member.blow_up(factor)) for member in family])) / grid_step(family)
+    return float(np.ptp([math.log(member.blow_up(factor, level)) for member in family])) / grid_step(family)
 
 
-def blow_up_slope(rows: Rows, x: str, y: str, by: str, where: Filter | None = None, factor: float = BLOW_UP) -> float:
+def blow_up_slope(
+    rows: Rows,
+    x: str,
+    y: str,
+    by: str,
+    where: Filter | None = None,
+    factor: float = BLOW_UP,
+    level: float | None = None,
+) -> float:
     """The least-squares slope of log(x at the blow-up) against log(by)."""
     family = curves(rows, x, y, by, where)
-    heights = [math.log(member.blow_up(factor)) for member in family.values()]
-    return float(np.polyfit([math.log(_positive(level, by)) for level in family], heights, 1)[0])
+    heights = [math.log(member.blow_up(factor, level)) for member in family.values()]
+    return float(np.polyfit([math.log(_positive(value, by)) for value in family], heights, 1)[0])
 
 
 def optimum_order(rows: Rows, x: str, y: str, by: str, where: Filter | None = None) -> float:
@@ -126,19 +142,36 @@ def optimum_order(rows: Rows, x: str, y: str, by: str, where: Filter | None = No
     return float(np.max(np.diff(best))) / grid_step(list(family.values()))
 
 
-def optimum_distance(rows: Rows, x: str, y: str, where: Filter, than: Filter, factor: float = BLOW_UP) -> float:
+def optimum_distance(
+    rows: Rows,
+    x: str,
+    y: str,
+    where: Filter,
+    than: Filter,
+    factor: float = BLOW_UP,
+    level: float | None = None,
+) -> float:
     """By how many grid steps more the best x lies below the blow-up at `where` than it does at `than`."""
     here, there = curve(rows, x, y, where), curve(rows, x, y, than)
-    return (_headroom(here, factor) - _headroom(there, factor)) / grid_step([here, there])
+    return (_headroom(here, factor, level) - _headroom(there, factor, level)) / grid_step([here, there])
 
 
-def optimum_to_blow_up(rows: Rows, x: str, y: str, of: Filter, against: Filter, factor: float = BLOW_UP) -> float:
+def optimum_to_blow_up(
+    rows: Rows,
+    x: str,
+    y: str,
+    of: Filter,
+    against: Filter,
+    factor: float = BLOW_UP,
+    level: float | None = None,
+) -> float:
     """The best x as a share of the blow-up at `of`, divided by the same at `against`: below 1 where `of` wants less."""
-    return math.exp(_headroom(curve(rows, x, y, against), factor) - _headroom(curve(rows, x, y, of), factor))
+    here, there = curve(rows, x, y, of), curve(rows, x, y, against)
+    return math.exp(_headroom(there, factor, level) - _headroom(here, factor, level))
 
 
-def _headroom(line: Curve, factor: float) -> float:
-    return math.log(line.blow_up(factor) / line.optimum)
+def _headroom(line: Curve, factor: float, level: float | None) -> float:
+    return math.log(line.blow_up(factor, level) / line.optimum)
 
 
 def _positive(level: object, column: str) -> float:

@@ -28,6 +28,11 @@ code { background: #f2f2f4; padding: .15rem .35rem; border-radius: .25rem; font-
 .studies a { text-decoration: none; color: inherit; }
 .studies div { border: 1px solid #e3e3e6; border-radius: .5rem; padding: 1rem; height: 100%; box-sizing: border-box; }
 """
+INTERVALS = (
+    "± is half of the effect's 90 % interval: Student's, with one variance from seed to seed for all points of a claim "
+    "or, with one seed, from the spread that the study assumes. A claim holds, or does not, where the whole interval "
+    "says so."
+)
 CLASSES = {"holds": "holds", "does not hold": "fails", "undecided": "undecided"}
 
 
@@ -39,7 +44,7 @@ def study_page(report: "Report", images: Mapping[str, str], lines: tuple[list[st
         parts.append(f"<p class=quiet>Source: {_(study['source'])}</p>")
     parts += _warnings(report)
     if report.verdicts:
-        parts += ["<h2>Verdicts</h2>", *map(_verdict, report.verdicts)]
+        parts += ["<h2>Verdicts</h2>", *map(_verdict, report.verdicts), f"<p class=quiet>{INTERVALS}</p>"]
     parts += [f"<p><img src='{url}' alt='{_(name)}'></p>" for name, url in images.items()]
     if study.get("published"):
         parts += ["<h2>Published and here</h2>", _published(study["published"], report.rows)]

@@ -48,17 +48,19 @@ class Curve:
             raise UnmeasurableError(f"every run at {self.name} diverged")
         return int(np.argmin(self.y))
 
-    def blow_up(self, factor: float = BLOW_UP) -> float:
-        """The first x above the optimum whose loss exceeds `factor` times the minimum and falls no more at the next x.
+    def blow_up(self, factor: float = BLOW_UP, level: float | None = None) -> float:
+        """The first x above the optimum whose loss is too high and falls no more at the next x.
 
-        At the last x of the grid the excess is enough. Raises UnmeasurableError where the loss never blows up.
+        Too high is above `level` where one is given, else above `factor` times the minimum. At the last x of the grid
+        the excess is enough. Raises UnmeasurableError where the loss never blows up.
         """
         best, last = self._best, len(self.x) - 1
-        if self.y[best] <= 0:
+        if level is None and self.y[best] <= 0:
             raise UnmeasurableError(f"the lowest loss at {self.name} is not above 0: {self.y[best]:.3g}")
+        limit = factor * self.y[best] if level is None else level
         for place in range(best + 1, last + 1):
             rising = place == last or self.y[place + 1] >= self.y[place]
-            if self.y[place] > factor * self.y[best] and rising:
+            if self.y[place] > limit and rising:
                 return float(self.x[place])
         raise UnmeasurableError(f"no blow-up at {self.name} up to {self.axis} {self.x[-1]:.6g}")
 
