@@ -177,7 +177,7 @@ def test_a_product_and_another_peak_contradict_each_other() -> None:
     assert problems_of(composed("hyperparameters=effective")) == []
     assert problems_of(composed("hyperparameters=effective", "schedule.peak_lr=1.0")) == [
         "schedule.peak_lr=1.0: contradicts hyperparameters=effective, which makes it 0.4; "
-        "set hyperparameters.product, or choose hyperparameters=direct"
+        "set hyperparameters.effective_decay, or choose hyperparameters=direct"
     ]
     assert problems_of(composed("hyperparameters=per_example", "schedule.peak_lr=1.0", "batch_size=256")) == [
         "schedule.peak_lr=1.0: contradicts hyperparameters=per_example, which makes it 0.2; "

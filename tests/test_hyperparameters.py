@@ -11,8 +11,8 @@ from onecycle.hyperparameters import (
     Hyperparameters,
     check,
     is_finite_number,
+    peak_lr_from_effective_decay,
     peak_lr_from_per_example,
-    peak_lr_from_product,
 )
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -20,22 +20,24 @@ CONF = Path(__file__).parents[1] / "conf"
 
 # The published tuning run, with λα/(1−ρ) as printed there.
 @pytest.mark.parametrize(
-    ("peak_lr", "momentum", "weight_decay", "product"),
+    ("peak_lr", "momentum", "weight_decay", "effective_decay"),
     [
         (0.001, 0.5, 0.01, 0.00002), (0.256, 0.5, 0.01, 0.00512), (0.128, 0.75, 0.01, 0.00512),
         (1.024, 0.75, 0.00125, 0.00512), (0.512, 0.75, 0.00125, 0.00256), (0.256, 0.875, 0.00125, 0.00256),
     ],
 )  # fmt: skip
 def test_the_published_tuning_table_has_its_products(
-    peak_lr: float, momentum: float, weight_decay: float, product: float
+    peak_lr: float, momentum: float, weight_decay: float, effective_decay: float
 ) -> None:
-    assert Hyperparameters(peak_lr, momentum, weight_decay, 512).product == pytest.approx(product, rel=1e-12)
-    assert peak_lr_from_product(product, momentum, weight_decay) == pytest.approx(peak_lr, rel=1e-12)
+    assert Hyperparameters(peak_lr, momentum, weight_decay, 512).effective_decay == pytest.approx(
+        effective_decay, rel=1e-12
+    )
+    assert peak_lr_from_effective_decay(effective_decay, momentum, weight_decay) == pytest.approx(peak_lr, rel=1e-12)
 
 
 def test_the_baseline_has_its_published_coordinates() -> None:
     given: Any = {"peak_lr": 0.4, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 512}
-    derived = {"effective_lr": 4.0, "product": 0.002, "per_example_lr": 0.00078125, "relaxation_steps": 125.0}
+    derived = {"effective_lr": 4.0, "effective_decay": 0.002, "per_example_lr": 0.00078125, "relaxation_steps": 125.0}
     assert Hyperparameters(**given).coordinates() == pytest.approx(given | derived, rel=1e-12)
 
 
@@ -54,7 +56,7 @@ def test_both_parametrisations_have_an_inverse(
     point = Hyperparameters(peak_lr, momentum, weight_decay, batch_size)
     rest: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "batch_size": batch_size}
     for other in (
-        Hyperparameters.from_effective(point.product, **rest),
+        Hyperparameters.from_effective(point.effective_decay, **rest),
         Hyperparameters.from_per_example(point.per_example_lr, **rest),
     ):
         assert vars(other) == {**rest, "peak_lr": pytest.approx(peak_lr, rel=1e-12)}
@@ -76,9 +78,9 @@ UNDEFINED = "weight_decay=0: must be above 0, because the effective parametrisat
         (lambda: Hyperparameters(0.0, 0.9, 5e-4, 512), f"peak_lr=0.0: {ABOVE}"),
         (lambda: Hyperparameters(0.4, 1.0, 5e-4, 512), "momentum=1.0: must be a number in [0, 1)"),
         (lambda: Hyperparameters(0.4, 0.9, 5e-4, 0), "batch_size=0: must be an integer of at least 1"),
-        (lambda: peak_lr_from_product(0.002, 0.9, 0), UNDEFINED),
-        (lambda: peak_lr_from_product(0.0, 2, 5e-4),
-         f"product=0.0: {ABOVE}; momentum=2: must be a number in [0, 1)"),
+        (lambda: peak_lr_from_effective_decay(0.002, 0.9, 0), UNDEFINED),
+        (lambda: peak_lr_from_effective_decay(0.0, 2, 5e-4),
+         f"effective_decay=0.0: {ABOVE}; momentum=2: must be a number in [0, 1)"),
         (lambda: peak_lr_from_per_example(-1e-3, 512), f"per_example_lr=-0.001: {ABOVE}"),
         (lambda: peak_lr_from_per_example(1e-3, True), "batch_size=True: must be an integer of at least 1"),
     ],
@@ -93,7 +95,7 @@ FACTORS = {"lr": 1.0, "weight_decay": 1.0}
 GROUPS: dict[str, Any] = {"bias": FACTORS, "norm_scale": FACTORS, "head": FACTORS}
 SHARED: dict[str, Any] = {"momentum": 0.9, "weight_decay": 5e-4, "groups": GROUPS}
 DIRECT: dict[str, Any] = {**SHARED, "parametrisation": "direct", "peak_lr": 0.4}
-EFFECTIVE: dict[str, Any] = {**SHARED, "parametrisation": "effective", "product": 0.002}
+EFFECTIVE: dict[str, Any] = {**SHARED, "parametrisation": "effective", "effective_decay": 0.002}
 PER_EXAMPLE: dict[str, Any] = {**SHARED, "parametrisation": "per_example", "per_example_lr": 0.4 / 512}
 
 
@@ -104,7 +106,7 @@ def test_an_agreeing_config_has_no_problems(config: dict[str, Any], relative_err
 
 
 @pytest.mark.parametrize("peak_lr", [0.3, 0.400001])
-@pytest.mark.parametrize(("config", "name"), [(EFFECTIVE, "product"), (PER_EXAMPLE, "per_example_lr")])
+@pytest.mark.parametrize(("config", "name"), [(EFFECTIVE, "effective_decay"), (PER_EXAMPLE, "per_example_lr")])
 def test_a_second_statement_of_the_peak_lr_must_agree(config: Any, name: str, peak_lr: float) -> None:
     assert check(config, peak_lr, 512) == [
         f"schedule.peak_lr={peak_lr}: contradicts hyperparameters={config['parametrisation']}, which makes "
@@ -125,7 +127,7 @@ REFUSED: list[tuple[dict[str, Any], str, list[Any], str]] = [
     (DIRECT, "parametrisation", ["polar", None, ["direct"]], POLAR),
     (DIRECT, "momentum", [1.0, -0.1, False, math.nan, "0.9", None], MOMENTUM),
     (DIRECT, "weight_decay", [-5e-4, math.inf, "5e-4", True, None], DECAY),
-    (EFFECTIVE, "product", [0.0, -1, None], ABOVE),
+    (EFFECTIVE, "effective_decay", [0.0, -1, None], ABOVE),
     (EFFECTIVE, "weight_decay", [0], UNDEFINED.partition(": ")[2]),
     (PER_EXAMPLE, "per_example_lr", [0, math.inf], ABOVE),
     (DIRECT, "groups", [None, 64], KINDS),
@@ -170,9 +172,9 @@ def test_zeros_are_fine_where_nothing_divides_by_them() -> None:
 
 
 def test_all_problems_come_at_once_even_without_a_peak_lr() -> None:
-    broken = {**EFFECTIVE, "product": -1.0, "momentum": 1.0, "weight_decay": 0}
+    broken = {**EFFECTIVE, "effective_decay": -1.0, "momentum": 1.0, "weight_decay": 0}
     assert check(broken, None, 0) == [
-        f"hyperparameters.product=-1.0: {ABOVE}",
+        f"hyperparameters.effective_decay=-1.0: {ABOVE}",
         "hyperparameters.momentum=1.0: must be a number in [0, 1)",
         "batch_size=0: must be an integer of at least 1",
         f"hyperparameters.{UNDEFINED}",
@@ -182,13 +184,13 @@ def test_all_problems_come_at_once_even_without_a_peak_lr() -> None:
 @pytest.fixture
 def main_config(tmp_path: Path) -> Iterator[str]:
     """A main configuration of schedule, hyperparameters and batch size, beside an experiment."""
-    for function in (peak_lr_from_product, peak_lr_from_per_example):
+    for function in (peak_lr_from_effective_decay, peak_lr_from_per_example):
         OmegaConf.register_new_resolver(function.__name__, function, replace=True)
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "tuned.yaml").write_text(
         "# @package _global_\n"
         "defaults:\n  - override /hyperparameters: effective\n  - override /schedule: one_cycle_momentum\n"
-        "hyperparameters:\n  product: 0.00256\n  momentum: 0.875\n  weight_decay: 0.00125\n"
+        "hyperparameters:\n  effective_decay: 0.00256\n  momentum: 0.875\n  weight_decay: 0.00125\n"
     )
     (tmp_path / "main.yaml").write_text(
         "defaults:\n  - schedule: one_cycle\n  - hyperparameters: direct\n  - _self_\n  - experiment: null\n"
@@ -208,7 +210,7 @@ def problems_of(config: DictConfig) -> list[str]:
         ([], 0.4),
         (["schedule.peak_lr=0.1"], 0.1),
         (["hyperparameters=effective"], 0.4),
-        (["hyperparameters=effective", "hyperparameters.product=0.00512"], 1.024),
+        (["hyperparameters=effective", "hyperparameters.effective_decay=0.00512"], 1.024),
         (["hyperparameters=effective", "hyperparameters.weight_decay=0.001"], 0.2),
         (["hyperparameters=effective", "schedule=range_test"], 0.4),
         (["hyperparameters=per_example"], 0.4),
@@ -231,7 +233,7 @@ def test_the_composed_files_share_the_base_under_one_key(main_config: str, name:
     assert set(config) == {"schedule", "hyperparameters", "batch_size"}
     groups = {**GROUPS, "bias": {"lr": 64, "weight_decay": 1.0}}
     shared = {"parametrisation": name, "momentum": 0.9, "weight_decay": 5e-4, "groups": groups}
-    own = {"direct": "peak_lr", "effective": "product", "per_example": "per_example_lr"}[name]
+    own = {"direct": "peak_lr", "effective": "effective_decay", "per_example": "per_example_lr"}[name]
     assert config.hyperparameters == {**shared, own: config.hyperparameters[own]}
 
 

@@ -56,7 +56,7 @@ def test_a_run_leaves_its_record_configuration_metrics_and_checkpoint(tmp_path: 
         50,
         200,
     )
-    assert result["hyperparameters"]["product"] == pytest.approx(0.4 * 5e-4 / 0.1)
+    assert result["hyperparameters"]["effective_decay"] == pytest.approx(0.4 * 5e-4 / 0.1)
     assert 0 <= result["test"]["accuracy"] <= 1
     assert result["test"]["loss"] == pytest.approx(2.3, abs=0.5)
     assert result["val"]["accuracy"] * 50 == pytest.approx(round(result["val"]["accuracy"] * 50))

@@ -26,7 +26,7 @@ RESNET9 = "onecycle.models.resnet9.ResNet9"
 def register_resolvers() -> None:
     """Make the interpolations of conf/ known to OmegaConf; calling it again changes nothing."""
     for function in (
-        hyperparameters.peak_lr_from_product,
+        hyperparameters.peak_lr_from_effective_decay,
         hyperparameters.peak_lr_from_per_example,
         hyperparameters.steps_for_examples,
     ):

@@ -2,7 +2,7 @@
 
 In symbols: λ is the peak learning rate for the *mean* loss of a batch, ρ the momentum, α the weight decay and
 N the batch size. A gradient moves the weights by λ/(1−ρ) in total, so a convolution before batch norm, whose
-scale the loss ignores, feels λ, ρ and α through the product λα/(1−ρ) alone once its norm has settled. Three
+scale the loss ignores, feels λ, ρ and α through their product λα/(1−ρ), the effective decay, alone once its norm has settled. Three
 parametrisations follow:
 
     direct       (λ,        ρ, α)   the optimizer's own arguments
@@ -26,7 +26,7 @@ FACTORS = ("lr", "weight_decay")
 _ABOVE_ZERO = "a finite number above 0"
 _RULES: dict[str, tuple[Callable[[float], bool], str]] = {
     "peak_lr": (lambda value: value > 0, _ABOVE_ZERO),
-    "product": (lambda value: value > 0, _ABOVE_ZERO),
+    "effective_decay": (lambda value: value > 0, _ABOVE_ZERO),
     "per_example_lr": (lambda value: value > 0, _ABOVE_ZERO),
     "momentum": (lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "weight_decay": (lambda value: value >= 0, "a finite number of at least 0"),
@@ -39,14 +39,14 @@ def is_finite_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def peak_lr_from_product(product: float, momentum: float, weight_decay: float) -> float:
-    """Peak LR λ whose product λα/(1−ρ) is `product`; also a resolver of the configuration.
+def peak_lr_from_effective_decay(effective_decay: float, momentum: float, weight_decay: float) -> float:
+    """Peak LR λ whose λα/(1−ρ) is `effective_decay`; also a resolver of the configuration.
 
     Raises ValueError for values out of range and for a weight decay of 0; one line names them all.
     """
-    values = {"product": product, "momentum": momentum, "weight_decay": weight_decay}
-    _require([*_range_problems(values), *_undefined_product(weight_decay)])
-    return product * (1 - momentum) / weight_decay
+    values = {"effective_decay": effective_decay, "momentum": momentum, "weight_decay": weight_decay}
+    _require([*_range_problems(values), *_undefined_effective_decay(weight_decay)])
+    return effective_decay * (1 - momentum) / weight_decay
 
 
 def peak_lr_from_per_example(per_example_lr: float, batch_size: int) -> float:
@@ -80,9 +80,11 @@ class Hyperparameters:
         _require(_range_problems(vars(self)))
 
     @classmethod
-    def from_effective(cls, product: float, momentum: float, weight_decay: float, batch_size: int) -> Self:
-        """Point with the product λα/(1−ρ); raises as `peak_lr_from_product` does."""
-        return cls(peak_lr_from_product(product, momentum, weight_decay), momentum, weight_decay, batch_size)
+    def from_effective(cls, effective_decay: float, momentum: float, weight_decay: float, batch_size: int) -> Self:
+        """Point with this λα/(1−ρ); raises as `peak_lr_from_effective_decay` does."""
+        return cls(
+            peak_lr_from_effective_decay(effective_decay, momentum, weight_decay), momentum, weight_decay, batch_size
+        )
 
     @classmethod
     def from_per_example(cls, per_example_lr: float, momentum: float, weight_decay: float, batch_size: int) -> Self:
@@ -95,7 +97,7 @@ class Hyperparameters:
         return self.peak_lr / (1 - self.momentum)
 
     @property
-    def product(self) -> float:
+    def effective_decay(self) -> float:
         """λα/(1−ρ)."""
         return self.peak_lr * self.weight_decay / (1 - self.momentum)
 
@@ -113,7 +115,7 @@ class Hyperparameters:
 
     def coordinates(self) -> dict[str, float | None]:
         """Every coordinate by name, flat and valid as JSON, for a run's record."""
-        derived = ("effective_lr", "product", "per_example_lr", "relaxation_steps")
+        derived = ("effective_lr", "effective_decay", "per_example_lr", "relaxation_steps")
         return {**vars(self), **{name: getattr(self, name) for name in derived}}
 
 
@@ -124,14 +126,14 @@ def check(hyperparameters: Mapping[str, Any], peak_lr: float | None, batch_size:
     schedule to check; here it must agree with what the parametrisation says.
     """
     parametrisation = hyperparameters.get("parametrisation")
-    names = {"effective": ["product"], "per_example": ["per_example_lr"]}.get(str(parametrisation), [])
+    names = {"effective": ["effective_decay"], "per_example": ["per_example_lr"]}.get(str(parametrisation), [])
     values = {name: hyperparameters.get(name) for name in [*names, "momentum", "weight_decay"]}
     problems = _range_problems(values, "hyperparameters.") + _range_problems({"batch_size": batch_size})
     if parametrisation not in PARAMETRISATIONS:
         allowed = ", ".join(PARAMETRISATIONS)
         problems.insert(0, f"hyperparameters.parametrisation={parametrisation!r}: must be one of {allowed}")
     if parametrisation == "effective":
-        problems += [f"hyperparameters.{line}" for line in _undefined_product(values["weight_decay"])]
+        problems += [f"hyperparameters.{line}" for line in _undefined_effective_decay(values["weight_decay"])]
     if not problems and is_finite_number(peak_lr):
         problems = _contradictions(hyperparameters, peak_lr, batch_size)
     return problems + _group_problems(hyperparameters.get("groups"))
@@ -151,7 +153,7 @@ def _range_problems(values: Mapping[str, object], prefix: str = "") -> list[str]
     return problems
 
 
-def _undefined_product(weight_decay: object) -> list[str]:
+def _undefined_effective_decay(weight_decay: object) -> list[str]:
     if is_finite_number(weight_decay) and weight_decay == 0:
         return ["weight_decay=0: must be above 0, because the effective parametrisation divides by it"]
     return []
@@ -166,7 +168,10 @@ def _contradictions(hyperparameters: Mapping[str, Any], peak_lr: float, batch_si
         return [f"hyperparameters.peak_lr={own!r}: contradicts schedule.peak_lr={peak_lr!r}; set only the latter"]
     if parametrisation == "effective":
         momentum, weight_decay = hyperparameters["momentum"], hyperparameters["weight_decay"]
-        name, implied = "product", peak_lr_from_product(hyperparameters["product"], momentum, weight_decay)
+        name, implied = (
+            "effective_decay",
+            peak_lr_from_effective_decay(hyperparameters["effective_decay"], momentum, weight_decay),
+        )
     else:
         name = "per_example_lr"
         implied = peak_lr_from_per_example(hyperparameters["per_example_lr"], batch_size)

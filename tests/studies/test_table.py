@@ -24,7 +24,9 @@ def record(
     return {
         "schema": 1, "status": status, "identity": "x", "name": "one", "overrides": list(overrides),
         "test": {"accuracy": accuracy, "loss": 1.5}, "train": {"accuracy": 0.5, "loss": None}, "val": None,
-        "hyperparameters": {"peak_lr": 0.1, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4, "product": None},
+        "hyperparameters": {
+            "peak_lr": 0.1, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4, "effective_decay": None,
+        },
         "data": {"name": "cifar10", "train_size": 1000}, "seconds": {"fit": 2.0, "total": 3.0}, "epochs": 1.0,
         "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
         "environment": {"threads": 2, "processor": "Zen"}, **entries,

@@ -39,7 +39,7 @@ LABELS = {
     "one_minus_momentum": "1 − ρ (ρ: momentum)",
     "parameters": "parameters",
     "peak_lr": "peak learning rate λ",
-    "product": "λα/(1−ρ)",
+    "effective_decay": "λα/(1−ρ)",
     "seconds_fit": "training time (s)",
     "seconds_total": "total time (s)",
     "seed": "seed",
