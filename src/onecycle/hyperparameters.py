@@ -2,8 +2,8 @@
 
 In symbols: λ is the peak learning rate for the *mean* loss of a batch, ρ the momentum, α the weight decay and
 N the batch size. A gradient moves the weights by λ/(1−ρ) in total, so a convolution before batch norm, whose
-scale the loss ignores, feels λ, ρ and α through their product λα/(1−ρ), the effective decay, alone once its norm has settled. Three
-parametrisations follow:
+scale the loss ignores, feels λ, ρ and α through their product λα/(1−ρ), the effective decay, alone once its norm
+has settled. Three parametrisations follow:
 
     direct       (λ,        ρ, α)   the optimizer's own arguments
     effective    (λα/(1−ρ), ρ, α)   ρ and α can change while the dynamics stay nearly the same
