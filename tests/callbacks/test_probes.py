@@ -18,13 +18,14 @@ from onecycle.callbacks.probes import FinalLoss, GradientNorms, Probe, Recency, 
 from onecycle.callbacks.surface import LossSurface
 from onecycle.callbacks.twin import Twin
 from onecycle.classifier import Classifier
+from onecycle.data.augment import Normalizer
 from onecycle.data.loader import Batch
 from onecycle.models.resnet9 import ResNet9
 
 Fit = Callable[..., pl.Trainer]
 
 PROBES: dict[str, Callable[[], Probe]] = {
-    "final_loss": lambda: FinalLoss(images=100),
+    "final_loss": lambda: FinalLoss(images=100, test_images=50),
     "recency": lambda: Recency(average=2),
     "gradient_norms": lambda: GradientNorms(at=[0, 0.5, 1.0]),
     "step_breakdown": lambda: StepBreakdown(steps=1),
@@ -168,6 +169,22 @@ def test_the_final_loss_is_that_of_the_averaged_weights_on_plain_images_in_train
     assert probe.measures["final_accuracy"] == pytest.approx(100 * right / used)
 
 
+def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: Fit) -> None:
+    both, train = FinalLoss(images=128, test_images=10**6), FinalLoss(images=128)
+    trainer = fit(both, train)
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    network = copy.deepcopy(network_of(trainer)).train()
+    test = data.splits["test"]
+    used = len(test.labels) // 64 * 64
+    assert used > 0
+    images = Normalizer(*data.normalization, torch.device("cpu"))(test.pixels.contiguous())
+    logits = torch.cat([network(part) for part in images[:used].split(64)])
+    expected = F.cross_entropy(logits, test.labels[:used]).item()
+    assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)
+    own = {name: value for name, value in both.measures.items() if "test" not in name}
+    assert own == train.measures
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(0.6, 3), (1.4, 5), (2, 5)])
 def test_the_rebuilt_batches_are_the_last_that_were_trained_on(epochs: float, steps: int, fit: Fit) -> None:
     witness = Witness()
@@ -297,6 +314,7 @@ FRACTIONS = "must be a list of different fractions of training, each in [0, 1]"
     [
         (FinalLoss, {"images": 0}, "callbacks.final_loss.images=0: must be at least 1"),
         (FinalLoss, {"images": 1.5}, "callbacks.final_loss.images=1.5: must be a whole number of at least 1"),
+        (FinalLoss, {"images": 1, "test_images": -1}, "callbacks.final_loss.test_images=-1: must be at least 0"),
         (Recency, {"average": 0}, "callbacks.recency.average=0: must be at least 1"),
         (GradientNorms, {"at": [0.5, 1.5]}, f"callbacks.gradient_norms.at=[0.5, 1.5]: {FRACTIONS}"),
         (GradientNorms, {"at": [0.5, 0.5]}, f"callbacks.gradient_norms.at=[0.5, 0.5]: {FRACTIONS}"),

@@ -41,22 +41,29 @@ class Probe(pl.Callback):
 
 
 class FinalLoss(Probe):
-    """Loss and accuracy of the final network, in train mode, on `images` evenly spaced training images.
+    """Loss and accuracy of the final network, in train mode, on evenly spaced training and test images.
 
-    The network normalises with the statistics of each batch; the images are not augmented. final_loss: mean
-    cross-entropy without label smoothing. final_accuracy: percent.
+    The network normalises with the statistics of each batch, which a running average follows too slowly at a high
+    learning rate; the images are not augmented. images, test_images: how many of each; 0 test images leave them out.
+    final_loss, final_test_loss: mean cross-entropy without label smoothing. final_accuracy, final_test_accuracy:
+    percent.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, test_images: int = 0) -> None:
         super().__init__()
         require_whole("final_loss.images", images, 1)
-        self.images = images
+        require_whole("final_loss.test_images", test_images, 0)
+        self.images, self.test_images = images, test_images
 
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
         """Loss and accuracy."""
-        logits, labels = answers(trainer, final_network(trainer, module), plain_batches(trainer, self.images))
-        loss = F.cross_entropy(logits, labels).item()
-        return {"final_loss": loss, "final_accuracy": 100 * accuracy(logits, labels)}
+        network, found = final_network(trainer, module), {}
+        for split, images, prefix in (("train", self.images, "final"), ("test", self.test_images, "final_test")):
+            if images:
+                logits, labels = answers(trainer, network, plain_batches(trainer, images, split))
+                found[f"{prefix}_loss"] = F.cross_entropy(logits, labels).item()
+                found[f"{prefix}_accuracy"] = 100 * accuracy(logits, labels)
+        return found
 
 
 class Recency(Probe):
@@ -204,10 +211,10 @@ def optimizer_for(module: Classifier, network: nn.Module) -> torch.optim.Optimiz
     return like.configure_optimizers()
 
 
-def plain_batches(trainer: pl.Trainer, images: int) -> list[Batch]:
-    """`images` training images, evenly spaced, not augmented: full batches of the run's size, or one smaller one."""
+def plain_batches(trainer: pl.Trainer, images: int, split: str = "train") -> list[Batch]:
+    """`images` images of a split, evenly spaced, not augmented: full batches of the run's size, or one smaller one."""
     data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
-    sample = data.sample(images)
+    sample = data.sample(images, split)
     mean, std = data.normalization
     normalizer = Normalizer(mean, std, device)
     batches = list(BatchLoader(sample, normalizer, batch_size=data.batch_size, seed=data.seed, device=device))

@@ -64,9 +64,9 @@ class DataModule(pl.LightningDataModule):
         """The test images in order."""
         return self._loader("test")
 
-    def sample(self, count: int) -> Split:
-        """`count` training images, or all if there are fewer, evenly spaced: a folder's images stand class by class."""
-        split = self.splits["train"]
+    def sample(self, count: int, name: str = "train") -> Split:
+        """`count` images, or all if there are fewer, evenly spaced: a folder's images stand class by class."""
+        split = self.splits[name]
         size = len(split.labels)
         count = min(count, size)
         return _take(split, np.arange(count) * size // count)

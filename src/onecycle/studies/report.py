@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPORT = "report"
-METRICS = ("test_accuracy", "test_accuracy_tta", "test_loss", "final_loss", "train_loss", "seconds_fit")
+METRICS = (
+    "test_accuracy",
+    "test_accuracy_tta",
+    "test_loss",
+    "final_test_loss",
+    "final_loss",
+    "train_loss",
+    "seconds_fit",
+)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ LABELS = {
     "epoch": "epoch",
     "epochs": "epochs",
     "final_loss": "training loss (batch statistics)",
+    "final_test_loss": "test loss (batch statistics)",
     "gradient_norm": "gradient norm",
     "images_per_second": "images per second",
     "loss": "loss",
