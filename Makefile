@@ -3,8 +3,9 @@
 
 EXPERIMENT ?= quick
 SCALE ?= cpu
-# All studies, in an order in which those that read the records of others come behind them.
-STUDIES ?= $(filter-out base regimes,$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
+# The studies of `make studies`, in an order in which those that read the records of others come behind them. The searches of
+# tuning_path take an hour by themselves: make search.
+STUDIES ?= $(filter-out base regimes tuning_path,$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
 PORT ?= 6006
 
@@ -18,7 +19,7 @@ endif
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies report benchmark test test-all lint format tensorboard lock clean
+.PHONY: help setup train study studies search report benchmark test test-all lint format tensorboard lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,12 +41,15 @@ train: $(STAMP) ## train: EXPERIMENT (quick) with the overrides in ARGS
 	@$(BIN)/onecycle-train experiment=$(EXPERIMENT) data.fallback=synthetic $(ARGS)
 
 study: $(STAMP) ## run the study NAME at SCALE (cpu, gpu, tiny), or go on with it, and draw its page
-	@test -n "$(NAME)" || { echo "make study needs NAME=…, one of: $(STUDIES)"; exit 2; }
+	@test -n "$(NAME)" || { echo "make study needs NAME=…, one of: $(STUDIES) tuning_path"; exit 2; }
 	@$(BIN)/onecycle-train study=$(NAME) study.scale=$(SCALE) $(ARGS)
 
 studies: $(STAMP) ## run every study at SCALE
 	@failed=; for name in $(STUDIES); do echo "== $$name"; $(BIN)/onecycle-train study=$$name study.scale=$(SCALE) $(ARGS) || failed="$$failed $$name"; done; \
 		test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
+
+search: $(STAMP) ## the study tuning_path: searches along the flat directions, beside random search and a grid
+	@$(BIN)/onecycle-train study=tuning_path study.scale=$(SCALE) $(ARGS)
 
 report: $(STAMP) ## draw the pages of all studies again from their records, without training
 	@$(BIN)/python -m onecycle.studies.report

@@ -40,6 +40,13 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_held_out_images_are_evaluated_at_the_end_also_where_none_are_while_training(tiny: Any) -> None:
+    often = train(tiny("data.val_size=50", "evaluation.every_n_epochs=1", "name=often"), [])
+    never = train(tiny("data.val_size=50", "evaluation.every_n_epochs=0", "name=never"), [])
+    assert never["val"] == often["val"]
+    assert 0 <= never["val"]["accuracy"] <= 1
+
+
 def test_a_run_leaves_its_record_configuration_metrics_and_checkpoint(tmp_path: Path, tiny: Compose) -> None:
     result = train(tiny("seed=3", "data.val_size=50", "evaluation.batch_size=64"), ["seed=3"])
     folder = only_folder(tmp_path / "runs")

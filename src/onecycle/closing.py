@@ -106,6 +106,7 @@ def finish(
     if trainer.interrupted:  # Lightning has ended the process before this line, unless a signal came late
         raise KeyboardInterrupt
     if datamodule.monitored == "val":
+        trainer.limit_val_batches = 1.0  # 0 where nothing is evaluated while training
         trainer.validate(classifier, datamodule, verbose=False)
     trainer.test(classifier, datamodule, verbose=False)
     metrics = classifier.test_metrics()

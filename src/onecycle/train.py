@@ -1,6 +1,7 @@
 """From a configuration to a finished run: `onecycle-train`, or `python -m onecycle.train`."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def job_name(cfg: DictConfig, overrides: list[str]) -> str:
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")
 def hydra_job(cfg: DictConfig) -> float:
-    """One job of Hydra, single or in a sweep; returns the test accuracy, for sweepers that want a number."""
+    """One job of Hydra, single or in a sweep; returns its `score`, for sweepers that want a number."""
     show_messages()
     settings = HydraConfig.get()
     sweeping = settings.mode == RunMode.MULTIRUN
@@ -117,7 +118,15 @@ def hydra_job(cfg: DictConfig) -> float:
         if sweeping:
             log.error("%s: %s", job_name(cfg, overrides), error)
         raise
-    return float(record["test"]["accuracy"])
+    return score(record)
+
+
+def score(record: dict[str, Any]) -> float:
+    """What a search goes by: the accuracy on held-out images, or without them that on the test images.
+
+    NaN for a run that diverged.
+    """
+    return math.nan if record["status"] == "diverged" else float((record["val"] or record["test"])["accuracy"])
 
 
 def show_messages() -> None:

@@ -177,7 +177,8 @@ def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: 
     test = data.splits["test"]
     used = len(test.labels) // 64 * 64
     assert used > 0
-    images = Normalizer(*data.normalization, torch.device("cpu"))(test.pixels.contiguous())
+    mean, std = data.normalization
+    images = Normalizer(mean, std, torch.device("cpu"))(test.pixels.contiguous())
     logits = torch.cat([network(part) for part in images[:used].split(64)])
     expected = F.cross_entropy(logits, test.labels[:used]).item()
     assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)

@@ -206,7 +206,7 @@ def test_optimum_distance_and_share_compare_the_room_below_the_blow_up() -> None
     assert effects.optimum_distance(rows, "lr", "loss", where={"n": 2}, than={"n": 1}) == pytest.approx(-2.0)
     assert effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 1}, against={"n": 2}) == pytest.approx(1 / 16)
     assert effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 2}, against={"n": 1}) == pytest.approx(16.0)
-    earlier = {"where": {"n": 1}, "than": {"n": 2}, "level": 1.05}
+    earlier: dict[str, Any] = {"where": {"n": 1}, "than": {"n": 2}, "level": 1.05}
     assert effects.optimum_distance(rows, "lr", "loss", **earlier) == pytest.approx(0.0)  # 1.1 is above, at 0.2
     shares = effects.optimum_to_blow_up(rows, "lr", "loss", of={"n": 1}, against={"n": 2}, level=1.05)
     assert shares == pytest.approx(1.0)
@@ -216,5 +216,21 @@ def test_every_effect_is_listed_by_its_name() -> None:
     assert list(effects.EFFECTS) == [
         "value", "difference", "gap", "ratio", "spread", "gap_ratio", "order", "blow_up_spread", "blow_up_slope",
         "optimum_order", "optimum_distance", "optimum_to_blow_up", "ridge_power", "ridge_contrast",
+        "selected_difference",
     ]  # fmt: skip
     assert all(function.__name__ == name for name, function in effects.EFFECTS.items())
+
+
+def test_a_selected_run_is_chosen_by_one_column_and_compared_by_another() -> None:
+    rows = [
+        {"arm": arm, "val": val, "test": test}
+        for arm, val, test in (
+            ("search", 70.0, 69.0), ("search", 73.0, 70.5), ("search", 72.0, 74.0), ("search", NAN, 99.0),
+            ("grid", 74.0, 71.0), ("grid", 60.0, 80.0),
+        )
+    ]  # fmt: skip
+    of, against = {"arm": "search"}, {"arm": "grid"}
+    assert effects.selected_difference(rows, "test", of, against, selected_by="val") == pytest.approx(-0.5)
+    assert effects.selected_difference(rows, "test", of, against, "val", better="lower") == pytest.approx(69.0 - 80.0)
+    with pytest.raises(UnmeasurableError, match=r"^no run at arm search has loss$"):
+        effects.selected_difference(rows, "test", of, against, selected_by="loss")

@@ -18,6 +18,12 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
+def search(**changes: Any) -> dict[str, Any]:
+    """A block of a study's searches."""
+    coordinates = {"hyperparameters.momentum": {"start": 0.5, "complement": True}}
+    return {"arm": "ρ", "method": "coordinate", "budget": 5, "coordinates": coordinates, **changes}
+
+
 def study(**changes: Any) -> dict[str, Any]:
     return {**STUDY, **changes}
 
@@ -53,15 +59,37 @@ def test_values_of_an_axis_can_be_changed_or_added() -> None:
     assert sum(point.overrides in before for point in changed) == 2  # the runs without that axis are the same ones
 
 
+def test_a_point_of_a_search_has_a_run_for_each_seed_and_its_number() -> None:
+    block = search(fixed={"hyperparameters": "effective"})
+    scaled = plan.at_scale(study(searches=[block]))
+    made = plan.search_points(scaled, block, 3, {"hyperparameters.momentum": 0.75}, Changes(common=("data=synthetic",)))
+    assert [point.values for point in made] == [
+        {"arm": "ρ", "momentum": 0.75, "seed": seed, "number": 3} for seed in (0, 1)
+    ]
+    assert made[1].overrides == (
+        "study=one", "study.scale=cpu", "study.label='ρ,momentum=0.75,seed=1'", "batch_size=64",
+        "hyperparameters=effective", "hyperparameters.momentum=0.75", "seed=1", "data=synthetic",
+    )  # fmt: skip
+    assert len(plan.search_points(scaled, block, 0, {"a": 1.0}, Changes(axes={"seed": [7]}))) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
         ({"scale": "huge"}, "study.scale=huge: unknown; one has cpu, tiny"),
-        ({"runs": []}, "study.runs: is empty; name at least one run, or studies in records_of"),
+        ({"runs": []}, "study.runs: is empty; name at least one run, or a search, or studies in records_of"),
         ({"seeds": []}, "study.seeds=[]: must be a list of at least one seed"),
         ({"seeds": 3}, "study.seeds=3: must be a list of at least one seed"),
         ({"runs": [{"axes": {"seed": []}}]}, "study.runs[0].axes.seed=[]: must be a list of at least one value"),
         ({"runs": [{"axis": {}}]}, "study.runs[0].axis: unknown; did you mean axes?"),
+        ({"searches": [search(metod="random")]}, "study.searches[0].metod: unknown; did you mean method?"),
+        (
+            {"searches": [search(method="magic")]},
+            "study.searches[0].method=magic: unknown; there are",
+        ),
+        ({"searches": [search(arm=None)]}, "study.searches[0].arm: is missing; each search has a name"),
+        ({"searches": [search(budget=0)]}, "study.searches[0].budget=0: must be a whole number of points, at least 1"),
+        ({"searches": [search(coordinates={"a": {"start": 1, "factor": 0}})]}, "study.searches[0].a.factor=0: must be"),
         ({"clams": []}, "study.clams: unknown; did you mean claims?"),
         ({"claims": [{"id": "x", "text": "t", "unit": "u", "effect": "magic", "at_least": 1}]}, "claim x: "),
     ],

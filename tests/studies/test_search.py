@@ -1,12 +1,25 @@
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from onecycle.faults import ConfigError
-from onecycle.studies.search import SETTLED, SPENT, Coordinate, Path, Search, Values, coordinates, search
+from onecycle.studies.search import (
+    SETTLED,
+    SPENT,
+    Coordinate,
+    Interval,
+    Path,
+    Search,
+    Values,
+    coordinates,
+    follow,
+    intervals,
+    random_search,
+    search,
+)  # fmt: skip
 
 Score = Callable[[Values], float]
 X, Y = Coordinate("x", 1.0), Coordinate("y", 1.0)
@@ -15,14 +28,12 @@ X, Y = Coordinate("x", 1.0), Coordinate("y", 1.0)
 def solve(walk: Search, score: Score) -> tuple[Path, list[list[Values]]]:
     """What a search finds, and the batches that it asked for."""
     asked: list[list[Values]] = []
-    answers: Sequence[float] | None = None
-    while True:
-        try:
-            points = next(walk) if answers is None else walk.send(answers)
-        except StopIteration as end:
-            return end.value, asked
+
+    def answer(points: list[Values]) -> list[float]:
         asked.append(points)
-        answers = [score(point) for point in points]
+        return [score(point) for point in points]
+
+    return follow(walk, answer), asked
 
 
 def bowl(**optimum: float) -> Score:
@@ -162,4 +173,42 @@ def test_coordinates_come_from_a_configuration_and_start_where_it_stands() -> No
 def test_a_mistake_in_a_coordinate_is_one_line(settings: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         coordinates(settings, {"a": 1.0})
+    assert str(caught.value) == line
+
+
+def test_random_draws_are_even_in_the_logarithm_and_the_same_for_the_same_seed() -> None:
+    space = [
+        Interval("lr", 0.01, 100.0),
+        Interval("momentum", 0.02, 1.0, complement=True),
+        Interval("x", 2, 4, log=False),
+    ]
+    path, asked = solve(random_search(space, budget=400, seed=0), lambda values: -values["lr"])
+    again, _ = solve(random_search(space, budget=400, seed=0), lambda values: 0.0)
+    other, _ = solve(random_search(space, budget=400, seed=1), lambda values: 0.0)
+    assert [step.values for step in path.steps] == [step.values for step in again.steps]
+    assert path.steps[0].values != other.steps[0].values
+    assert (len(path.steps), len(asked), path.end) == (400, 400, SPENT)
+    rates = np.array([step.values["lr"] for step in path.steps])
+    assert rates.min() >= 0.01
+    assert rates.max() <= 100.0
+    assert np.mean(rates < 1.0) == pytest.approx(0.5, abs=0.08)  # half of the draws lie in half of the decades
+    assert all(0 <= step.values["momentum"] <= 0.98 for step in path.steps)
+    assert np.mean([step.values["x"] for step in path.steps]) == pytest.approx(3.0, abs=0.1)
+    assert path.best.values["lr"] == rates.min()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"a": {"low": 1}}, "a.high=None: must be a number"),
+        ({"a": {"low": 2, "high": 1}}, "a.low=2: must be below high, 1"),
+        ({"a": {"low": 0, "high": 1}}, "a.low=0: must be above 0 for a logarithm; or set log: false"),
+        ({"a": {"low": 1, "high": 2, "log": "yes"}}, "a.log='yes': must be true or false"),
+        ({"a": {"low": 1, "high": 2, "step": 1}}, "a.step: is unknown; there are low, high, log, complement"),
+        ({}, "space: is empty; name at least one key, such as schedule.peak_lr"),
+    ],
+)
+def test_a_mistake_in_an_interval_is_one_line(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        intervals(settings)
     assert str(caught.value) == line

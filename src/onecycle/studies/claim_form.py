@@ -21,6 +21,7 @@ OPTIONAL_TEXTS = ("source", "margin_from", "if_not")
 BOUNDS = ("at_least", "at_most")
 KEYS = frozenset((*REQUIRED_TEXTS, *OPTIONAL_TEXTS, *BOUNDS, "effect", "assumed_sd", "exact"))
 METRIC_PARAMETERS = ("metric", "z", "y")  # the first that an effect takes is what was measured; the others are axes
+MEASURED_PARAMETERS = ("selected_by",)  # columns that were measured beside the metric
 SHOWN_VALUES = 12
 
 
@@ -134,7 +135,8 @@ def metric(claim: Claim) -> str:
 
 def axes(claim: Claim) -> list[str]:
     """The columns of the grid on which the metric was measured, beside those of filters."""
-    return [column for column in columns(claim).values() if column != metric(claim)]
+    named = columns(claim).items()
+    return [column for name, column in named if column != metric(claim) and name not in MEASURED_PARAMETERS]
 
 
 def filters(claim: Claim) -> list[Filter]:

@@ -19,6 +19,7 @@ from onecycle.studies.selection import (
     Filter,
     Rows,
     UnmeasurableError,
+    finite,
     is_number,
     mean,
     measured,
@@ -207,11 +208,34 @@ def ridge_contrast(
     return _quotient(along, across, f"the sd of {z} across the ridge")
 
 
+def selected_difference(
+    rows: Rows, metric: str, of: Filter, against: Filter, selected_by: str, better: Better = "higher"
+) -> float:
+    """The metric of the run that `selected_by` finds best at `of`, minus that of the best at `against`.
+
+    Selecting by one column, as the accuracy on held-out images, and comparing by another, as that on test images,
+    is what keeps a search's result honest. Diverged runs are not selected.
+    """
+    chosen, rival = (_selected(rows, metric, where, selected_by, better) for where in (of, against))
+    return chosen - rival
+
+
+def _selected(rows: Rows, metric: str, where: Filter, by: str, better: Better) -> float:
+    sign = 1 if better == "higher" else -1
+    sound = [(sign * score, row) for row in select(rows, where) if (score := finite(row, by)) is not None]
+    if not sound:
+        raise UnmeasurableError(f"no run at {words(where)} has {by}")
+    found = finite(max(sound, key=lambda one: one[0])[1], metric)
+    if found is None:
+        raise UnmeasurableError(f"{metric} was not measured in the best run at {words(where)}")
+    return found
+
+
 EFFECTS: dict[str, Callable[..., float]] = {
     function.__name__: function
     for function in (
         value, difference, gap, ratio, spread, gap_ratio, order,
         blow_up_spread, blow_up_slope, optimum_order, optimum_distance, optimum_to_blow_up,
-        ridge_power, ridge_contrast,
+        ridge_power, ridge_contrast, selected_difference,
     )
 }  # fmt: skip

@@ -114,5 +114,5 @@ def _surfaces(rows: list[Row], parameters: Parameters) -> "Figure":
 KINDS: dict[str, Callable[[list[Row], Parameters], "Figure"]] = {
     "curves": _of_rows(plots.curves), "arms": _of_rows(plots.arms), "scatter": _of_rows(plots.scatter),
     "heat_map_pair": _of_rows(plots.heat_map_pair), "histories": _histories, "lists": _lists, "stacked": _stacked,
-    "layers": _layers, "surfaces": _surfaces,
+    "layers": _layers, "surfaces": _surfaces, "path": _of_rows(plots.path), "progress": _of_rows(plots.progress),
 }  # fmt: skip

@@ -18,12 +18,13 @@ Spot = tuple[float, float, float]
 
 def path(
     rows: Rows, *, x: str, y: str, z: str, order: str = "number", panels: str | None = None,
-    labels: Labels | None = None, title: str | None = None,
+    loose: Sequence[str] = (), labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
     """The points that a search tried over the plane of x and y, both logarithmic, joined in the order of `order`.
 
     The colour is z, the mean over the seeds of a point; hollow points diverged; the ring is the best z. Thin lines are
-    those of equal x · y. A panel for each value of `panels`. Raises ValueError for columns that no row has.
+    those of equal x · y. A panel for each value of `panels`; the points of the `loose` ones, which follow from nothing,
+    are not joined. Raises ValueError for columns that no row has.
     """
     require("path", rows, x, y, z, order, panels)
     values = values_of(rows, panels)
@@ -37,7 +38,7 @@ def path(
     for axes, value, spots in zip(grid, values, groups, strict=True):
         logarithmic(axes, "x", x, [spot[0] for spot in spots])
         logarithmic(axes, "y", y, [spot[1] for spot in spots])
-        _draw(axes, spots, shades, direction_of(z, None))
+        _draw(axes, spots, shades, direction_of(z, None), joined=value not in loose)
         if panels:
             panel_title(axes, value_text(panels, value, labels))
     low, high = _limits(everything)
@@ -112,13 +113,16 @@ def _best_so_far(rows: Rows, y: str, select_by: str, order: str) -> list[float]:
         if math.isfinite(score) and sign * score > best:
             best, shown = sign * score, value
         result.append(shown)
-    return result
+    return result if math.isfinite(best) else []
 
 
-def _draw(axes: Axes, spots: Sequence[Spot], shades: matplotlib.cm.ScalarMappable, better: Direction) -> None:
-    axes.plot(
-        [s[0] for s in spots], [s[1] for s in spots], color=MUTED, linewidth=0.9, alpha=0.6, label="_path", zorder=2
-    )
+def _draw(
+    axes: Axes, spots: Sequence[Spot], shades: matplotlib.cm.ScalarMappable, better: Direction, *, joined: bool
+) -> None:
+    if joined:
+        xs, ys = [spot[0] for spot in spots], [spot[1] for spot in spots]
+        axes.plot(xs, ys, color=MUTED, linewidth=0.9, alpha=0.6, label="_path", zorder=2)
+        axes.annotate("start", (xs[0], ys[0]), (10, 8), textcoords="offset points", fontsize=SMALL, color=INK, zorder=5)
     for x, y, z in spots:
         colour = shades.to_rgba(np.array([z]))[0] if math.isfinite(z) else "none"
         axes.plot([x], [y], marker="o", markersize=9, linestyle="none", color=colour, label="_point", zorder=3,
@@ -126,12 +130,11 @@ def _draw(axes: Axes, spots: Sequence[Spot], shades: matplotlib.cm.ScalarMappabl
     sound = [spot for spot in spots if math.isfinite(spot[2])]
     if not sound:
         return
-    best = (max if better == "accuracy" else min)(sound, key=lambda spot: spot[2])
-    axes.plot([best[0]], [best[1]], marker="o", markersize=15, linestyle="none", markerfacecolor="none",
+    x, y, z = (max if better == "accuracy" else min)(sound, key=lambda spot: spot[2])
+    axes.plot([x], [y], marker="o", markersize=15, linestyle="none", markerfacecolor="none",
               markeredgecolor=INK, markeredgewidth=1.6, label="_best", zorder=4)  # fmt: skip
-    names = ((spots[0], "start"), (best, f"best, {plain(round(best[2], 1))}"))
-    for (x, y, _), name in names:
-        axes.annotate(name, (x, y), (10, 8), textcoords="offset points", fontsize=SMALL, color=INK, zorder=5)
+    text = f"best, {plain(round(z, 1))}"
+    axes.annotate(text, (x, y), (10, 8), textcoords="offset points", fontsize=SMALL, color=INK, zorder=5)
 
 
 def _limits(spots: Sequence[Spot]) -> list[tuple[float, float]]:

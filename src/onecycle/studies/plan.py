@@ -2,20 +2,21 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
 from onecycle.faults import ConfigError
-from onecycle.studies import claims
+from onecycle.studies import claims, search
 
 KEYS = (
     "name", "title", "question", "source", "scale", "force", "label", "records_of", "derive", "seeds", "fixed", "runs",
-    "scales", "figures", "published", "claims", "notes",
+    "searches", "scales", "figures", "published", "claims", "notes",
 )  # fmt: skip
-SCALED = ("seeds", "fixed", "runs", "minutes", "notes")
+SCALED = ("seeds", "fixed", "runs", "searches", "minutes", "notes")
 BLOCK = ("arm", "fixed", "axes")
+SEARCH = ("arm", "fixed", "method", "budget", "coordinates", "space", "min_gain", "seed")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
 def _run_problems(study: Mapping[str, Any]) -> list[str]:
     problems = []
     runs, seeds = study.get("runs") or [], study.get("seeds")
-    if not runs and not study.get("records_of"):
-        problems.append("study.runs: is empty; name at least one run, or studies in records_of")
+    searches = study.get("searches") or []
+    if not runs and not searches and not study.get("records_of"):
+        problems.append("study.runs: is empty; name at least one run, or a search, or studies in records_of")
     if not isinstance(seeds, Sequence) or isinstance(seeds, str) or not seeds:
         problems.append(f"study.seeds={seeds}: must be a list of at least one seed")
     for number, block in enumerate(runs):
@@ -72,7 +74,44 @@ def _run_problems(study: Mapping[str, Any]) -> list[str]:
         for axis, values in (block.get("axes") or {}).items():
             if not isinstance(values, Sequence) or isinstance(values, str) or not values:
                 problems.append(f"{where}.axes.{axis}={values}: must be a list of at least one value")
+    for number, block in enumerate(searches):
+        problems += [f"study.searches[{number}].{line}" for line in _search_problems(block)]
     return problems
+
+
+def _search_problems(block: Mapping[str, Any]) -> list[str]:
+    problems = [f"{key}: unknown{_hint(key, SEARCH)}" for key in block if key not in SEARCH]
+    budget = block.get("budget")
+    if not block.get("arm"):
+        problems.append("arm: is missing; each search has a name")
+    if block.get("method") not in METHODS:
+        problems.append(f"method={block.get('method')}: unknown; there are {', '.join(METHODS)}")
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
+        problems.append(f"budget={budget}: must be a whole number of points, at least 1")
+    if not problems:
+        try:
+            walk(block)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def walk(block: Mapping[str, Any], pairs: bool = False) -> search.Search:
+    """The search that a block of `searches` describes; raises ConfigError with every mistake."""
+    return METHODS[block["method"]](block, pairs)
+
+
+def _coordinate(block: Mapping[str, Any], pairs: bool) -> search.Search:
+    axes = search.coordinates(block.get("coordinates") or {}, {})
+    return search.search(axes, budget=block["budget"], pairs=pairs, min_gain=block.get("min_gain") or 0.0)
+
+
+def _random(block: Mapping[str, Any], pairs: bool) -> search.Search:
+    space = search.intervals(block.get("space") or {})
+    return search.random_search(space, budget=block["budget"], seed=block.get("seed") or 0)
+
+
+METHODS: dict[str, Callable[[Mapping[str, Any], bool], search.Search]] = {"coordinate": _coordinate, "random": _random}
 
 
 def _claim_problems(claim: Mapping[str, Any]) -> list[str]:
@@ -104,6 +143,15 @@ def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Poi
     seeds = changes.axes.get("seed", list(study["seeds"]))
     return [_point(study, block, values, changes.common) for seed in seeds for block in blocks
             for values in _combinations(block, changes.axes, seed)]  # fmt: skip
+
+
+def search_points(
+    study: Mapping[str, Any], block: Mapping[str, Any], number: int, values: Mapping[str, float], changes: Changes
+) -> list[Point]:
+    """The runs of one point of a search, one for each seed; `number` is the point's place in the search."""
+    seeds = changes.axes.get("seed", list(study["seeds"]))
+    made = [_point(study, block, {**values, "seed": seed}, changes.common) for seed in seeds]
+    return [replace(point, values=point.values | {"number": number}) for point in made]
 
 
 def _combinations(block: Mapping[str, Any], changed: Mapping[str, list[Any]], seed: Any) -> list[dict[str, Any]]:

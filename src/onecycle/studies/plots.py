@@ -29,6 +29,7 @@ from onecycle.studies.clouds import scatter
 from onecycle.studies.heatmaps import heat_map_pair, ridge, ridge_slope
 from onecycle.studies.histories import training_curves
 from onecycle.studies.networks import layers, surfaces
+from onecycle.studies.paths import path, progress
 from onecycle.studies.points import (
     Direction,
     Point,
@@ -48,6 +49,8 @@ __all__ = [
     "curves",
     "heat_map_pair",
     "layers",
+    "path",
+    "progress",
     "ridge",
     "ridge_slope",
     "save",

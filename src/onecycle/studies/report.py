@@ -90,7 +90,12 @@ def judged(plan: table.Plan, rows: Sequence[Row]) -> list[claims.Verdict]:
     Where only a part of the study was run, a claim about the other part is undecided.
     """
     # A study of records has no points of its own; the tiny scale has other values than the claims speak of.
-    whole = plan.study["scale"] != "tiny" and {p.label for p in points(plan.study)} == {row["label"] for row in rows}
+    arms = {block["arm"] for block in plan.study.get("searches") or ()}
+    whole = (
+        plan.study["scale"] != "tiny"
+        and {point.label for point in points(plan.study)} <= {row["label"] for row in rows}
+        and arms <= {row.get("arm") for row in rows}
+    )
     verdicts, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:

@@ -5,9 +5,11 @@ ResNet 5: Hyperparameters" (2018), which doubles or halves λα/(1−ρ), 1−ρ
 """
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from onecycle.faults import ConfigError
 
@@ -172,6 +174,85 @@ def _line(
 
 def _moved(point: Exponents, place: int, by: int) -> Exponents:
     return (*point[:place], point[place] + by, *point[place + 1 :])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A hyperparameter to draw between `low` and `high`, evenly or, with `log`, evenly in its logarithm.
+
+    complement: 1 − value is what is drawn, as for a momentum.
+    """
+
+    name: str
+    low: float
+    high: float
+    log: bool = True
+    complement: bool = False
+
+    def at(self, share: float) -> float:
+        """The value at a share of the way from `low` to `high`, in [0, 1]."""
+        if self.log:
+            drawn = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+        else:
+            drawn = self.low + share * (self.high - self.low)
+        return float(f"{1 - drawn if self.complement else drawn:.6g}")
+
+
+def intervals(settings: Mapping[str, Any]) -> list[Interval]:
+    """Intervals from a configuration, {key: {low, high, log, complement}}.
+
+    Of a complement low and high are those of 1 − value. Raises ConfigError with every mistake, one line each.
+    """
+    problems: list[str] = []
+    found = []
+    for key, entry in settings.items():
+        given = dict(entry or {})
+        problems += [
+            f"{key}.{name}: is unknown; there are low, high, log, complement"
+            for name in given
+            if name not in ("low", "high", "log", "complement")
+        ]
+        problems += [f"{key}.{name}={given.get(name)!r}: must be a number" for name in ("low", "high")
+                     if not _is_number(given.get(name))]  # fmt: skip
+        problems += [f"{key}.{name}={given[name]!r}: must be true or false" for name in ("log", "complement")
+                     if given.get(name) not in (None, True, False)]  # fmt: skip
+        if not problems:
+            interval = Interval(key, **given)
+            if not interval.low < interval.high:
+                problems.append(f"{key}.low={interval.low}: must be below high, {interval.high}")
+            elif interval.log and interval.low <= 0:
+                problems.append(f"{key}.low={interval.low}: must be above 0 for a logarithm; or set log: false")
+            found.append(interval)
+    if not settings:
+        problems.append("space: is empty; name at least one key, such as schedule.peak_lr")
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def random_search(space: Sequence[Interval], *, budget: int, seed: int) -> Search:
+    """Independent draws; equal seeds draw the same points."""
+    generator = np.random.default_rng(seed)
+    steps: list[Step] = []
+    for number in range(budget):
+        values = {axis.name: axis.at(float(generator.random())) for axis in space}
+        (score,) = yield [values]
+        best = max((step.score for step in steps), default=-math.inf)
+        decision = START if not steps else BETTER if score > best else WORSE
+        steps.append(Step(number, values, -math.inf if math.isnan(score) else score, "", decision))
+    return Path(steps, SPENT)
+
+
+def follow(walk: Search, score: Callable[[list[Values]], Sequence[float]]) -> Path:
+    """Answer a search until it ends; returns its path."""
+    try:
+        points = next(walk)
+        while True:
+            points = walk.send(score(points))
+    except StopIteration as end:
+        found = end.value
+        assert isinstance(found, Path)
+        return found
 
 
 class _SpentError(Exception):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import shlex
 import sys
 import time
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 from onecycle import run
 from onecycle.config import plain
 from onecycle.faults import ConfigError, DiskFullError, full_disk_named
-from onecycle.studies import plan, table
+from onecycle.studies import plan, search, table
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,15 @@ def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> l
         move_aside(folder)
     for name in study.get("records_of") or ():
         table.read_plan(folder.parent / name)
-    with full_disk_named("run this again"):
-        table.write_plan(folder, table.Plan(study, points, command()))
+    if study.get("searches") and not config.data.val_size:
+        raise ConfigError(["data.val_size=0: a search selects on held-out images; hold some out, such as 5000"])
+    noted = table.Plan(study, points, command())
+    note_plan(folder, noted)
+    alone = launcher_runs_one_by_one(config)
     try:
-        results = launch(launcher, points, folder, alone=launcher_runs_one_by_one(config))
+        results = launch(launcher, points, folder, alone=alone)
+        for block in study.get("searches") or ():
+            results += explore(launcher, noted, block, changes(arguments, study), folder, alone=alone)
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on; what is finished is kept.")
         raise
@@ -54,6 +60,46 @@ def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> l
         report.build_index(folder.parent)
     for result in results:
         _ = result.return_value  # raises what the run raised
+    return results
+
+
+def note_plan(folder: Path, noted: table.Plan) -> None:
+    """Write down what the study consists of, before it is run."""
+    with full_disk_named("run this again"):
+        table.write_plan(folder, noted)
+
+
+def explore(
+    launcher: Launcher, noted: table.Plan, block: dict[str, Any], change: plan.Changes, folder: Path, *, alone: bool
+) -> list[JobReturn]:
+    """Run a search: the mean score over the seeds of a point decides where it goes. Its points join the plan.
+
+    A search that was interrupted takes the same way again, over runs that are read back. Raises what a run raised.
+    """
+    results: list[JobReturn] = []
+    told = 0
+
+    def score(values: list[search.Values]) -> list[float]:
+        nonlocal told
+        runs = [
+            plan.search_points(noted.study, block, told + place, point, change) for place, point in enumerate(values)
+        ]
+        told += len(values)
+        noted.points.extend(run for point in runs for run in point)
+        note_plan(folder, noted)
+        done = launch(launcher, [run for point in runs for run in point], folder, alone=alone)
+        results.extend(done)
+        scores = [float(result.return_value) for result in done]
+        share = len(done) // len(values)
+        means = [math.fsum(scores[place * share : (place + 1) * share]) / share for place in range(len(values))]
+        for point, mean in zip(values, means, strict=True):
+            shown = ", ".join(f"{plan.column(key)} {value:g}" for key, value in point.items())
+            log.info("%s, point %d of at most %d: %s: %.2f %%", block["arm"], told, block["budget"], shown, 100 * mean)
+        return means
+
+    path = search.follow(plan.walk(block, pairs=not alone), score)
+    best = ", ".join(f"{key}={value:g}" for key, value in path.best.values.items())
+    log.info("%s ends: %s. Best: %s, %.2f %%", block["arm"], path.end, best, 100 * path.best.score)
     return results
 
 
@@ -103,7 +149,9 @@ def launch(launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, al
             elif not is_unchanged(before.get(run.settings(point.overrides))):
                 training, trained = training + seconds, trained + 1
                 outcome = f"{seconds:.0f} s"
-            accuracy = f"{result.return_value:.2%}, " if result.status == JobStatus.COMPLETED else ""
+            accuracy = ""
+            if result.status == JobStatus.COMPLETED:
+                accuracy = "diverged, " if math.isnan(result.return_value) else f"{result.return_value:.2%}, "
             left = _time_left(training, trained, len(points) - number)
             log.info("[%d/%d] %s: %s%s%s", number, len(points), point.label, accuracy, outcome, left)
     return results
