@@ -172,3 +172,42 @@ def test_a_full_disk_stops_the_study_where_another_mistake_does_not(tmp_path: Pa
     with pytest.raises(DiskFullError):
         launch(launcher, points, tmp_path, alone=True)
     assert launcher.started == 2
+
+
+SEARCH = [
+    "study=tuning_path", "study.scale=tiny", "seed=0", "schedule.peak_lr=0.016",
+]  # fmt: skip
+
+
+def test_a_search_selects_on_held_out_images_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "onecycle.train", *SEARCH, f"output={tmp_path / 'logs'}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(tmp_path / "cache")}
+    first, again = (
+        subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        for _ in range(2)
+    )
+    assert first.returncode == again.returncode == 0, first.stdout + first.stderr
+    folder = tmp_path / "logs" / "studies" / "tuning_path"
+    plan = json.loads((folder / "study.json").read_text())
+    arms = [(run["values"]["arm"], run["values"].get("number")) for run in plan["runs"]]
+    turned, straight = "along λα/(1−ρ), ρ, α", "along λ, ρ, α"
+    assert arms == [("grid", None), *((turned, n) for n in range(4)), *((straight, n) for n in range(3))]
+    assert plan["runs"][2]["values"]["effective_decay"] == 4e-05  # the first step doubles λα/(1−ρ)
+    assert again.stdout.count("read back") == len(arms) == len(results(tmp_path / "logs"))
+    for record in results(tmp_path / "logs").values():
+        assert record["data"]["val_size"] == 100
+        assert 0 <= record["val"]["accuracy"] <= 1
+    doubled = [
+        record["val"]["accuracy"]
+        for record in results(tmp_path / "logs").values()
+        if {"hyperparameters.effective_decay=4e-05", "hyperparameters.momentum=0.5"} <= set(record["overrides"])
+    ]
+    (line,) = (line for line in first.stdout.splitlines() if line.startswith(f"{turned}, point 2 of at most 4"))
+    assert line.endswith(f"{100 * doubled[0]:.2f} %")
+
+
+def test_a_search_without_held_out_images_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "onecycle.train", *SEARCH, "data.val_size=0", f"output={tmp_path / 'logs'}"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[0].startswith("data.val_size=0: a search selects on held-out images")
