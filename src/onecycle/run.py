@@ -63,6 +63,15 @@ def _is_neutral(key: str) -> bool:
     return any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
 
 
+def relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The part of a configuration that can change a run's result, as nested as it was."""
+    kept: dict[str, Any] = {}
+    for name, value in config.items():
+        if not _is_neutral(f"{prefix}{name}"):
+            kept[name] = relevant(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else value
+    return kept
+
+
 def settings(overrides: Sequence[str]) -> tuple[str, ...]:
     """The overrides that can change a result, in their order."""
     return tuple(override for override in overrides if not _is_neutral(override.lstrip("+~").partition("=")[0]))

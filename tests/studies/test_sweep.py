@@ -211,3 +211,37 @@ def test_a_search_without_held_out_images_is_refused(tmp_path: Path) -> None:
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[0].startswith("data.val_size=0: a search selects on held-out images")
+
+
+def test_a_coordinate_search_from_the_shell_leaves_its_best_as_an_experiment(tmp_path: Path) -> None:
+    searching = [
+        "-m", "hydra/sweeper=coordinate", "hyperparameters=effective", "hydra.sweeper.budget=3", "experiment=debug",
+        "data.val_size=50", "model.norm=group", "model.norm_groups=2", "schedule=one_cycle_cosine",
+        f"output={tmp_path / 'logs'}",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(tmp_path / "cache")}
+    program = [sys.executable, "-m", "onecycle.train"]
+    done = subprocess.run(
+        [*program, *searching], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "logs" / "sweeps" / "debug"
+    plan = json.loads((folder / "study.json").read_text())
+    # The first coordinate starts where the configuration stands, and is doubled.
+    assert [run["values"]["effective_decay"] for run in plan["runs"]][:2] == [0.002, 0.004]
+    assert (folder / "report" / "index.html").exists()
+    (best,) = folder.glob("best_*.yaml")
+    records = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
+    top = max(record["val"]["accuracy"] for record in records)
+    chosen = next(r for r in sorted(records, key=lambda r: r["started"]) if r["val"]["accuracy"] == top)
+    assert f"{100 * top:.2f} % on held-out images" in best.read_text().splitlines()[1]
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    shutil.copy(best, tmp_path / "own" / "experiment" / "best.yaml")
+    again = ["experiment=best", f"hydra.searchpath=[file://{tmp_path / 'own'}]", f"output={tmp_path / 'again'}"]
+    rerun = subprocess.run(
+        [*program, *again], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert rerun.returncode == 0, rerun.stdout + rerun.stderr
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("again/runs/*/result.json"))
+    assert record["identity"] == chosen["identity"]
+    assert record["test"] == chosen["test"]

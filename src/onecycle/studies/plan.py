@@ -96,6 +96,25 @@ def _search_problems(block: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict[str, Any]:
+    """A study that is one search, without a file in conf/study; raises ConfigError with every mistake in it.
+
+    Its scale is None: no run of it names a study.
+    """
+    drawn = list(block.get("coordinates") or block.get("space") or {})
+    plane = {"schedule.peak_lr", "hyperparameters.effective_decay"} & set(
+        drawn
+    ) and "hyperparameters.weight_decay" in drawn
+    path = {"kind": "path", "name": "path", "x": "peak_lr", "y": "weight_decay", "z": "val_accuracy"}
+    study = {
+        "name": name, "title": f"Search: {name}",
+        "question": f"Which values of {', '.join(map(column, drawn))} are best?",
+        "scale": "search", "scales": {"search": None}, "force": False, "seeds": list(seeds), "searches": [block],
+        "figures": [{"kind": "progress", "y": "test_accuracy", "select_by": "val_accuracy"}, *[path] * bool(plane)],
+    }  # fmt: skip
+    return {**at_scale(study), "scale": None}
+
+
 def walk(block: Mapping[str, Any], pairs: bool = False) -> search.Search:
     """The search that a block of `searches` describes; raises ConfigError with every mistake."""
     return METHODS[block["method"]](block, pairs)
@@ -133,7 +152,7 @@ def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Poi
     Raises ConfigError for changes of an axis that the study does not have.
     """
     changes = changes or Changes()
-    blocks = study["runs"] or []
+    blocks = study.get("runs") or []
     axes = {"seed", *(key for block in blocks for key in block.get("axes") or {})}
     unknown = [key for key in changes.axes if key not in axes]
     if unknown:
@@ -165,10 +184,9 @@ def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str,
     words += [f"{column(key)}={value}" for key, value in values.items()]
     label = ",".join(words)
     settings = {**study["fixed"], **(block.get("fixed") or {}), **values}
-    overrides = (
-        f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={text(label)}",
-        *(f"{key}={text(value)}" for key, value in settings.items()), *common,
-    )  # fmt: skip
+    named_by = (f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={text(label)}")
+    own = tuple(f"{key}={text(value)}" for key, value in settings.items())
+    overrides = (*(named_by if study["scale"] else ()), *own, *common)
     named = {"arm": arm} if arm else {}
     return Point(label, named | {column(key): value for key, value in values.items()}, overrides)
 

@@ -15,12 +15,12 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from onecycle import run
 from onecycle.config import plain
 from onecycle.faults import ConfigError, DiskFullError, full_disk_named
-from onecycle.studies import plan, search, table
+from onecycle.studies import best, plan, search, table
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,34 @@ def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> l
     """
     if not config.get("study"):
         raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
-    study = plan.at_scale(plain(config)["study"])
+    return conduct(plan.at_scale(plain(config)["study"]), config, launcher, arguments)
+
+
+def search_alone(
+    config: DictConfig, launcher: Launcher, arguments: Sequence[str], seeds: Sequence[int], block: dict[str, Any]
+) -> list[JobReturn]:
+    """Run one search, a block of a study's `searches`, around the configuration as it is composed; see `sweep`.
+
+    A coordinate without a start begins at the configuration's own value.
+    """
+    if config.get("study"):
+        raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
+    for key, entry in (block.get("coordinates") or {}).items():
+        block["coordinates"][key] = {"start": OmegaConf.select(config, key)} | {
+            name: value for name, value in (entry or {}).items() if value is not None
+        }
+    return conduct(plan.of_search(config.name, seeds, block), config, launcher, arguments)
+
+
+def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
+    """Run what is missing of a study at its scale; see `sweep`."""
     points = plan.points(study, changes(arguments, study))
     folder = Path(config.hydra.sweep.dir)
     if study["force"]:
         move_aside(folder)
     for name in study.get("records_of") or ():
         table.read_plan(folder.parent / name)
-    if study.get("searches") and not config.data.val_size:
+    if study.get("searches") and not OmegaConf.select(config, "data.val_size"):
         raise ConfigError(["data.val_size=0: a search selects on held-out images; hold some out, such as 5000"])
     noted = table.Plan(study, points, command())
     note_plan(folder, noted)
@@ -98,16 +118,31 @@ def explore(
         return means
 
     path = search.follow(plan.walk(block, pairs=not alone), score)
-    best = ", ".join(f"{key}={value:g}" for key, value in path.best.values.items())
-    log.info("%s ends: %s. Best: %s, %.2f %%", block["arm"], path.end, best, 100 * path.best.score)
+    log.info("%s ends: %s. Best: %s", block["arm"], path.end, keep_best(noted, block, path, folder))
     return results
+
+
+def keep_best(noted: table.Plan, block: dict[str, Any], path: search.Path, folder: Path) -> str:
+    """Write the best point of a search as best_<arm>.yaml, ready for conf/experiment; returns it in words."""
+    values = ", ".join(f"{key}={value:g}" for key, value in path.best.values.items())
+    words = f"{values}: {100 * path.best.score:.2f} % on held-out images"
+    number = {"arm": block["arm"], "number": path.best.number}
+    point = next(point for point in noted.points if number.items() <= point.values.items())
+    own = table.finished(folder).get(run.settings(point.overrides))
+    if own is not None:
+        found_by = f"Found by {block['arm']} ({block['method']}, {len(path.steps)} points): {words}"
+        target = folder / f"best_{run.folder_name(block['arm'])}.yaml"
+        with full_disk_named("run this again"):
+            run.write_atomically(target, best.experiment(own, found_by))
+        words += f". Ready for conf/experiment: {target}"
+    return words
 
 
 def changes(arguments: Sequence[str], study: dict[str, Any]) -> plan.Changes:
     """What the command line changes: values of axes, and overrides that every run gets."""
     axes: dict[str, list[Any]] = {}
     common = []
-    known = {"seed", *(key for block in study["runs"] or [] for key in block.get("axes") or {})}
+    known = {"seed", *(key for block in study.get("runs") or [] for key in block.get("axes") or {})}
     for override in OverridesParser.create().parse_overrides(list(arguments)):
         key = override.get_key_element().lstrip("+~")
         line = override.input_line or ""

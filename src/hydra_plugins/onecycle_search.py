@@ -1,0 +1,64 @@
+"""Makes `hydra/sweeper=coordinate` known to Hydra: a search along one hyperparameter after the other."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class SearchSweeper(Sweeper):
+    """Runs one search; see `onecycle.studies.sweep.search_alone`. settings: a block of a study's searches."""
+
+    def __init__(self, seeds: list[int], **settings: Any) -> None:
+        self.seeds, self.settings = list(seeds), settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep the configuration, and make the launcher that it names."""
+        self.config = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Search, with the command line's overrides in every run."""
+        assert self.config is not None
+        from onecycle.studies.sweep import search_alone
+
+        block = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in self.settings.items()
+        }
+        return search_alone(self.config, self.launcher, arguments, self.seeds, block)
+
+
+def _effective() -> dict[str, Any]:
+    return {
+        "hyperparameters.effective_decay": {"factor": 2.0},
+        "hyperparameters.momentum": {"factor": 2.0, "complement": True},
+        "hyperparameters.weight_decay": {"factor": 2.0},
+    }
+
+
+@dataclass
+class CoordinateSweeperConf:
+    """Double or halve until worse, in the order of `coordinates`; each starts at the configuration's own value.
+
+    coordinates: {key: {start, factor, complement, low, high}}. budget: points at most. min_gain: by how much a step
+    must be better, as a fraction. seeds: each point is run with all of them, and their mean decides.
+    """
+
+    _target_: str = "hydra_plugins.onecycle_search.SearchSweeper"
+    arm: str = "coordinate search"
+    method: str = "coordinate"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    budget: int = 30
+    min_gain: float = 0.0
+    coordinates: dict[str, Any] = field(default_factory=_effective)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="coordinate", node=CoordinateSweeperConf, provider="onecycle")
