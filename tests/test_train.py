@@ -124,6 +124,14 @@ def crash_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Divergence, "on_train_batch_end", hook)
 
 
+def train_until(step: int, monkeypatch: pytest.MonkeyPatch, cfg: Any, sweep: Path | None = None) -> None:
+    """Train as a process does that crashes behind a step."""
+    with monkeypatch.context() as patch:
+        crash_at(step, patch)
+        with pytest.raises(CrashError):
+            train(cfg, [], sweep=sweep)
+
+
 @pytest.mark.parametrize("step", [2, 5, 6, 8, 10])
 @pytest.mark.parametrize(
     "recipe", [[], ["ema={decay:0.9,every_n_steps:2}", "data.augment.flip=alternating", "data.val_size=20"]]
@@ -133,10 +141,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     recipe = [*recipe, EXACT, "batch_size=60"]  # 5 steps an epoch, 10 in all
     whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        crash_at(step, patch)
-        with pytest.raises(CrashError):
-            train(tiny(*recipe), [], sweep=tmp_path / "broken")
+    train_until(step, monkeypatch, tiny(*recipe), sweep=tmp_path / "broken")
     folder = only_folder(tmp_path / "broken")
     assert json.loads((folder / "result.json").read_text())["status"] == "failed"
     torch.manual_seed(step)
@@ -232,10 +237,7 @@ def test_quick_takes_a_network_of_ones_own(tmp_path: Path, tiny: Compose) -> Non
 def test_a_damaged_checkpoint_is_named_with_the_way_out(
     tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        crash_at(7, patch)
-        with pytest.raises(CrashError):
-            train(tiny(EXACT), [], sweep=tmp_path)
+    train_until(7, monkeypatch, tiny(EXACT), sweep=tmp_path)
     checkpoint = only_folder(tmp_path) / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with pytest.raises(ConfigError, match=r"last.ckpt: cannot be read .*Delete it to start this run over"):
@@ -310,10 +312,7 @@ def test_a_finished_run_of_a_sweep_is_read_back_and_not_run_again(
 def test_resume_takes_the_folder_of_a_single_run(
     tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        crash_at(7, patch)
-        with pytest.raises(CrashError):
-            train(tiny(EXACT), [])
+    train_until(7, monkeypatch, tiny(EXACT))
     folder = only_folder(tmp_path / "runs")
     result = train(tiny(EXACT, f"resume={folder}"), [])
     assert (result["status"], result["steps"]) == ("finished", 10)

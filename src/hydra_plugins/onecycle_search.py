@@ -4,25 +4,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+
+from hydra_plugins.onecycle_study import StudySweeper
 
 
-class SearchSweeper(Sweeper):
+class SearchSweeper(StudySweeper):
     """Runs one search; see `onecycle.studies.sweep.search_alone`. settings: a block of a study's searches."""
 
     def __init__(self, seeds: list[int], **settings: Any) -> None:
         self.seeds, self.settings = list(seeds), settings
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the configuration, and make the launcher that it names."""
-        self.config = config
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Search, with the command line's overrides in every run."""

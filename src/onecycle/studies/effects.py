@@ -144,13 +144,7 @@ def optimum_order(rows: Rows, x: str, y: str, by: str, where: Filter | None = No
 
 
 def optimum_distance(
-    rows: Rows,
-    x: str,
-    y: str,
-    where: Filter,
-    than: Filter,
-    factor: float = BLOW_UP,
-    level: float | None = None,
+    rows: Rows, x: str, y: str, where: Filter, than: Filter, factor: float = BLOW_UP, level: float | None = None
 ) -> float:
     """By how many grid steps more the best x lies below the blow-up at `where` than it does at `than`."""
     here, there = curve(rows, x, y, where), curve(rows, x, y, than)
@@ -158,13 +152,7 @@ def optimum_distance(
 
 
 def optimum_to_blow_up(
-    rows: Rows,
-    x: str,
-    y: str,
-    of: Filter,
-    against: Filter,
-    factor: float = BLOW_UP,
-    level: float | None = None,
+    rows: Rows, x: str, y: str, of: Filter, against: Filter, factor: float = BLOW_UP, level: float | None = None
 ) -> float:
     """The best x as a share of the blow-up at `of`, divided by the same at `against`: below 1 where `of` wants less."""
     here, there = curve(rows, x, y, of), curve(rows, x, y, against)
