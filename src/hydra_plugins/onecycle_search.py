@@ -20,27 +20,27 @@ class SearchSweeper(StudySweeper):
         assert self.config is not None
         from onecycle.studies.sweep import search_alone
 
-        block = {
+        block: dict[str, Any] = {
             name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for name, value in self.settings.items()
         }
         return search_alone(self.config, self.launcher, arguments, self.seeds, block)
 
 
-def _effective() -> dict[str, Any]:
-    return {
-        "hyperparameters.effective_decay": {"factor": 2.0},
-        "hyperparameters.momentum": {"factor": 2.0, "complement": True},
-        "hyperparameters.weight_decay": {"factor": 2.0},
-    }
+def _effective() -> list[Any]:
+    return [
+        {"key": "hyperparameters.effective_decay", "factor": 2.0},
+        {"key": "hyperparameters.momentum", "factor": 2.0, "complement": True},
+        {"key": "hyperparameters.weight_decay", "factor": 2.0},
+    ]
 
 
 @dataclass
 class CoordinateSweeperConf:
     """Double or halve until worse, in the order of `coordinates`; each starts at the configuration's own value.
 
-    coordinates: {key: {start, factor, complement, low, high}}. budget: points at most. min_gain: by how much a step
-    must be better, as a fraction. seeds: each point is run with all of them, and their mean decides.
+    coordinates: a list of {key, start, factor, complement, low, high}. budget: points at most. min_gain: by how much a
+    step must be better, as a fraction. seeds: each point is run with all of them, and their mean decides.
     """
 
     _target_: str = "hydra_plugins.onecycle_search.SearchSweeper"
@@ -49,7 +49,7 @@ class CoordinateSweeperConf:
     seeds: list[int] = field(default_factory=lambda: [0])
     budget: int = 30
     min_gain: float = 0.0
-    coordinates: dict[str, Any] = field(default_factory=_effective)
+    coordinates: list[Any] = field(default_factory=_effective)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="coordinate", node=CoordinateSweeperConf, provider="onecycle")

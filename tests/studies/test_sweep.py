@@ -245,3 +245,25 @@ def test_a_coordinate_search_from_the_shell_leaves_its_best_as_an_experiment(tmp
     (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("again/runs/*/result.json"))
     assert record["identity"] == chosen["identity"]
     assert record["test"] == chosen["test"]
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "line"),
+    [
+        ("[{start:0.1}]", "hydra.sweeper.coordinates: {'start': 0.1} has no key, the name of a configuration value"),
+        ("[7]", "hydra.sweeper.coordinates: 7 has no key, the name of a configuration value"),
+        (
+            "[{key:schedule.peak_rl}]",
+            "schedule.peak_rl.start=None: must be a number; the configuration has no such key",
+        ),
+        ("[{key:schedule.peak_lr,factor:-2}]", "schedule.peak_lr.factor=-2: must be above 1"),
+        ("[]", "coordinates: is empty; name at least one key, such as hyperparameters.effective_decay"),
+    ],
+)
+def test_bad_coordinates_are_one_line_each(tmp_path: Path, coordinates: str, line: str) -> None:
+    command = [sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=coordinate", "data.val_size=50",
+               f"hydra.sweeper.coordinates={coordinates}", f"output={tmp_path / 'logs'}"]  # fmt: skip
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[0].endswith(line)
+    assert not (tmp_path / "logs").exists()

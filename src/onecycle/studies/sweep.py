@@ -45,10 +45,16 @@ def search_alone(
     """
     if config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
-    for key, entry in (block.get("coordinates") or {}).items():
-        block["coordinates"][key] = {"start": OmegaConf.select(config, key)} | {
-            name: value for name, value in (entry or {}).items() if value is not None
-        }
+    # A list, because a mapping on the command line would be merged with the default one, and its order be lost.
+    given = block["coordinates"] or []
+    for entry in given:
+        if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
+            raise ConfigError([f"hydra.sweeper.coordinates: {entry} has no key, the name of a configuration value"])
+    block["coordinates"] = {
+        entry["key"]: {"start": OmegaConf.select(config, entry["key"])}
+        | {name: value for name, value in entry.items() if name != "key" and value is not None}
+        for entry in given
+    }
     return conduct(plan.of_search(config.name, seeds, block), config, launcher, arguments)
 
 
