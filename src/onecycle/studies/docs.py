@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from onecycle.studies import report, table
+from onecycle.studies import pages, report, table
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "undecided": "? undecided"}
 
@@ -34,7 +34,7 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
         newest = datetime.fromtimestamp(max((Path(row["folder"]) / "result.json").stat().st_mtime for row in rows))
         sections.append(section(plan, rows, json.loads(path.read_text()), [p.name for p in pictures], newest))
         names.append(folder.name)
-    text = "# What the studies found\n\n" + "\n".join(sections)
+    text = f"# What the studies found\n\n{pages.INTERVALS}\n\n" + "\n".join(sections)
     (docs / "studies.md").write_text(text)
     return names
 

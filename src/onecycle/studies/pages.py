@@ -31,7 +31,7 @@ code { background: #f2f2f4; padding: .15rem .35rem; border-radius: .25rem; font-
 INTERVALS = (
     "± is half of the effect's 90 % interval: Student's, with one variance from seed to seed for all points of a claim "
     "or, with one seed, from the spread that the study assumes. A claim holds, or does not, where the whole interval "
-    "says so."
+    "says so. Margins without a note were set before the runs."
 )
 CLASSES = {"holds": "holds", "does not hold": "fails", "undecided": "undecided"}
 
