@@ -1,4 +1,4 @@
-"""Makes `hydra/sweeper=coordinate` known to Hydra: a search along one hyperparameter after the other."""
+"""Makes searches known to Hydra: `hydra/sweeper=coordinate`, one hyperparameter after the other, and `tpe`, Optuna."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,4 +52,28 @@ class CoordinateSweeperConf:
     coordinates: list[Any] = field(default_factory=_effective)
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="coordinate", node=CoordinateSweeperConf, provider="onecycle")
+@dataclass
+class TpeSweeperConf:
+    """Optuna, by its tree-structured Parzen estimator or another sampler.
+
+    The axes stand on the command line in Hydra's own words: `schedule.peak_lr=tag(log,interval(0.01,1))`, a number;
+    `trainer.max_epochs=range(1,9)`, a whole number; `model.norm=choice(batch,group)`, or `model.norm=batch,group`, one
+    of these. sampler, pruner: see `onecycle.studies.trials`; their options as Optuna names them. storage: null for a
+    file in the sweep's folder, "journal:PATH", or the URL of a database.
+    """
+
+    _target_: str = "hydra_plugins.onecycle_search.SearchSweeper"
+    arm: str = "optuna"
+    method: str = "optuna"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    budget: int = 30
+    sampler: str = "tpe"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    pruner: str = "none"
+    pruner_options: dict[str, Any] = field(default_factory=dict)
+    storage: str | None = None
+    seed: int = 0
+
+
+for name, node in (("coordinate", CoordinateSweeperConf), ("tpe", TpeSweeperConf)):
+    ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node, provider="onecycle")

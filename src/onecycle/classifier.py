@@ -50,7 +50,7 @@ class Classifier(pl.LightningModule):
             optimizer,
         )
         self.total_steps, self.label_smoothing, self.tta = total_steps, label_smoothing, tta
-        self.diverged = False
+        self.diverged, self.pruned = False, False
         self.fit_seconds, self.validation_seconds = 0.0, 0.0
         self._clock: float | None = None
         self.epoch_sums = torch.zeros(3)

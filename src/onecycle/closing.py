@@ -131,7 +131,7 @@ def finish(
     }
     if trainer.is_global_zero:
         _log_hyperparameters(this, trainer, metrics, classifier)
-    this.finish("diverged" if classifier.diverged else "finished", **entries)
+    this.finish("diverged" if classifier.diverged else "pruned" if classifier.pruned else "finished", **entries)
 
 
 def measures(trainer: pl.Trainer) -> dict[str, Any]:

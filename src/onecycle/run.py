@@ -28,7 +28,7 @@ from onecycle.faults import ConfigError
 log = logging.getLogger("onecycle")
 
 SCHEMA = 1
-DONE = ("finished", "diverged")
+DONE = ("finished", "diverged", "pruned")
 FOLDER_VARIABLE = "ONECYCLE_RUN_FOLDER"
 RESULT, CONFIG, LOG, CHECKPOINT = "result.json", "config.yaml", "train.log", "checkpoints/last.ckpt"
 
@@ -248,7 +248,7 @@ class Run:
                 handler.close()
 
     def finish(self, status: str, **entries: Any) -> None:
-        """Write the record of a run that came to its end, "finished" or "diverged"."""
+        """Write the record of a run that came to its end, with one of the states of DONE."""
         self.result.pop("error", None)
         self.result |= {"status": status, **entries}
         self._write()

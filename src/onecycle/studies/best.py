@@ -18,6 +18,7 @@ def experiment(folder: Path, found_by: str) -> str:
     """
     config = run.relevant(run.read_config(folder))
     del config["seed"]
+    config.get("callbacks", {}).pop("pruning", None)
     record = run.read_result(folder) or {}
     data = record["data"]["name"]
     # Where the data lie is the user's own: the group of the same source says so.

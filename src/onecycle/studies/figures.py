@@ -39,9 +39,11 @@ def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, "Figure"]:
             log.warning("%s is left out: no run has %s.", name, words(where))
             continue
         try:
-            drawn[name] = KINDS[kind](chosen, parameters)
+            figure = KINDS[kind](chosen, parameters)
         except (ValueError, TypeError) as error:
             raise ConfigError([f"study.figures[{number - 1}]: {error}"]) from error
+        if figure is not None:
+            drawn[name] = figure
     return drawn
 
 
@@ -111,8 +113,22 @@ def _surfaces(rows: list[Row], parameters: Parameters) -> "Figure":
     return plots.surfaces([{"label": name, **panels[name]} for name in ordered if name in panels], **own)
 
 
-KINDS: dict[str, Callable[[list[Row], Parameters], "Figure"]] = {
+def _optuna(rows: list[Row], parameters: Parameters) -> "Figure | None":
+    """One of Optuna's own figures; none where it finds too few trials, or too equal ones."""
+    from onecycle.studies import trials  # Optuna is optional
+
+    try:
+        return trials.plot(rows, **parameters)
+    except ConfigError:
+        raise
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        log.warning("Optuna's %s is left out: %s.", parameters["show"], str(error).rstrip("."))
+        return None
+
+
+KINDS: dict[str, Callable[[list[Row], Parameters], "Figure | None"]] = {
     "curves": _of_rows(plots.curves), "arms": _of_rows(plots.arms), "scatter": _of_rows(plots.scatter),
     "heat_map_pair": _of_rows(plots.heat_map_pair), "histories": _histories, "lists": _lists, "stacked": _stacked,
     "layers": _layers, "surfaces": _surfaces, "path": _of_rows(plots.path), "progress": _of_rows(plots.progress),
+    "optuna": _optuna,
 }  # fmt: skip

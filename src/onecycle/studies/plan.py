@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from onecycle.faults import ConfigError
@@ -16,7 +17,10 @@ KEYS = (
 )  # fmt: skip
 SCALED = ("seeds", "fixed", "runs", "searches", "minutes", "notes")
 BLOCK = ("arm", "fixed", "axes")
-SEARCH = ("arm", "fixed", "method", "budget", "coordinates", "space", "min_gain", "seed")
+SEARCH = (
+    "arm", "fixed", "method", "budget", "coordinates", "space", "min_gain", "seed", "sampler", "sampler_options",
+    "pruner", "pruner_options", "storage",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,36 +105,52 @@ def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict
 
     Its scale is None: no run of it names a study.
     """
+    method = block.get("method")
     drawn = list(block.get("coordinates") or block.get("space") or {})
     plane = {"schedule.peak_lr", "hyperparameters.effective_decay"} & set(
         drawn
     ) and "hyperparameters.weight_decay" in drawn
     path = {"kind": "path", "name": "path", "x": "peak_lr", "y": "weight_decay", "z": "val_accuracy"}
+    plots = [{"kind": "optuna", "show": show, "name": f"optuna_{show}"} for show in ("history", "importance", "slice")]
+    own = [{**plot, "arm": block["arm"], "where": block.get("storage")} for plot in plots] if method == "optuna" else []
+    progress = {"kind": "progress", "y": "test_accuracy", "select_by": "val_accuracy"}
     study = {
         "name": name, "title": f"Search: {name}",
         "question": f"Which values of {', '.join(map(column, drawn))} are best?",
         "scale": "search", "scales": {"search": None}, "force": False, "seeds": list(seeds), "searches": [block],
-        "figures": [{"kind": "progress", "y": "test_accuracy", "select_by": "val_accuracy"}, *[path] * bool(plane)],
+        "figures": [progress, *[path] * bool(plane), *own],
     }  # fmt: skip
     return {**at_scale(study), "scale": None}
 
 
-def walk(block: Mapping[str, Any], pairs: bool = False) -> search.Search:
-    """The search that a block of `searches` describes; raises ConfigError with every mistake."""
-    return METHODS[block["method"]](block, pairs)
+def walk(block: Mapping[str, Any], width: int = 1, folder: Path | None = None) -> search.Search:
+    """The search that a block of `searches` describes; raises ConfigError with every mistake.
+
+    width: points to ask for at once. folder: where the runs and what the search itself remembers are kept; None where
+    it is only checked.
+    """
+    return METHODS[block["method"]](block, width, folder)
 
 
-def _coordinate(block: Mapping[str, Any], pairs: bool) -> search.Search:
+def _coordinate(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
     axes = search.coordinates(block.get("coordinates") or {}, {})
-    return search.search(axes, budget=block["budget"], pairs=pairs, min_gain=block.get("min_gain") or 0.0)
+    return search.search(axes, budget=block["budget"], pairs=width > 1, min_gain=block.get("min_gain") or 0.0)
 
 
-def _random(block: Mapping[str, Any], pairs: bool) -> search.Search:
+def _random(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
     space = search.intervals(block.get("space") or {})
     return search.random_search(space, budget=block["budget"], seed=block.get("seed") or 0)
 
 
-METHODS: dict[str, Callable[[Mapping[str, Any], bool], search.Search]] = {"coordinate": _coordinate, "random": _random}
+def _optuna(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
+    from onecycle.studies import trials  # Optuna is optional, and slow to import
+
+    return trials.search(block, width, folder)
+
+
+METHODS: dict[str, Callable[[Mapping[str, Any], int, Path | None], search.Search]] = {
+    "coordinate": _coordinate, "random": _random, "optuna": _optuna,
+}  # fmt: skip
 
 
 def _claim_problems(claim: Mapping[str, Any]) -> list[str]:
@@ -181,14 +201,15 @@ def _combinations(block: Mapping[str, Any], changed: Mapping[str, list[Any]], se
 def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str, Any], common: Sequence[str]) -> Point:
     arm = block.get("arm")
     words = [str(arm)] if arm else []
-    words += [f"{column(key)}={value}" for key, value in values.items()]
+    words += [f"{column(key)}={value}" for key, value in values.items() if not key.startswith("+")]
     label = ",".join(words)
     settings = {**study["fixed"], **(block.get("fixed") or {}), **values}
     named_by = (f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={text(label)}")
     own = tuple(f"{key}={text(value)}" for key, value in settings.items())
     overrides = (*(named_by if study["scale"] else ()), *own, *common)
     named = {"arm": arm} if arm else {}
-    return Point(label, named | {column(key): value for key, value in values.items()}, overrides)
+    columns = {column(key): value for key, value in values.items() if not key.startswith("+")}
+    return Point(label, named | columns, overrides)
 
 
 def column(key: str) -> str:

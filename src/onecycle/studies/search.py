@@ -13,10 +13,16 @@ import numpy as np
 
 from onecycle.faults import ConfigError
 
-Values = dict[str, float]
+Values = dict[str, Any]
 Exponents = tuple[int, ...]
+# The score of a point, more is better: NaN where the run diverged, None where it failed.
+Score = float | None
 # Asks for the scores of points, is told them in the same order, and returns what it did.
-Search = Generator[list[Values], Sequence[float], "Path"]
+Search = Generator[list[Values], Sequence[Score], "Path"]
+
+
+class FailedRunError(Exception):
+    """A run failed without which the search does not know where to go."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ def search(axes: Sequence[Coordinate], *, budget: int, pairs: bool = False, min_
 
 def _line(
     state: "_State", here: Exponents, place: int, pairs: bool
-) -> Generator[list[Values], Sequence[float], Exponents]:
+) -> Generator[list[Values], Sequence[Score], Exponents]:
     """The best point along one coordinate, as far as steps one way make it better."""
     name = state.axes[place].name
     up, down = _moved(here, place, 1), _moved(here, place, -1)
@@ -236,14 +242,28 @@ def random_search(space: Sequence[Interval], *, budget: int, seed: int) -> Searc
     steps: list[Step] = []
     for number in range(budget):
         values = {axis.name: axis.at(float(generator.random())) for axis in space}
-        (score,) = yield [values]
+        (told,) = yield [values]
+        score = rank(told)
         best = max((step.score for step in steps), default=-math.inf)
         decision = START if not steps else BETTER if score > best else WORSE
-        steps.append(Step(number, values, -math.inf if math.isnan(score) else score, "", decision))
+        steps.append(Step(number, values, score, "", decision))
     return Path(steps, SPENT)
 
 
-def follow(walk: Search, score: Callable[[list[Values]], Sequence[float]]) -> Path:
+def rank(score: Score) -> float:
+    """A score to compare by: a diverged run is the worst; raises FailedRunError for one that failed."""
+    if score is None:
+        raise FailedRunError
+    return -math.inf if math.isnan(score) else float(score)
+
+
+def words(values: Values) -> str:
+    """A point as a person reads it: "hyperparameters.momentum=0.75, batch_size=128"."""
+    shown = ((key, f"{value:g}" if isinstance(value, float) else str(value)) for key, value in values.items())
+    return ", ".join(f"{key}={value}" for key, value in shown if not key.startswith("+"))
+
+
+def follow(walk: Search, score: Callable[[list[Values]], Sequence[Score]]) -> Path:
     """Answer a search until it ends; returns its path."""
     try:
         points = next(walk)
@@ -269,7 +289,7 @@ class _State:
 
     def ask(
         self, points: Sequence[Exponents], coordinate: str, beside: float | None = None
-    ) -> Generator[list[Values], Sequence[float], None]:
+    ) -> Generator[list[Values], Sequence[Score], None]:
         """Get the scores of points that are not known yet; those outside of what is allowed are the worst there are."""
         wanted: dict[Exponents, Values] = {}
         for point in points:
@@ -283,7 +303,7 @@ class _State:
                 wanted[point] = allowed
         if wanted:
             for point, score in zip(wanted, (yield list(wanted.values())), strict=True):
-                self.scores[point] = -math.inf if math.isnan(score) else float(score)
+                self.scores[point] = rank(score)
                 decision = START if beside is None else BETTER if self._gains(self.scores[point], beside) else WORSE
                 self.steps.append(Step(len(self.steps), wanted[point], self.scores[point], coordinate, decision))
         if points[0] not in self.scores:

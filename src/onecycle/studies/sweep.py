@@ -15,14 +15,16 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from onecycle import run
 from onecycle.config import plain
 from onecycle.faults import ConfigError, DiskFullError, full_disk_named
-from onecycle.studies import best, plan, search, table
+from onecycle.studies import best, plan, search, search_axes, table
 
 log = logging.getLogger(__name__)
+
+PARALLEL = 2  # points at once that a search asks for where the launcher runs several jobs: both neighbours of a point
 
 
 def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
@@ -45,16 +47,10 @@ def search_alone(
     """
     if config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
-    # A list, because a mapping on the command line would be merged with the default one, and its order be lost.
-    given = block["coordinates"] or []
-    for entry in given:
-        if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
-            raise ConfigError([f"hydra.sweeper.coordinates: {entry} has no key, the name of a configuration value"])
-    block["coordinates"] = {
-        entry["key"]: {"start": OmegaConf.select(config, entry["key"])}
-        | {name: value for name, value in entry.items() if name != "key" and value is not None}
-        for entry in given
-    }
+    if block["method"] == "coordinate":
+        block["coordinates"] = search_axes.coordinates_of(block["coordinates"] or [], config)
+    else:
+        block["space"], arguments = search_axes.space_of(arguments)
     return conduct(plan.of_search(config.name, seeds, block), config, launcher, arguments)
 
 
@@ -66,8 +62,7 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
         move_aside(folder)
     for name in study.get("records_of") or ():
         table.read_plan(folder.parent / name)
-    if study.get("searches") and not OmegaConf.select(config, "data.val_size"):
-        raise ConfigError(["data.val_size=0: a search selects on held-out images; hold some out, such as 5000"])
+    refuse_blind(study, config)
     noted = table.Plan(study, points, command())
     note_plan(folder, noted)
     alone = launcher_runs_one_by_one(config)
@@ -89,6 +84,15 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
     return results
 
 
+def refuse_blind(study: dict[str, Any], config: DictConfig) -> None:
+    """Raise ConfigError for a search that has nothing to go by."""
+    searches = study.get("searches") or ()
+    if searches and not config.data.val_size:
+        raise ConfigError(["data.val_size=0: a search selects on held-out images; hold some out, such as 5000"])
+    if not config.evaluation.every_n_epochs and any(block.get("pruner") not in (None, "none") for block in searches):
+        raise ConfigError(["evaluation.every_n_epochs=0: a pruner looks at every evaluation; set it to 1"])
+
+
 def note_plan(folder: Path, noted: table.Plan) -> None:
     """Write down what the study consists of, before it is run."""
     with full_disk_named("run this again"):
@@ -100,12 +104,13 @@ def explore(
 ) -> list[JobReturn]:
     """Run a search: the mean score over the seeds of a point decides where it goes. Its points join the plan.
 
-    A search that was interrupted takes the same way again, over runs that are read back. Raises what a run raised.
+    A search that was interrupted takes the same way again, over runs that are read back. A failed run stops a search
+    that does not know where to go without it.
     """
     results: list[JobReturn] = []
     told = 0
 
-    def score(values: list[search.Values]) -> list[float]:
+    def score(values: list[search.Values]) -> list[search.Score]:
         nonlocal told
         runs = [
             plan.search_points(noted.study, block, told + place, point, change) for place, point in enumerate(values)
@@ -115,23 +120,34 @@ def explore(
         note_plan(folder, noted)
         done = launch(launcher, [run for point in runs for run in point], folder, alone=alone)
         results.extend(done)
-        scores = [float(result.return_value) for result in done]
         share = len(done) // len(values)
-        means = [math.fsum(scores[place * share : (place + 1) * share]) / share for place in range(len(values))]
-        for point, mean in zip(values, means, strict=True):
-            shown = ", ".join(f"{plan.column(key)} {value:g}" for key, value in point.items())
-            log.info("%s, point %d of at most %d: %s: %.2f %%", block["arm"], told, block["budget"], shown, 100 * mean)
-        return means
+        scores = [mean_score(done[place * share : (place + 1) * share]) for place in range(len(values))]
+        for point, found in zip(values, scores, strict=True):
+            shown = "failed" if found is None else "diverged" if math.isnan(found) else f"{100 * found:.2f} %"
+            log.info(
+                "%s, point %d of at most %d: %s: %s", block["arm"], told, block["budget"], search.words(point), shown
+            )
+        return scores
 
-    path = search.follow(plan.walk(block, pairs=not alone), score)
+    try:
+        path = search.follow(plan.walk(block, width=1 if alone else PARALLEL, folder=folder), score)
+    except search.FailedRunError:
+        log.error("%s stops: a run failed; the same command goes on.", block["arm"])
+        return results
     log.info("%s ends: %s. Best: %s", block["arm"], path.end, keep_best(noted, block, path, folder))
     return results
 
 
+def mean_score(results: Sequence[JobReturn]) -> search.Score:
+    """The mean over the seeds of a point; NaN where one diverged, None where one failed."""
+    if any(result.status != JobStatus.COMPLETED for result in results):
+        return None
+    return math.fsum(float(result.return_value) for result in results) / len(results)
+
+
 def keep_best(noted: table.Plan, block: dict[str, Any], path: search.Path, folder: Path) -> str:
     """Write the best point of a search as best_<arm>.yaml, ready for conf/experiment; returns it in words."""
-    values = ", ".join(f"{key}={value:g}" for key, value in path.best.values.items())
-    words = f"{values}: {100 * path.best.score:.2f} % on held-out images"
+    words = f"{search.words(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
     number = {"arm": block["arm"], "number": path.best.number}
     point = next(point for point in noted.points if number.items() <= point.values.items())
     own = table.finished(folder).get(run.settings(point.overrides))
