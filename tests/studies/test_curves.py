@@ -32,6 +32,7 @@ def test_a_range_test_finds_the_minimum_and_the_last_usable_rate(tmp_path: Path)
     folder = write(tmp_path, [f"{i},0,{loss},{lr}," for i, (lr, loss) in enumerate(zip(lrs, losses, strict=True))])
     found = curves.range_test(folder)
     assert found["usable_lr"] == pytest.approx(lrs[79])
+    assert 2 ** found["usable_lr_log2"] == pytest.approx(lrs[79])
     assert found["lr_at_minimum"] == pytest.approx(lrs[79])
     assert found["lowest_loss"] == pytest.approx(1.0, abs=0.02)
 

@@ -59,6 +59,7 @@ def test_only_finished_and_diverged_runs_of_the_plan_are_rows_in_its_order(study
     rows = table.rows(study)
     assert [row["label"] for row in rows] == ["lr=0.1,seed=0", "lr=0.1,seed=1", "lr=0.4,seed=0"]
     assert [row["status"] for row in rows] == ["finished", "finished", "diverged"]
+    assert [row["has_diverged"] for row in rows] == [0, 0, 1]
     first = rows[0]
     assert first["test_accuracy"] == 50.0
     assert (first["test_loss"], first["final_loss"], first["recency"]) == (1.5, 0.25, [1.0, 2.0])

@@ -36,16 +36,18 @@ def range_test(folder: Path) -> dict[str, float]:
     """Where the smoothed loss of a range test is lowest, and the largest usable LR behind that.
 
     lr_at_minimum: the LR of the lowest loss. usable_lr: the last LR before the loss exceeds 1.25 times its minimum, or
-    is not finite; the last LR of the test where it never does. NaN without a curve.
+    is not finite; the last LR of the test where it never does. usable_lr_log2: its logarithm, in which it varies evenly
+    from run to run. NaN without a curve.
     """
     lrs, losses = history(folder, "lr", "train/loss")
     if not losses:
-        return {"lr_at_minimum": math.nan, "usable_lr": math.nan, "lowest_loss": math.nan}
+        return dict.fromkeys(("lr_at_minimum", "usable_lr", "usable_lr_log2", "lowest_loss"), math.nan)
     curve = np.array(smoothed(losses))
     best = int(np.nanargmin(curve))
     beyond = [step for step in range(best, len(curve)) if not curve[step] <= BLOW_UP * curve[best]]
     last = beyond[0] - 1 if beyond else len(curve) - 1
-    return {"lr_at_minimum": lrs[best], "usable_lr": lrs[last], "lowest_loss": float(curve[best])}
+    found = {"lr_at_minimum": lrs[best], "usable_lr": lrs[last], "lowest_loss": float(curve[best])}
+    return found | {"usable_lr_log2": math.log2(lrs[last])}
 
 
 DERIVED: dict[str, Callable[[Path], dict[str, float]]] = {"range_test": range_test}

@@ -97,7 +97,7 @@ def rows(folder: Path) -> list[Row]:
 def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> Row:
     """One run as flat columns; what a diverged run does not have is NaN."""
     diverged = result["status"] == "diverged"
-    row: Row = {"label": point.label, "folder": str(folder), "status": result["status"]}
+    row: Row = {"label": point.label, "folder": str(folder), "status": result["status"], "has_diverged": int(diverged)}
     row |= {key: value for key, value in result["hyperparameters"].items() if value is not None}
     row["one_minus_momentum"] = 1 - row["momentum"]
     row["lr_per_example"] = row["peak_lr"] / row["batch_size"]
