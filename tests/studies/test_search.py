@@ -6,20 +6,8 @@ import numpy as np
 import pytest
 
 from onecycle.faults import ConfigError
-from onecycle.studies.search import (
-    SETTLED,
-    SPENT,
-    Coordinate,
-    Interval,
-    Path,
-    Search,
-    Values,
-    coordinates,
-    follow,
-    intervals,
-    random_search,
-    search,
-)  # fmt: skip
+from onecycle.studies.search import SETTLED, SPENT, Path, Search, Values, follow, random_search, search
+from onecycle.studies.search_space import Coordinate, Interval, coordinates, intervals
 
 Score = Callable[[Values], float]
 X, Y = Coordinate("x", 1.0), Coordinate("y", 1.0)

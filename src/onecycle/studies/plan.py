@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.faults import ConfigError
-from onecycle.studies import claims, search
+from onecycle.studies import claims, search, search_space
 
 KEYS = (
     "name", "title", "question", "source", "scale", "force", "label", "records_of", "derive", "seeds", "fixed", "runs",
@@ -133,12 +133,12 @@ def walk(block: Mapping[str, Any], width: int = 1, folder: Path | None = None) -
 
 
 def _coordinate(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
-    axes = search.coordinates(block.get("coordinates") or {}, {})
+    axes = search_space.coordinates(block.get("coordinates") or {}, {})
     return search.search(axes, budget=block["budget"], pairs=width > 1, min_gain=block.get("min_gain") or 0.0)
 
 
 def _random(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
-    space = search.intervals(block.get("space") or {})
+    space = search_space.intervals(block.get("space") or {})
     return search.random_search(space, budget=block["budget"], seed=block.get("seed") or 0)
 
 
