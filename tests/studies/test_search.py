@@ -134,9 +134,13 @@ def test_long_paths_keep_readable_numbers() -> None:
     assert Coordinate("x", 0.1, factor=10.0).at(3) == 100.0
 
 
-def test_coordinates_come_from_a_configuration_and_start_where_it_stands() -> None:
-    settings: Mapping[str, Any] = {"a": {"start": 0.5}, "b": {"factor": 3, "complement": True, "high": 0.99}, "c": None}
-    assert coordinates(settings, {"b": 0.9, "c": 2}) == [
+def test_coordinates_come_from_a_configuration_in_its_order() -> None:
+    settings: Mapping[str, Any] = {
+        "a": {"start": 0.5},
+        "b": {"start": 0.9, "factor": 3, "complement": True, "high": 0.99},
+        "c": {"start": 2},
+    }
+    assert coordinates(settings) == [
         Coordinate("a", 0.5), Coordinate("b", 0.9, factor=3, complement=True, high=0.99), Coordinate("c", 2),
     ]  # fmt: skip
 
@@ -144,23 +148,23 @@ def test_coordinates_come_from_a_configuration_and_start_where_it_stands() -> No
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"a": {"factor": 0}}, "a.factor=0: must be above 1"),
-        ({"a": {"factor": -2.0}}, "a.factor=-2.0: must be above 1"),
-        ({"a": {"factor": "two"}}, "a.factor='two': must be a number"),
+        ({"a": {"start": 1.0, "factor": 0}}, "a.factor=0: must be above 1"),
+        ({"a": {"start": 1.0, "factor": -2.0}}, "a.factor=-2.0: must be above 1"),
+        ({"a": {"start": 1.0, "factor": "two"}}, "a.factor='two': must be a number"),
         ({"a": {"start": 0}}, "a.start=0: must be above 0, because steps multiply it"),
         ({"a": {"start": -1.0}}, "a.start=-1.0: must be above 0, because steps multiply it"),
         ({"a": {"start": 2, "complement": True}}, "a.start=2: must be a value that is allowed"),
         ({"a": {"start": 2, "high": 1}}, "a.start=2: must be a value that is allowed"),
-        ({"a": {"complement": 1.5}}, "a.complement=1.5: must be true or false"),
-        ({"a": {"step": 2}}, "a.step: is unknown; there are start, factor, complement, low, high"),
+        ({"a": {"start": 1.0, "complement": 1.5}}, "a.complement=1.5: must be true or false"),
+        ({"a": {"start": 1.0, "step": 2}}, "a.step: is unknown; there are start, factor, complement, low, high"),
         ({"b": {}}, "b.start=None: must be a number; the configuration has no such key"),
-        ({"a": {"high": math.nan}}, "a.high=nan: must be a number"),
+        ({"a": {"start": 1.0, "high": math.nan}}, "a.high=nan: must be a number"),
         ({}, "coordinates: is empty; name at least one key, such as hyperparameters.effective_decay"),
     ],
 )
 def test_a_mistake_in_a_coordinate_is_one_line(settings: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        coordinates(settings, {"a": 1.0})
+        coordinates(settings)
     assert str(caught.value) == line
 
 

@@ -133,7 +133,7 @@ def walk(block: Mapping[str, Any], width: int = 1, folder: Path | None = None) -
 
 
 def _coordinate(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
-    axes = search_space.coordinates(block.get("coordinates") or {}, {})
+    axes = search_space.coordinates(block.get("coordinates") or {})
     return search.search(axes, budget=block["budget"], pairs=width > 1, min_gain=block.get("min_gain") or 0.0)
 
 

@@ -93,14 +93,13 @@ def intervals(settings: Mapping[str, Any]) -> list[Interval]:
     return found
 
 
-def coordinates(settings: Mapping[str, Any], current: Mapping[str, Any]) -> list[Coordinate]:
+def coordinates(settings: Mapping[str, Any]) -> list[Coordinate]:
     """Coordinates from a configuration, {key: {start, factor, complement, low, high}}, in its order.
 
-    current: the value of each key as it is composed, the start where none is given. Raises ConfigError with every
-    mistake, one line each.
+    Raises ConfigError with every mistake, one line each.
     """
     problems: list[str] = []
-    found = [_coordinate(key, entry, current.get(key), problems) for key, entry in settings.items()]
+    found = [_coordinate(key, entry, problems) for key, entry in settings.items()]
     if not settings:
         problems.append("coordinates: is empty; name at least one key, such as hyperparameters.effective_decay")
     if problems:
@@ -108,19 +107,17 @@ def coordinates(settings: Mapping[str, Any], current: Mapping[str, Any]) -> list
     return found
 
 
-def _coordinate(key: str, entry: Any, current: Any, problems: list[str]) -> Coordinate:
+def _coordinate(key: str, entry: Any, problems: list[str]) -> Coordinate:
     given = dict(entry or {})
     before = len(problems)
     unknown = [name for name in given if name not in ("start", "factor", "complement", "low", "high")]
     problems += [f"{key}.{name}: is unknown; there are start, factor, complement, low, high" for name in unknown]
-    if given.get("start") is None:
-        given["start"] = current
     for name in ("start", "factor", "low", "high"):
         value = given.get(name)
         if value is None and name != "start":
             given.pop(name, None)
         elif not is_finite_number(value):
-            problems.append(f"{key}.{name}={value!r}: must be a number" + _unset(name, current))
+            problems.append(f"{key}.{name}={value!r}: must be a number" + _unset(name, value))
     if given.get("complement") not in (None, True, False):
         problems.append(f"{key}.complement={given['complement']!r}: must be true or false")
     if len(problems) > before:
@@ -135,5 +132,6 @@ def _coordinate(key: str, entry: Any, current: Any, problems: list[str]) -> Coor
     return coordinate
 
 
-def _unset(name: str, current: Any) -> str:
-    return "; the configuration has no such key" if name == "start" and current is None else ""
+def _unset(name: str, value: Any) -> str:
+    """Why a start is missing: a search around a configuration takes that of the configuration."""
+    return "; the configuration has no such key" if name == "start" and value is None else ""
