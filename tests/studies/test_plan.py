@@ -80,6 +80,8 @@ def test_a_point_of_a_search_has_a_run_for_each_seed_and_its_number() -> None:
         ({"runs": []}, "study.runs: is empty; name at least one run, or a search, or studies in records_of"),
         ({"seeds": []}, "study.seeds=[]: must be a list of at least one seed"),
         ({"seeds": 3}, "study.seeds=3: must be a list of at least one seed"),
+        ({"confirm": [1, 2]}, "study.confirm=[1, 2]: must be a list of seeds that are not in study.seeds"),
+        ({"confirm": 3}, "study.confirm=3: must be a list of seeds that are not in study.seeds"),
         ({"runs": [{"axes": {"seed": []}}]}, "study.runs[0].axes.seed=[]: must be a list of at least one value"),
         ({"runs": [{"axis": {}}]}, "study.runs[0].axis: unknown; did you mean axes?"),
         ({"searches": [search(metod="random")]}, "study.searches[0].metod: unknown; did you mean method?"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
+from onecycle import run
 from onecycle.faults import DiskFullError
 from onecycle.studies.plan import Point
 from onecycle.studies.sweep import launch
@@ -177,33 +178,99 @@ def test_a_full_disk_stops_the_study_where_another_mistake_does_not(tmp_path: Pa
 SEARCH = [
     "study=tuning_path", "study.scale=tiny", "seed=0", "schedule.peak_lr=0.016",
 ]  # fmt: skip
+FLAT, RAW = "along λα/(1−ρ), ρ, α", "along λ, ρ, α"
+SEARCHED = [
+    ("grid", None), *((FLAT, n) for n in range(4)), *((RAW, n) for n in range(3)), ("TPE", 0), ("TPE", 1),
+    ("best of grid", None), (f"best of {FLAT}", None), (f"best of {RAW}", None), ("best of TPE", None),
+]  # fmt: skip
 
 
-def test_a_search_selects_on_held_out_images_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "onecycle.train", *SEARCH, f"output={tmp_path / 'logs'}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(tmp_path / "cache")}
-    first, again = (
-        subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-        for _ in range(2)
-    )
-    assert first.returncode == again.returncode == 0, first.stdout + first.stderr
-    folder = tmp_path / "logs" / "studies" / "tuning_path"
-    plan = json.loads((folder / "study.json").read_text())
-    arms = [(run["values"]["arm"], run["values"].get("number")) for run in plan["runs"]]
-    turned, straight = "along λα/(1−ρ), ρ, α", "along λ, ρ, α"
-    assert arms == [("grid", None), *((turned, n) for n in range(4)), *((straight, n) for n in range(3))]
-    assert plan["runs"][2]["values"]["effective_decay"] == 4e-05  # the first step doubles λα/(1−ρ)
-    assert again.stdout.count("read back") == len(arms) == len(results(tmp_path / "logs"))
-    for record in results(tmp_path / "logs").values():
+def searching(folder: Path) -> Any:
+    """The running process of a tiny search whose logs are in `folder`."""
+    command = [sys.executable, "-m", "onecycle.train", *SEARCH, f"output={folder}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(folder.parent / "cache")}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, cwd=folder.parent, **pipes)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that ran through at once, and once again."""
+    folder = tmp_path_factory.mktemp("search") / "logs"
+    for name in ("first", "again"):
+        process = searching(folder)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+        (folder.parent / name).write_text(output)
+    return folder
+
+
+def planned(folder: Path) -> list[dict[str, Any]]:
+    plan = json.loads((folder / "studies" / "tuning_path" / "study.json").read_text())
+    runs: list[dict[str, Any]] = plan["runs"]
+    return runs
+
+
+def test_a_search_selects_on_held_out_images_and_reads_back_what_it_did(searched: Path) -> None:
+    runs = planned(searched)
+    assert [(run["values"]["arm"], run["values"].get("number")) for run in runs] == SEARCHED
+    assert runs[2]["values"]["effective_decay"] == 4e-05  # the first step doubles λα/(1−ρ)
+    assert (searched.parent / "again").read_text().count("read back") == len(SEARCHED) == len(results(searched))
+    for record in results(searched).values():
         assert record["data"]["val_size"] == 100
         assert 0 <= record["val"]["accuracy"] <= 1
     doubled = [
         record["val"]["accuracy"]
-        for record in results(tmp_path / "logs").values()
-        if {"hyperparameters.effective_decay=4e-05", "hyperparameters.momentum=0.5"} <= set(record["overrides"])
+        for record in results(searched).values()
+        if {"hyperparameters.effective_decay=4e-05", "hyperparameters.momentum=0.5", "seed=0"}
+        <= set(record["overrides"])
     ]
-    (line,) = (line for line in first.stdout.splitlines() if line.startswith(f"{turned}, point 2 of at most 4"))
+    spoken = (searched.parent / "first").read_text().splitlines()
+    (line,) = (line for line in spoken if line.startswith(f"{FLAT}, point 2 of at most 4"))
     assert line.endswith(f"{100 * doubled[0]:.2f} %")
+
+
+def test_the_best_of_every_arm_is_trained_again_with_other_seeds(searched: Path) -> None:
+    records = {frozenset(run.settings(record["overrides"])): record for record in results(searched).values()}
+    runs = planned(searched)
+    for arm in ("TPE", RAW, FLAT):
+        scores = [
+            (records[frozenset(run.settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
+            for entry in runs
+            if entry["values"]["arm"] == arm
+        ]
+        best = max(scores, key=lambda score: score[0])[1]
+        (again,) = (entry for entry in runs if entry["values"]["arm"] == f"best of {arm}")
+        assert again["values"]["peak_lr" if "peak_lr" in best else "effective_decay"] == best.get(
+            "peak_lr", best.get("effective_decay")
+        )
+        assert again["values"]["seed"] == 2
+        assert "seed=2" in again["overrides"]
+
+
+def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    chance = random.Random(1)
+    for _ in range(3):
+        process = searching(folder)
+        time.sleep(chance.uniform(5.0, 9.0))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = searching(folder)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    drawn = ("TPE", "best of TPE")  # a sampler that goes on draws anew
+    ours, theirs = (
+        [(run["values"], run["label"]) for run in planned(logs) if run["values"]["arm"] not in drawn]
+        for logs in (folder, searched)
+    )
+    assert ours == theirs
+    assert [(run["values"]["arm"], run["values"].get("number")) for run in planned(folder)] == SEARCHED
+    mine, undisturbed = results(folder), results(searched)
+    assert len(mine) == len(SEARCHED)  # no run that is not in the plan
+    same = [name for name in undisturbed if "TPE" not in name]
+    assert len(same) == len(SEARCHED) - 3
+    assert {name: comparable(mine[name]) for name in same} == {name: comparable(undisturbed[name]) for name in same}
 
 
 def test_a_search_without_held_out_images_is_refused(tmp_path: Path) -> None:

@@ -145,6 +145,17 @@ def test_a_mistake_is_one_line(changes: dict[str, Any], line: str) -> None:
     assert caught.value.problems[0].startswith(line)
 
 
+@pytest.mark.parametrize(
+    "where", ["sqlite:////nowhere/at/all.db", "journal:/nowhere/at/all.journal", "magic", "oracle://"]
+)
+def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path, where: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trials.search(block(storage=where), 1, tmp_path)
+    (line,) = caught.value.problems
+    assert line.startswith(f"storage={where}: ")
+    assert "\n" not in line
+
+
 def test_without_optuna_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError) as caught:
@@ -189,3 +200,44 @@ def test_from_the_shell_runs_are_pruned_read_back_and_drawn(tmp_path: Path) -> N
     assert sum('"status": "pruned"' in record for record in records) == states.count(TrialState.PRUNED)
     assert again.stdout.count("read back") == 6
     assert (folder / "report" / "optuna_history.png").exists()
+
+
+def test_two_processes_share_one_storage(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=tpe", "experiment=debug", "data.val_size=50",
+        "schedule.peak_lr=tag(log,interval(0.01,1))", "hydra.sweeper.budget=6",
+        f"hydra.sweeper.storage=sqlite:///{tmp_path / 'trials.db'}", f"output={tmp_path / 'logs'}",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(tmp_path / "cache")}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes) for _ in range(2)]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "".join(outputs)
+    study = optuna.load_study(study_name="tpe", storage=f"sqlite:///{tmp_path / 'trials.db'}")
+    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    folder = tmp_path / "logs" / "sweeps" / "debug"
+    assert len(done) == len(list(folder.glob("*/result.json"))) == 6
+    assert len({trial.user_attrs[trials.OWNER] for trial in done}) == 2  # both of them worked
+    assert len({trial.params["schedule.peak_lr"] for trial in done}) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["hydra.sweeper.sampler=magic"], "study.searches[0].sampler=magic: unknown; there are tpe, random, "),
+        (["hydra.sweeper.budget=0"], "study.searches[0].budget=0: must be a whole number of points, at least 1"),
+        (["schedule.peak_lr=interval(1,0.1)"], "study.searches[0].schedule.peak_lr: "),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_leaves_nothing(
+    tmp_path: Path, words: list[str], line: str
+) -> None:
+    command = [
+        sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=tpe", "experiment=debug", "data.val_size=50",
+        "schedule.peak_lr=tag(log,interval(0.01,1))", f"output={tmp_path / 'logs'}", *words,
+    ]  # fmt: skip
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    (shown,) = (row for row in refused.stderr.splitlines() if "search" in row)
+    assert line in shown
+    assert not (tmp_path / "logs").exists()

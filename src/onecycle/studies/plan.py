@@ -13,9 +13,9 @@ from onecycle.studies import claims, search, search_space
 
 KEYS = (
     "name", "title", "question", "source", "scale", "force", "label", "records_of", "derive", "seeds", "fixed", "runs",
-    "searches", "scales", "figures", "published", "claims", "notes",
+    "searches", "confirm", "scales", "figures", "published", "claims", "notes",
 )  # fmt: skip
-SCALED = ("seeds", "fixed", "runs", "searches", "minutes", "notes")
+SCALED = ("seeds", "fixed", "runs", "searches", "confirm", "minutes", "notes")
 BLOCK = ("arm", "fixed", "axes")
 SEARCH = (
     "arm", "fixed", "method", "budget", "coordinates", "space", "min_gain", "seed", "sampler", "sampler_options",
@@ -70,8 +70,11 @@ def _run_problems(study: Mapping[str, Any]) -> list[str]:
     searches = study.get("searches") or []
     if not runs and not searches and not study.get("records_of"):
         problems.append("study.runs: is empty; name at least one run, or a search, or studies in records_of")
+    again = study.get("confirm") or []
     if not isinstance(seeds, Sequence) or isinstance(seeds, str) or not seeds:
         problems.append(f"study.seeds={seeds}: must be a list of at least one seed")
+    elif not isinstance(again, Sequence) or isinstance(again, str) or set(again) & set(seeds):
+        problems.append(f"study.confirm={again}: must be a list of seeds that are not in study.seeds")
     for number, block in enumerate(runs):
         where = f"study.runs[{number}]"
         problems += [f"{where}.{key}: unknown{_hint(key, BLOCK)}" for key in block if key not in BLOCK]
@@ -112,7 +115,9 @@ def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict
     ) and "hyperparameters.weight_decay" in drawn
     path = {"kind": "path", "name": "path", "x": "peak_lr", "y": "weight_decay", "z": "val_accuracy"}
     plots = [{"kind": "optuna", "show": show, "name": f"optuna_{show}"} for show in ("history", "importance", "slice")]
-    own = [{**plot, "arm": block["arm"], "where": block.get("storage")} for plot in plots] if method == "optuna" else []
+    own = (
+        [{**plot, "arm": block["arm"], "kept_in": block.get("storage")} for plot in plots] if method == "optuna" else []
+    )
     progress = {"kind": "progress", "y": "test_accuracy", "select_by": "val_accuracy"}
     study = {
         "name": name, "title": f"Search: {name}",
@@ -191,6 +196,15 @@ def search_points(
     seeds = changes.axes.get("seed", list(study["seeds"]))
     made = [_point(study, block, {**values, "seed": seed}, changes.common) for seed in seeds]
     return [replace(point, values=point.values | {"number": number}) for point in made]
+
+
+def again(point: Point, seed: int) -> Point:
+    """A run of the best point of an arm with a seed that was not selected on, as the arm "best of …"."""
+    arm = f"best of {point.values['arm']}"
+    label = f"{arm},seed={seed}"
+    kept = [override for override in point.overrides if not override.startswith(("seed=", "study.label="))]
+    values = {key: value for key, value in point.values.items() if key != "number"} | {"arm": arm, "seed": seed}
+    return Point(label, values, (*kept, f"study.label={text(label)}", f"seed={seed}"))
 
 
 def _combinations(block: Mapping[str, Any], changed: Mapping[str, list[Any]], seed: Any) -> list[dict[str, Any]]:

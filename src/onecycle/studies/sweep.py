@@ -1,6 +1,7 @@
 """Runs a study: every run of its plan through Hydra's launcher, then its page."""
 
 import contextlib
+import json
 import logging
 import math
 import shlex
@@ -70,6 +71,7 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
         results = launch(launcher, points, folder, alone=alone)
         for block in study.get("searches") or ():
             results += explore(launcher, noted, block, changes(arguments, study), folder, alone=alone)
+        results += confirm(launcher, noted, results, folder, alone=alone)
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on; what is finished is kept.")
         raise
@@ -136,6 +138,34 @@ def explore(
         return results
     log.info("%s ends: %s. Best: %s", block["arm"], path.end, keep_best(noted, block, path, folder))
     return results
+
+
+def confirm(
+    launcher: Launcher, noted: table.Plan, results: Sequence[JobReturn], folder: Path, *, alone: bool
+) -> list[JobReturn]:
+    """Run the best point of every arm again with the seeds of `confirm`: what is selected looks better than it is."""
+    seeds = noted.study.get("confirm") or ()
+    if not seeds:
+        return []
+    points = [plan.again(point, seed) for seed in seeds for point in best_of_arms(noted.points, results)]
+    noted.points.extend(points)
+    note_plan(folder, noted)
+    return launch(launcher, points, folder, alone=alone)
+
+
+def best_of_arms(points: Sequence[plan.Point], results: Sequence[JobReturn]) -> list[plan.Point]:
+    """A run of the point with the highest mean score over its seeds, for every arm that has one."""
+    arms: dict[str, dict[str, list[tuple[plan.Point, JobReturn]]]] = {}
+    for point, result in zip(points, results, strict=True):
+        values = json.dumps({key: value for key, value in point.values.items() if key != "seed"})
+        arms.setdefault(point.values["arm"], {}).setdefault(values, []).append((point, result))
+    best = []
+    for settings in arms.values():
+        scores = {values: mean_score([result for _, result in runs]) for values, runs in settings.items()}
+        sound = {values: score for values, score in scores.items() if score is not None and not math.isnan(score)}
+        if sound:
+            best.append(settings[max(sound, key=lambda values: sound[values])][0][0])
+    return best
 
 
 def mean_score(results: Sequence[JobReturn]) -> search.Score:

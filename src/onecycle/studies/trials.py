@@ -8,6 +8,7 @@ import importlib
 import math
 import os
 import platform
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,14 +113,28 @@ def running(where: str, study: str, trial: int, pruner: str, pruner_options: Map
 
 
 def storage(where: str) -> "optuna.storages.BaseStorage":
-    """The storage that a text names: a database's URL, or "journal:PATH", a file that processes append to."""
+    """The storage that a text names: a database's URL, or "journal:PATH", a file that processes append to.
+
+    Raises ConfigError for one that cannot be opened.
+    """
     import optuna
     from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
 
     kind, _, path = where.partition(":")
-    if kind == "journal":
-        return optuna.storages.JournalStorage(JournalFileBackend(path))
-    return optuna.storages.RDBStorage(where)
+    for wait in (0.1, 0.2, 0.4, 0.8, None):
+        try:
+            if kind == "journal":
+                return optuna.storages.JournalStorage(JournalFileBackend(path))
+            return optuna.storages.RDBStorage(where)
+        except SQLAlchemyError as error:
+            # Of processes that make a database's tables at the same moment, all but one are refused.
+            if wait is None:
+                raise ConfigError([f"storage={where}: {str(error).splitlines()[0]}"]) from error
+            time.sleep(wait)
+        except (OSError, ImportError) as error:
+            raise ConfigError([f"storage={where}: {error}"]) from error
+    raise AssertionError
 
 
 def _axis(library: Any, key: str, entry: Mapping[str, Any], problems: list[str]) -> Axis:
@@ -158,10 +173,10 @@ PLOTS = {
 }  # fmt: skip
 
 
-def plot(rows: Sequence[Mapping[str, Any]], *, show: str, arm: str, where: str | None = None) -> "Figure":
+def plot(rows: Sequence[Mapping[str, Any]], *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
     """One of Optuna's own figures of a search: its history, the importance of its axes, or a slice along each.
 
-    show: a key of PLOTS. arm: the search's name. where: its storage, None for the file in the study's folder. Raises
+    show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the study's folder. Raises
     ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
     """
     import optuna
@@ -169,7 +184,7 @@ def plot(rows: Sequence[Mapping[str, Any]], *, show: str, arm: str, where: str |
 
     if show not in PLOTS:
         raise ConfigError([f"optuna: show={show}: unknown; there are {', '.join(PLOTS)}"])
-    place = where or f"journal:{Path(rows[0]['folder']).parent.absolute() / JOURNAL}"
+    place = kept_in or f"journal:{Path(rows[0]['folder']).parent.absolute() / JOURNAL}"
     study = optuna.load_study(study_name=arm, storage=storage(place))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls its figures experimental
