@@ -97,6 +97,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "trainer.compile": ([0, 1, "true", None], [True, False]),
     "trainer.threads": ([0, 2.0, True, "2"], [None, 1]),
     "callbacks.checkpoint.every_n_minutes": ([0, -1, NAN, INF, True, None], [1e-9, 5]),
+    "callbacks.checkpoint.every_n_steps": ([0, -1, 1.5, NAN, True, "often"], [1, 100, None]),
     "callbacks.divergence.max_loss": ([0, -1, NAN, INF, True, None], [0.5, 100]),
     "callbacks.divergence.every_n_steps": ([0, 1.5, True, None], [1]),
     "callbacks.progress.refresh_per_second": ([0, -1, NAN, INF, True, None], [0.5, 4]),

@@ -364,15 +364,6 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     assert record["curve"] == [1.0, None, [None, 2]]
 
 
-def test_the_checkpoint_to_go_on_from_is_the_last_one(tmp_path: Path) -> None:
-    this = opened(tmp_path)
-    assert this.checkpoint is None
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    path.parent.mkdir()
-    path.write_bytes(b"")
-    assert this.checkpoint == path
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_log_of_a_run_holds_what_was_said_during_it_and_no_more(fails: bool, tmp_path: Path) -> None:
     logger = logging.getLogger("onecycle")

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -227,6 +228,15 @@ def test_gradients_can_be_clipped_in_mixed_precision(tmp_path: Path, tiny: Compo
     assert result["status"] == "finished"
 
 
+def test_without_momentum_nesterov_is_plain_descent(tmp_path: Path, tiny: Compose) -> None:
+    results = [
+        train(tiny("hyperparameters.momentum=0", f"optimizer.nesterov={nesterov}"), [])
+        for nesterov in ("true", "false")
+    ]
+    assert results[0]["status"] == "finished"
+    assert results[0]["test"] == results[1]["test"]
+
+
 def test_quick_takes_a_network_of_ones_own(tmp_path: Path, tiny: Compose) -> None:
     cfg = tiny("experiment=quick", "data=synthetic", "model=backbone_3x3", "model.width=4", "data.source.test_size=200")
     cfg.data.source.train_size, cfg.data.cache = 320, str(tmp_path / "cache")
@@ -240,9 +250,10 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(
     train_until(7, monkeypatch, tiny(EXACT), sweep=tmp_path)
     checkpoint = only_folder(tmp_path) / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    with pytest.raises(ConfigError, match=r"last.ckpt: cannot be read .*Delete it to start this run over"):
+    checkpoint.with_name("previous.ckpt").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"neither last.ckpt .* nor previous.ckpt .* Delete the folder to start this"):
         train(tiny(EXACT), [], sweep=tmp_path)
-    checkpoint.unlink()
+    shutil.rmtree(checkpoint.parent)
     assert train(tiny(EXACT), [], sweep=tmp_path)["status"] == "finished"
 
 
@@ -254,6 +265,33 @@ def test_only_what_cannot_change_the_result_can_be_changed_in_a_resumed_run(tmp_
     assert (kept.seed, kept.trainer.threads, kept.data.root, kept.resume) == (4, 1, "elsewhere", str(folder))
     with pytest.raises(ConfigError, match=r"^seed=5: cannot be changed in a run that is resumed$"):
         run.resumed_config(cfg, [f"resume={folder}", "seed=5"])
+
+
+def test_a_configuration_that_was_changed_behind_a_checkpoint_is_refused_key_by_key(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_until(7, monkeypatch, tiny(EXACT), sweep=tmp_path)
+    folder = only_folder(tmp_path)
+    cfg = tiny(EXACT, f"resume={folder}", "seed=3", "label_smoothing=0.1", "callbacks.progress=null")
+    with pytest.raises(ConfigError) as caught:
+        train(cfg, [])
+    ending = "when this run began; its checkpoint cannot go on so"
+    assert caught.value.problems == [f"label_smoothing=0.1: was 0.0 {ending}", f"seed=3: was 0 {ending}"]
+    assert train(tiny(EXACT, f"resume={folder}"), [])["status"] == "finished"
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_one_before(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train(tiny(EXACT), [], sweep=tmp_path / "whole")
+    train_until(7, monkeypatch, tiny(EXACT), sweep=tmp_path / "broken")
+    checkpoint = only_folder(tmp_path / "broken") / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with caplog.at_level("WARNING", "onecycle"):
+        resumed = train(tiny(EXACT), [], sweep=tmp_path / "broken")
+    assert "is damaged; going on from previous.ckpt, behind step 5." in caplog.text
+    assert resumed["test"] == whole["test"]
+    assert same(weights(only_folder(tmp_path / "broken")), weights(only_folder(tmp_path / "whole")))
 
 
 def test_a_run_that_another_process_has_just_finished_is_not_run_again(

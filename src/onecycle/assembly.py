@@ -2,8 +2,7 @@
 
 import contextlib
 import logging
-import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle import config, precision
+from onecycle import checkpoints, config, precision
 from onecycle.callbacks.average import Average
 from onecycle.classifier import Classifier
 from onecycle.config import CONF, instantiate
@@ -132,14 +131,20 @@ def _optimizer(cfg: DictConfig) -> dict[str, Any]:
     return settings | ({"fused": None} if cfg.trainer.gradient_clip_val and "fused" in settings else {})
 
 
-def build_trainer(cfg: DictConfig, folder: Path, steps: int, *, steps_done: int, progress: bool) -> pl.Trainer:
+def build_trainer(
+    cfg: DictConfig, folder: Path, steps: int, key: Mapping[str, Any], *, steps_done: int, progress: bool
+) -> pl.Trainer:
     """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
 
-    steps_done: those of a resumed run's checkpoint, else 0. progress: false leaves the bar out.
+    key: what a run that goes on from one of its checkpoints must agree in. steps_done: those of a resumed run's
+    checkpoint, else 0. progress: false leaves the bar out.
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    arguments = {"checkpoint": {"folder": str(folder)}, "figures": {"folder": str(folder)}}
+    arguments: dict[str, dict[str, Any]] = {
+        "checkpoint": {"folder": str(folder), "run": key},
+        "figures": {"folder": str(folder)},
+    }
     wanted = {name: part for name, part in (cfg.callbacks or {}).items() if part and (progress or name != "progress")}
     callbacks = [instantiate(part, **arguments.get(name, {})) for name, part in wanted.items()]
     if cfg.ema:
@@ -171,10 +176,10 @@ def restore(cfg: DictConfig, dataset: Dataset, checkpoint: Path, classes: list[s
     are unpickled. Raises ValueError for a checkpoint that cannot be read or that fits another network.
     """
     try:
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        saved = checkpoints.load(checkpoint)
         weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
         normalization = tuple(tuple(part) for part in saved["onecycle"]["normalization"])
-    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (checkpoints.DamagedError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"checkpoint={checkpoint}: cannot be read ({error})") from None
     dataset = _with_classes(dataset, classes)
     datamodule = build_datamodule(cfg, dataset, normalization=normalization, classes=None, subset_size=None, val_size=0)

@@ -79,9 +79,10 @@ class Classifier(pl.LightningModule):
                         "kind": kind,
                     }
                 )
-        optimizer = instantiate(
-            self.optimizer_config, params=groups, lr=self.point.peak_lr, momentum=self.point.momentum
-        )
+        settings = dict(self.optimizer_config)
+        if settings.get("nesterov") and not self.point.momentum:
+            settings["nesterov"] = False  # torch refuses it; without momentum the two are one
+        optimizer = instantiate(settings, params=groups, lr=self.point.peak_lr, momentum=self.point.momentum)
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
 

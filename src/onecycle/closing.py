@@ -1,7 +1,6 @@
 """The first and the last words of a run: what starts, the record, the closing table."""
 
 import logging
-import pickle
 import sys
 import time
 import warnings
@@ -17,7 +16,6 @@ from rich.table import Table
 from onecycle import run
 from onecycle.classifier import Classifier
 from onecycle.data.datamodule import DataModule
-from onecycle.faults import ConfigError
 from onecycle.loggers import flat, tensorboard_of
 from onecycle.memory import peak_memory
 
@@ -34,17 +32,6 @@ def quiet() -> None:
     # Lightning 2.6 uses names that torch 2.14 deprecates.
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
-
-
-def saved_step(checkpoint: Path | None) -> int:
-    """Steps that a checkpoint has behind it; 0 without one."""
-    if checkpoint is None:
-        return 0
-    try:
-        return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
-    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError([f"{checkpoint}: cannot be read ({reason}). Delete it to start this run over."]) from None
 
 
 def show_start(

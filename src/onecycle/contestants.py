@@ -217,7 +217,7 @@ def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Paired
                 precision=cfg.trainer.precision,
             )  # fmt: skip
         else:
-            trainer = assembly.build_trainer(cfg, Path(folder), steps, steps_done=0, progress=True)
+            trainer = assembly.build_trainer(cfg, Path(folder), steps, {}, steps_done=0, progress=True)
         trainer.callbacks.append(beside)  # type: ignore[attr-defined]
         trainer.fit(classifier, datamodule)
     return beside.result

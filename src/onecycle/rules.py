@@ -115,6 +115,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("trainer.compile", one_of(True, False), "true or false"),
     ("trainer.threads", or_null(whole(1)), "null or a whole number of at least 1"),
     ("callbacks.checkpoint.every_n_minutes", number(0, above=True), "a number above 0"),
+    ("callbacks.checkpoint.every_n_steps", or_null(whole(1)), "null or a whole number of at least 1"),
     ("callbacks.divergence.max_loss", number(0, above=True), "a number above 0"),
     ("callbacks.divergence.every_n_steps", whole(1), "a whole number of at least 1"),
     ("callbacks.progress.refresh_per_second", number(0, above=True), "a number above 0"),

@@ -30,7 +30,7 @@ log = logging.getLogger("onecycle")
 SCHEMA = 1
 DONE = ("finished", "diverged", "pruned")
 FOLDER_VARIABLE = "ONECYCLE_RUN_FOLDER"
-RESULT, CONFIG, LOG, CHECKPOINT = "result.json", "config.yaml", "train.log", "checkpoints/last.ckpt"
+RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
 NEUTRAL_KEYS = (
@@ -49,8 +49,16 @@ def identity(config: Mapping[str, Any], data_key: Mapping[str, Any]) -> str:
 
     config: the resolved configuration, with its precision chosen. data_key: what tells the data set from others.
     """
-    relevant = {key: value for key, value in _flat(config).items() if not _is_neutral(key)}
-    return hashlib.sha256(json.dumps([relevant, data_key], sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([_relevant(config), data_key], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def comparable(config: Mapping[str, Any], data_key: Mapping[str, Any]) -> dict[str, Any]:
+    """What `identity` is made of, key by key; those of the data set begin with "data set:"."""
+    return _relevant(config) | {f"data set: {key}": value for key, value in _flat(data_key).items()}
+
+
+def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in _flat(config).items() if not _is_neutral(key)}
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -94,7 +102,7 @@ def folder_name(text: str) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may replace one file
     try:
         with temporary.open("w") as file:
             file.write(text)
@@ -200,12 +208,6 @@ class Run:
             "seconds": previous.get("seconds") or {"setup": 0.0, "fit": 0.0, "test": 0.0, "total": 0.0},
             "started": previous.get("started") or datetime.now().astimezone().isoformat(timespec="seconds"),
         }  # fmt: skip
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, if the run was interrupted behind one."""
-        path = self.folder / CHECKPOINT
-        return path if path.exists() else None
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:

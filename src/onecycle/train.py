@@ -36,7 +36,7 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, prog
     started = time.perf_counter()
     config.check(cfg)
     # Only now: a rejected configuration must not wait seconds for torch.
-    from onecycle import assembly, closing, memory
+    from onecycle import assembly, checkpoints, closing, memory
 
     closing.quiet()
     memory.keep_freed_memory()
@@ -53,14 +53,17 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, prog
     with this.recording():
         if this.done:  # by another process, while this one was getting ready
             return this.result
-        checkpoint = this.checkpoint
-        steps_done = closing.saved_step(checkpoint)
+        start = checkpoints.newest(this.folder)
+        key = run.comparable(this.config, source.key())
+        different = checkpoints.changes(start.run, key)
+        if different:
+            raise ConfigError(different)
         with assembly.user_mistakes():
-            trainer = assembly.build_trainer(cfg, this.folder, steps, steps_done=steps_done, progress=progress)
-        closing.show_start(this, classifier, datamodule, trainer, steps_done)
+            trainer = assembly.build_trainer(cfg, this.folder, steps, key, steps_done=start.step, progress=progress)
+        closing.show_start(this, classifier, datamodule, trainer, start.step)
         setup = time.perf_counter() - started
         try:
-            trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(classifier, datamodule, ckpt_path=start.path, weights_only=True)
         except SystemExit:
             # Lightning ends the process itself on Ctrl-C; the run stays "running", to be gone on with.
             again = "the same command" if sweep else f"onecycle-train resume={this.folder}"

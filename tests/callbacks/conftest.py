@@ -30,7 +30,7 @@ def fit(tiny: Any, tmp_path: Path) -> Fit:
         steps = assembly.total_steps(cfg, datamodule)
         classifier = assembly.build_classifier(cfg, datamodule, steps)
         place = tmp_path / (folder or "")
-        trainer = assembly.build_trainer(cfg, place, steps, steps_done=0, progress=False)
+        trainer = assembly.build_trainer(cfg, place, steps, {}, steps_done=0, progress=False)
         trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
         if isinstance(plugin, Precision):
             trainer.strategy.precision_plugin = plugin

@@ -213,7 +213,7 @@ def test_two_processes_share_one_storage(tmp_path: Path) -> None:
     both = [subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes) for _ in range(2)]
     outputs = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], "".join(outputs)
-    study = optuna.load_study(study_name="tpe", storage=f"sqlite:///{tmp_path / 'trials.db'}")
+    study = optuna.load_study(study_name="optuna", storage=f"sqlite:///{tmp_path / 'trials.db'}")
     done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     folder = tmp_path / "logs" / "sweeps" / "debug"
     assert len(done) == len(list(folder.glob("*/result.json"))) == 6

@@ -1,8 +1,9 @@
-"""One checkpoint a run, replaced as the run goes on: enough to continue with the very next batch."""
+"""Checkpoints of a run, replaced as it goes on: enough to continue with the very next batch."""
 
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,21 +12,34 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
+from onecycle import checkpoints
+
 ASK_EVERY_N_STEPS = 10
+# At the end of an epoch a checkpoint is worth it where the time since the last one is this many times what it took.
+WORTH = 100
+SECONDS = 0.1  # what one takes, until it is measured
 
 
 class Checkpoint(LightningCheckpoint):
-    """Saves checkpoints/last.ckpt every `every_n_minutes`, at the end of every epoch, and on Ctrl-C or SIGTERM.
+    """Saves checkpoints/last.ckpt every so often, behind the last step, and on Ctrl-C or SIGTERM.
 
-    The file is written beside its place and renamed, so a kill at any moment leaves the old or the new one whole.
+    every_n_minutes: at least so often. every_n_steps: if given, behind each so many steps as well. Besides, at the
+    end of an epoch, as long as saving stays below 1 % of the time. run: what a resumed run must agree in.
+
     An interrupt waits for the step in progress: a checkpoint between two steps is one that can be continued exactly.
-    A second Ctrl-C does not wait.
+    A second Ctrl-C does not wait. Which steps are saved changes no bit of the result.
     """
 
-    def __init__(self, folder: str, every_n_minutes: float) -> None:
-        self.path = Path(folder) / "checkpoints" / "last.ckpt"
-        self.seconds = 60 * every_n_minutes
-        self._saved_at = time.monotonic()
+    def __init__(
+        self,
+        folder: str,
+        every_n_minutes: float,
+        every_n_steps: int | None = None,
+        run: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder) / checkpoints.FOLDER
+        self.seconds, self.every_n_steps, self.run = 60 * every_n_minutes, every_n_steps, run
+        self._saved_at, self._took = time.monotonic(), SECONDS
         self._saved_step = -1
         self._interrupted = False
         self._handlers: dict[int, Any] = {}
@@ -40,17 +54,29 @@ class Checkpoint(LightningCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, or when a signal came."""
+        if trainer.is_last_batch:
+            # What is saved between an epoch's last step and its evaluation would go on behind the evaluation.
+            return
         due, interrupted = self._agreed(trainer)
-        if due or interrupted:
+        if due or interrupted or self._counted(trainer):
             self._save(trainer)
         if interrupted:
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch's end; a signal may have come while the monitored split was evaluated."""
-        self._save(trainer)
-        if self._agreed(trainer, now=True)[1]:
+        """Save the epoch's end, if it is worth it; a signal may have come while the monitored split was evaluated."""
+        last = trainer.should_stop or trainer.global_step >= trainer.max_steps
+        worth, interrupted = self._agreed(trainer, now=True, after=min(self.seconds, WORTH * self._took))
+        if last or worth or interrupted or self._counted(trainer):
+            self._save(trainer)
+        if interrupted:
             raise KeyboardInterrupt
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write down which run this is of."""
+        checkpoint[checkpoints.RUN] = self.run and dict(self.run)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -63,9 +89,13 @@ class Checkpoint(LightningCheckpoint):
             raise KeyboardInterrupt
         self._interrupted = True
 
-    def _agreed(self, trainer: pl.Trainer, now: bool = False) -> tuple[bool, bool]:
-        """Whether a checkpoint is due and whether to stop; with several ranks, if any of them thinks so."""
-        due = time.monotonic() - self._saved_at >= self.seconds
+    def _counted(self, trainer: pl.Trainer) -> bool:
+        return self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+
+    def _agreed(self, trainer: pl.Trainer, now: bool = False, after: float | None = None) -> tuple[bool, bool]:
+        """Whether a checkpoint is due `after` seconds and whether to stop; with several ranks, if any says so."""
+        passed = time.monotonic() - self._saved_at
+        due = trainer.is_global_zero and passed >= (self.seconds if after is None else after)
         if trainer.world_size == 1:
             return due, self._interrupted
         # Asking the other ranks makes the host wait for its device: not at every step.
@@ -78,8 +108,8 @@ class Checkpoint(LightningCheckpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._saved_step:
             return
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            part.replace(self.path)
+            self._took = checkpoints.replace_last(self.folder, trainer.save_checkpoint)
+        else:
+            trainer.save_checkpoint(self.folder / "last.part")  # every rank has a part in it, the first one writes
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step

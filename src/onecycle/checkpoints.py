@@ -1,0 +1,131 @@
+"""Checkpoint files on disk: written whole, checked before use, the one before kept until the next is complete."""
+
+import logging
+import os
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onecycle.faults import ConfigError
+
+log = logging.getLogger("onecycle")
+
+FOLDER, LAST, PREVIOUS = "checkpoints", "last.ckpt", "previous.ckpt"
+RUN = "onecycle_run"  # what a run that goes on from a checkpoint must agree in
+PARTS = ("state_dict", "global_step", "onecycle", RUN)
+
+
+class DamagedError(ValueError):
+    """A file that is not a whole checkpoint of this program."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: a checkpoint, the steps behind it and what it says of its run; or nothing at all."""
+
+    path: Path | None = None
+    step: int = 0
+    run: Mapping[str, Any] | None = None
+
+
+def replace_last(folder: Path, write: Callable[[Path], Any]) -> float:
+    """Put what `write` writes in the place of last.ckpt, which becomes previous.ckpt; returns the seconds it took.
+
+    A kill, or a power cut, at any moment leaves at least one whole checkpoint under one of the two names.
+    """
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    part, last = folder / "last.part", folder / LAST
+    try:
+        write(part)
+        _flush(part)
+        if last.exists():
+            last.replace(folder / PREVIOUS)
+        part.replace(last)
+    finally:
+        part.unlink(missing_ok=True)
+    _flush(folder)
+    return time.monotonic() - started
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint, each record of the file checked against its CRC-32.
+
+    Only tensors and plain values are unpickled. Raises DamagedError, with the reason, for any other file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise DamagedError(f"the checksum of its record {damaged} does not match")
+        contents = torch.load(path, weights_only=True, map_location="cpu")
+    except DamagedError:
+        raise
+    except Exception as error:  # whatever garbage makes a reader of archives and pickles raise
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from None
+    missing = [name for name in PARTS if not isinstance(contents, dict) or name not in contents]
+    if missing:
+        raise DamagedError(f"it has no {missing[0]}")
+    return contents
+
+
+def newest(run_folder: Path) -> Start:
+    """The newest whole checkpoint of a run. A damaged one is passed over with a warning.
+
+    Raises ConfigError where there are checkpoints and none of them is whole.
+    """
+    found = [path for name in (LAST, PREVIOUS) if (path := run_folder / FOLDER / name).exists()]
+    damaged = []
+    for path in found:
+        try:
+            contents = load(path)
+            step = int(contents["global_step"])
+            run = contents[RUN]
+        except (DamagedError, TypeError, ValueError) as error:
+            damaged.append(f"{path.name} ({error})")
+            continue
+        if damaged:
+            log.warning("%s is damaged; going on from %s, behind step %d.", damaged[0], path.name, step)
+        return Start(path, step, run)
+    if damaged:
+        names = " nor ".join(damaged)
+        raise ConfigError(
+            [f"{run_folder / FOLDER}: neither {names} can be read. Delete the folder to start this run over."]
+            if len(damaged) > 1
+            else [f"{run_folder / FOLDER}: {names} cannot be read. Delete it to start this run over."]
+        )
+    return Start()
+
+
+def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """One line for each key that differs between two flat mappings; none where the first is not known."""
+    if before is None:
+        return []
+    keys = sorted(before.keys() | now.keys())
+    return [
+        f"{key}={_shown(now, key)}: was {_shown(before, key)} when this run began; its checkpoint cannot go on so"
+        for key in keys
+        if key not in before or key not in now or before[key] != now[key]
+    ]
+
+
+def _shown(entries: Mapping[str, Any], key: str) -> str:
+    if key not in entries:
+        return "(not there)"
+    value = entries[key]
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,136 @@
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onecycle import checkpoints
+from onecycle.checkpoints import DamagedError
+from onecycle.faults import ConfigError
+
+
+def contents(step: int) -> dict[str, Any]:
+    weights = torch.arange(1000.0) + step
+    return {"state_dict": {"w": weights}, "global_step": step, "onecycle": {}, "onecycle_run": {"seed": 0}}
+
+
+def save(folder: Path, step: int) -> Path:
+    checkpoints.replace_last(folder / "checkpoints", lambda part: torch.save(contents(step), part))
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_the_one_before_is_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert [checkpoints.load(folder / name)["global_step"] for name in ("last.ckpt", "previous.ckpt")] == [3, 2]
+    start = checkpoints.newest(tmp_path)
+    assert (start.path, start.step, start.run) == (folder / "last.ckpt", 3, {"seed": 0})
+
+
+def test_a_run_without_a_checkpoint_begins_at_the_beginning(tmp_path: Path) -> None:
+    assert checkpoints.newest(tmp_path) == checkpoints.Start(None, 0, None)
+
+
+@pytest.mark.parametrize("fails", ["write", "flush", "first", "second"])
+def test_a_write_that_fails_anywhere_leaves_a_whole_checkpoint(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+    replaced = []
+    original = Path.replace
+
+    def no_room(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def replace(path: Path, target: Path) -> Path:
+        replaced.append(path)
+        if len(replaced) == (1 if fails == "first" else 2):
+            no_room()
+        return original(path, target)
+
+    with monkeypatch.context() as patch:
+        if fails == "flush":
+            patch.setattr(os, "fsync", no_room)
+        if fails in ("first", "second"):
+            patch.setattr(Path, "replace", replace)
+        write = no_room if fails == "write" else lambda part: torch.save(contents(2), part)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.replace_last(tmp_path / "checkpoints", write)
+    assert not list(tmp_path.rglob("*.part"))
+    assert checkpoints.newest(tmp_path).step == 1
+    save(tmp_path, 3)
+    assert checkpoints.newest(tmp_path).step == 3
+
+
+def flipped(data: bytes) -> bytes:
+    place = data.index(torch.arange(1000.0).add(2).numpy().tobytes()) + 1234
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: b"", "File is not a zip file"),
+        (lambda data: data[: len(data) // 2], "File is not a zip file"),
+        (lambda data: data[:-1], "File is not a zip file"),
+        (flipped, r"the checksum of its record \S*data/0 does not match"),
+        (lambda data: b"\0" * len(data), "File is not a zip file"),
+        (lambda data: os.urandom(5000), "File is not a zip file"),
+    ],
+    ids=["empty", "half", "one byte less", "one bit", "zeros", "noise"],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    damage: Any, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 1)
+    last = save(tmp_path, 2)
+    last.write_bytes(damage(last.read_bytes()))
+    with pytest.raises(DamagedError, match=reason):
+        checkpoints.load(last)
+    with caplog.at_level(logging.WARNING, "onecycle"):
+        start = checkpoints.newest(tmp_path)
+    assert (start.path, start.step) == (last.with_name("previous.ckpt"), 1)
+    (record,) = caplog.records
+    assert record.message.startswith("last.ckpt (")
+    assert record.message.endswith(" is damaged; going on from previous.ckpt, behind step 1.")
+    last.with_name("previous.ckpt").unlink()
+    with pytest.raises(ConfigError, match=r"checkpoints: last.ckpt \(.*\) cannot be read. Delete it to start this run"):
+        checkpoints.newest(tmp_path)
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_not_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({**contents(1), "extra": Code()}, tmp_path / "code.ckpt")
+    with pytest.raises(DamagedError, match=r"^UnpicklingError: Weights only load failed"):
+        checkpoints.load(tmp_path / "code.ckpt")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("part", checkpoints.PARTS)
+def test_a_checkpoint_of_another_program_is_refused(part: str, tmp_path: Path) -> None:
+    torch.save({name: value for name, value in contents(1).items() if name != part}, tmp_path / "other.ckpt")
+    with pytest.raises(DamagedError, match=f"^it has no {part}$"):
+        checkpoints.load(tmp_path / "other.ckpt")
+
+
+def test_what_changed_is_named_key_by_key() -> None:
+    before, now = {"seed": 0, "a.b": None, "gone": 1, "same": 0.1}, {"seed": 1, "a.b": True, "new": [1], "same": 0.1}
+    ending = "when this run began; its checkpoint cannot go on so"
+    assert checkpoints.changes(before, now) == [
+        f"a.b=true: was null {ending}",
+        f"gone=(not there): was 1 {ending}",
+        f"new=[1]: was (not there) {ending}",
+        f"seed=1: was 0 {ending}",
+    ]
+    assert checkpoints.changes(None, now) == checkpoints.changes(now, now) == []

@@ -1,0 +1,51 @@
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Plan = list[tuple[str, float | str, int]]
+PLACES: Plan = [
+    ("SIGKILL", "validation", 1), ("SIGKILL", "validation", 2), ("SIGKILL", "flush", 3), ("SIGKILL", "replace", 4),
+    ("SIGKILL", "serialize", 5), ("SIGKILL", "test", 1), ("SIGKILL", "record", 1), ("SIGTERM", "step", 7),
+    ("SIGINT", "step", 3), ("SIGTERM", "validation", 2), ("SIGINT", "serialize", 2),
+]  # fmt: skip
+
+
+def killed(folder: Path, plan: Plan, *overrides: str) -> list[dict[str, Any]]:
+    """What `killing` found for each entry of a plan."""
+    command = [sys.executable, str(Path(__file__).with_name("killing.py")), str(folder), json.dumps(plan), *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def anywhere(number: int, seed: int) -> Plan:
+    chance = random.Random(seed)
+    signals = [*["SIGKILL"] * 4, "SIGTERM", "SIGINT"]
+    return [(chance.choice(signals), chance.uniform(0.02, 0.98), -chance.randrange(1, 8)) for _ in range(number)]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(precision: str, tmp_path: Path) -> None:
+    found = killed(tmp_path, anywhere(10, seed=len(precision)), f"trainer.precision={precision}")
+    assert len(found) == 10
+    assert [entry for entry in found if entry["last"] or entry["differences"]] == []
+    assert sum(entry["code"] != 0 for entry in found) >= 4  # stopped on their way, not behind their end
+
+
+def test_killed_while_it_evaluates_writes_or_tests_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    found = killed(tmp_path, PLACES)
+    assert [entry for entry in found if entry["last"] or entry["differences"]] == []
+    assert [entry["code"] for entry in found] == [-9] * 7 + [130] * 4
+
+
+@pytest.mark.slow
+def test_killed_anywhere_two_hundred_times(tmp_path: Path) -> None:
+    found = killed(tmp_path, anywhere(200, seed=3))
+    assert [entry for entry in found if entry["last"] or entry["differences"]] == []
