@@ -31,12 +31,29 @@ def anywhere(number: int, seed: int) -> Plan:
     return [(chance.choice(signals), chance.uniform(0.02, 0.98), -chance.randrange(1, 8)) for _ in range(number)]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(precision: str, tmp_path: Path) -> None:
-    found = killed(tmp_path, anywhere(10, seed=len(precision)), f"trainer.precision={precision}")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("trainer.precision=32-true",),
+        ("trainer.precision=bf16-mixed",),
+        ("evaluation.every_n_epochs=0",),
+        ("evaluation.every_n_epochs=2", "trainer.max_epochs=3"),
+    ],
+)
+def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    found = killed(tmp_path, anywhere(10, seed=len("".join(overrides))), *overrides)
     assert len(found) == 10
     assert [entry for entry in found if entry["last"] or entry["differences"]] == []
     assert sum(entry["code"] != 0 for entry in found) >= 4  # stopped on their way, not behind their end
+
+
+@pytest.mark.parametrize("every", [0, 1, 2])
+def test_killed_right_behind_an_epoch_a_run_ends_as_if_it_had_not_been(every: int, tmp_path: Path) -> None:
+    # 7 steps an epoch: the process ends before the eighth and the fifteenth.
+    plan: Plan = [("SIGKILL", "step", 8), ("SIGTERM", "step", 8), ("SIGKILL", "step", 15)]
+    found = killed(tmp_path, plan, f"evaluation.every_n_epochs={every}", "trainer.max_epochs=3")
+    assert [entry for entry in found if entry["last"] or entry["differences"]] == []
+    assert [entry["code"] for entry in found] == [-9, 130, -9]
 
 
 def test_killed_while_it_evaluates_writes_or_tests_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:

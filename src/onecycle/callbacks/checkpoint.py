@@ -54,23 +54,18 @@ class Checkpoint(LightningCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, or when a signal came."""
-        if trainer.is_last_batch:
-            # What is saved between an epoch's last step and its evaluation would go on behind the evaluation.
-            return
-        due, interrupted = self._agreed(trainer)
-        if due or interrupted or self._counted(trainer):
-            self._save(trainer)
-        if interrupted:
-            raise KeyboardInterrupt
+        # What is saved between an epoch's last step and its evaluation would go on behind the evaluation; what is
+        # saved at the end of an epoch that is not evaluated would train its last batch again.
+        if not trainer.is_last_batch:
+            self._consider(trainer)
+        elif not _evaluates(trainer):
+            self._consider(trainer, epoch_ends=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch's end, if it is worth it; a signal may have come while the monitored split was evaluated."""
-        last = trainer.should_stop or trainer.global_step >= trainer.max_steps
-        worth, interrupted = self._agreed(trainer, now=True, after=min(self.seconds, WORTH * self._took))
-        if last or worth or interrupted or self._counted(trainer):
-            self._save(trainer)
-        if interrupted:
-            raise KeyboardInterrupt
+        """Save when it is worth it; a signal may have come while the monitored split was evaluated."""
+        done = trainer.should_stop or trainer.global_step >= trainer.max_steps
+        if done or _evaluates(trainer):
+            self._consider(trainer, epoch_ends=True, must=done)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -89,13 +84,18 @@ class Checkpoint(LightningCheckpoint):
             raise KeyboardInterrupt
         self._interrupted = True
 
-    def _counted(self, trainer: pl.Trainer) -> bool:
-        return self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+    def _consider(self, trainer: pl.Trainer, epoch_ends: bool = False, must: bool = False) -> None:
+        after = min(self.seconds, WORTH * self._took) if epoch_ends else self.seconds
+        due, interrupted = self._agreed(trainer, after, now=epoch_ends)
+        counted = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        if must or due or interrupted or counted:
+            self._save(trainer)
+        if interrupted:
+            raise KeyboardInterrupt
 
-    def _agreed(self, trainer: pl.Trainer, now: bool = False, after: float | None = None) -> tuple[bool, bool]:
+    def _agreed(self, trainer: pl.Trainer, after: float, now: bool) -> tuple[bool, bool]:
         """Whether a checkpoint is due `after` seconds and whether to stop; with several ranks, if any says so."""
-        passed = time.monotonic() - self._saved_at
-        due = trainer.is_global_zero and passed >= (self.seconds if after is None else after)
+        due = trainer.is_global_zero and time.monotonic() - self._saved_at >= after
         if trainer.world_size == 1:
             return due, self._interrupted
         # Asking the other ranks makes the host wait for its device: not at every step.
@@ -113,3 +113,9 @@ class Checkpoint(LightningCheckpoint):
         else:
             trainer.save_checkpoint(self.folder / "last.part")  # every rank has a part in it, the first one writes
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+
+def _evaluates(trainer: pl.Trainer) -> bool:
+    """Whether the monitored split is evaluated at the end of this epoch."""
+    every = trainer.check_val_every_n_epoch
+    return trainer.enable_validation and every is not None and (trainer.current_epoch + 1) % every == 0
