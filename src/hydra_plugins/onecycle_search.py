@@ -40,7 +40,8 @@ class CoordinateSweeperConf:
     """Double or halve until worse, in the order of `coordinates`; each starts at the configuration's own value.
 
     coordinates: a list of {key, start, factor, complement, low, high}. budget: points at most. min_gain: by how much a
-    step must be better, as a fraction. seeds: each point is run with all of them, and their mean decides.
+    step must be better, as a fraction. refinements: how often, where no step is better, the factors become their
+    square roots. seeds: each point is run with all of them, and their mean decides.
     """
 
     _target_: str = "hydra_plugins.onecycle_search.SearchSweeper"
@@ -49,6 +50,7 @@ class CoordinateSweeperConf:
     seeds: list[int] = field(default_factory=lambda: [0])
     budget: int = 30
     min_gain: float = 0.0
+    refinements: int = 0
     coordinates: list[Any] = field(default_factory=_effective)
 
 

@@ -92,6 +92,11 @@ def test_a_point_of_a_search_has_a_run_for_each_seed_and_its_number() -> None:
         ({"searches": [search(arm=None)]}, "study.searches[0].arm: is missing; each search has a name"),
         ({"searches": [search(budget=0)]}, "study.searches[0].budget=0: must be a whole number of points, at least 1"),
         ({"searches": [search(coordinates={"a": {"start": 1, "factor": 0}})]}, "study.searches[0].a.factor=0: must be"),
+        ({"searches": [search(min_gain="much")]}, "study.searches[0].min_gain=much: must be a number of at least 0"),
+        (
+            {"searches": [search(refinements=0.5)]},
+            "study.searches[0].refinements=0.5: must be a whole number from 0 to",
+        ),
         ({"clams": []}, "study.clams: unknown; did you mean claims?"),
         ({"claims": [{"id": "x", "text": "t", "unit": "u", "effect": "magic", "at_least": 1}]}, "claim x: "),
     ],

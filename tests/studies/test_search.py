@@ -70,6 +70,22 @@ def test_along_a_ridge_the_transformed_coordinates_need_fewer_steps_than_the_raw
     assert math.log2(straight.best.values["x"]) + math.log2(straight.best.values["y"]) == 6
 
 
+def test_a_step_that_shrinks_comes_as_near_as_its_last_size() -> None:
+    """Up 2 of 3; then the square root once up; then the fourth root down, behind one up."""
+    path, _ = solve(search([X], budget=100, refinements=2), bowl(x=2.3))
+    assert [math.log2(step.values["x"]) for step in path.steps] == pytest.approx(
+        [0, 1, 2, 3, 2.5, 2.75, 2.25], abs=1e-3
+    )
+    assert path.best.values == {"x": 4.757}  # 2^2.25, as a person would type it
+    assert path.end == SETTLED
+    path, _ = solve(
+        search([Coordinate("x", 0.5, complement=True)], budget=9, refinements=1), lambda v: -abs(v["x"] - 0.82)
+    )
+    assert path.best.values == {"x": 0.8232}  # 1 − 0.25/√2
+    path, _ = solve(search([X, Y], budget=100, refinements=2), bowl(x=2.3, y=-1.6))
+    assert path.best.values == {"x": 4.757, "y": 0.3536}
+
+
 def test_a_plateau_is_left_at_once() -> None:
     path, _ = solve(search([X, Y], budget=100), lambda values: 1.0)
     assert path.best.values == {"x": 1.0, "y": 1.0}

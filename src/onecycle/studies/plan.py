@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.faults import ConfigError
+from onecycle.hyperparameters import is_finite_number
 from onecycle.studies import claims, search, search_space
 
 KEYS = (
@@ -18,9 +19,10 @@ KEYS = (
 SCALED = ("seeds", "fixed", "runs", "searches", "confirm", "minutes", "notes")
 BLOCK = ("arm", "fixed", "axes")
 SEARCH = (
-    "arm", "fixed", "method", "budget", "coordinates", "space", "min_gain", "seed", "sampler", "sampler_options",
-    "pruner", "pruner_options", "storage",
+    "arm", "fixed", "method", "budget", "coordinates", "space", "min_gain", "refinements", "seed", "sampler",
+    "sampler_options", "pruner", "pruner_options", "storage",
 )  # fmt: skip
+REFINEMENTS = 8  # at most: the 256th root of a factor is finer than any noise
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,16 @@ def walk(block: Mapping[str, Any], width: int = 1, folder: Path | None = None) -
 
 
 def _coordinate(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
+    gain, refinements = block.get("min_gain", 0.0), block.get("refinements", 0)
+    problems = []
+    if not is_finite_number(gain) or gain < 0:
+        problems.append(f"min_gain={gain}: must be a number of at least 0")
+    if not isinstance(refinements, int) or isinstance(refinements, bool) or not 0 <= refinements <= REFINEMENTS:
+        problems.append(f"refinements={refinements}: must be a whole number from 0 to {REFINEMENTS}")
+    if problems:
+        raise ConfigError(problems)
     axes = search_space.coordinates(block.get("coordinates") or {})
-    return search.search(axes, budget=block["budget"], pairs=width > 1, min_gain=block.get("min_gain") or 0.0)
+    return search.search(axes, budget=block["budget"], pairs=width > 1, min_gain=gain, refinements=refinements)
 
 
 def _random(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:

@@ -1,7 +1,8 @@
 """Cyclic coordinate search: one hyperparameter after the other is multiplied by its factor until that makes it worse.
 
-The algorithm alone: it asks for scores of points and is told them, whoever trains. Source: D. Page, "How to Train Your
-ResNet 5: Hyperparameters" (2018), which doubles or halves λα/(1−ρ), 1−ρ and α in this order.
+The algorithm alone: it asks for scores of points and is told them, whoever trains. Sources: D. Page, "How to Train Your
+ResNet 5: Hyperparameters" (2018), which doubles or halves λα/(1−ρ), 1−ρ and α in this order; for steps that shrink
+where none is better, T. G. Kolda, R. M. Lewis, V. Torczon, "Optimization by Direct Search" (SIAM Review 45, 2003).
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 from onecycle.studies.search_space import Coordinate, Interval
 
 Values = dict[str, Any]
-Exponents = tuple[int, ...]
+Exponents = tuple[int, ...]  # in parts of a step
 # The score of a point, more is better: NaN where the run diverged, None where it failed.
 Score = float | None
 # Asks for the scores of points, is told them in the same order, and returns what it did.
@@ -53,25 +54,29 @@ START, BETTER, WORSE = "start", "better", "worse"
 SETTLED, SPENT = "no step is better", "the budget is spent"
 
 
-def search(axes: Sequence[Coordinate], *, budget: int, pairs: bool = False, min_gain: float = 0.0) -> Search:
+def search(
+    axes: Sequence[Coordinate], *, budget: int, pairs: bool = False, min_gain: float = 0.0, refinements: int = 0
+) -> Search:
     """Look for the highest score; a score that is NaN is the worst there is.
 
     Along each coordinate in turn it steps up until that is no better, and down where the first step up was not, and
     goes round until no coordinate moves. Each point is asked for once. budget: points to ask for at most. pairs: ask
     for both neighbours at once, for two to be trained at the same time, and go the better way first. min_gain: by how
-    much a step must be better, such as the noise of a score.
+    much a step must be better, such as the noise of a score. refinements: how often, where no coordinate moves, the
+    factors become their square roots and it goes on.
     """
-    state = _State(axes, budget, min_gain)
+    state = _State(axes, budget, min_gain, parts=2**refinements)
     here: Exponents = (0,) * len(axes)
     yield from state.ask([here], START)
     end = SETTLED
     try:
-        moved = True
-        while moved:
+        while state.stride:
             moved = False
             for place in range(len(axes)):
                 there = yield from _line(state, here, place, pairs)
                 moved, here = moved or there != here, there
+            if not moved:
+                state.stride //= 2
     except _SpentError:
         end = SPENT
     return Path(state.steps, end)
@@ -82,13 +87,13 @@ def _line(
 ) -> Generator[list[Values], Sequence[Score], Exponents]:
     """The best point along one coordinate, as far as steps one way make it better."""
     name = state.axes[place].name
-    up, down = _moved(here, place, 1), _moved(here, place, -1)
+    up, down = _moved(here, place, state.stride), _moved(here, place, -state.stride)
     if pairs:
         yield from state.ask([up, down], name, state.scores[here])
     for direction in (-1, 1) if pairs and state.scores.get(down, -math.inf) > state.scores[up] else (1, -1):
         start = here
         while True:
-            there = _moved(here, place, direction)
+            there = _moved(here, place, direction * state.stride)
             yield from state.ask([there], name, state.scores[here])
             if not state.better(there, here):
                 break
@@ -146,10 +151,11 @@ class _SpentError(Exception):
 
 
 class _State:
-    """What is known of each point."""
+    """What is known of each point, and how far to step: `stride` of the `parts` of a coordinate's factor."""
 
-    def __init__(self, axes: Sequence[Coordinate], budget: int, min_gain: float) -> None:
+    def __init__(self, axes: Sequence[Coordinate], budget: int, min_gain: float, parts: int) -> None:
         self.axes, self.budget, self.min_gain = axes, budget, min_gain
+        self.parts = self.stride = parts
         self.scores: dict[Exponents, float] = {}
         self.steps: list[Step] = []
 
@@ -159,7 +165,7 @@ class _State:
         """Get the scores of points that are not known yet; those outside of what is allowed are the worst there are."""
         wanted: dict[Exponents, Values] = {}
         for point in points:
-            values = {axis.name: axis.at(step) for axis, step in zip(self.axes, point, strict=True)}
+            values = {axis.name: axis.at(step / self.parts) for axis, step in zip(self.axes, point, strict=True)}
             allowed = {name: value for name, value in values.items() if value is not None}
             if point in self.scores:
                 continue

@@ -25,17 +25,16 @@ class Coordinate:
     low: float = 0.0
     high: float = math.inf
 
-    def at(self, exponent: int) -> float | None:
+    def at(self, exponent: float) -> float | None:
         """The value `exponent` steps from the start; None outside of what is allowed.
 
-        Upwards is towards the larger value: for a complement, towards the smaller 1 − value.
+        Upwards is towards the larger value: for a complement, towards the smaller 1 − value. Behind a part of a step
+        a value has four digits.
         """
-        if self.complement:
-            value = 1 - (1 - self.start) * self.factor**-exponent
-        else:
-            value = self.start * self.factor**exponent
+        scaled = (1 - self.start) * self.factor**-exponent if self.complement else self.start * self.factor**exponent
         # What the search writes into commands and tables should read like what a person would type.
-        value = float(f"{value:.12g}")
+        scaled = float(f"{scaled:.{12 if float(exponent).is_integer() else 4}g}")
+        value = float(f"{1 - scaled if self.complement else scaled:.12g}")
         return value if self.low <= value <= self.high and 0 <= value < (1 if self.complement else math.inf) else None
 
 
