@@ -2,6 +2,7 @@ import copy
 import json
 import logging
 import os
+import platform
 import re
 import sys
 from pathlib import Path
@@ -340,7 +341,8 @@ def test_a_full_disk_does_not_hide_why_a_run_failed(tmp_path: Path, monkeypatch:
 
 
 def test_only_one_process_records_a_run(tmp_path: Path) -> None:
-    refusal = f"^{re.escape(str(tmp_path))}: another process is training this run$"
+    holder = f"process {os.getpid()} on {re.escape(platform.node())}"
+    refusal = f"^{re.escape(str(tmp_path))}: {holder} is training this run$"
     with opened(tmp_path).recording():
         second = opened(tmp_path)
         with pytest.raises(ConfigError, match=refusal), second.recording():

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -32,6 +33,13 @@ def quiet() -> None:
     # Lightning 2.6 uses names that torch 2.14 deprecates.
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
+    threading.excepthook = _show_thread
+
+
+def _show_thread(failed: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread; TensorBoard's hands it to its next caller, and need not print it as well."""
+    if type(failed.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(failed)
 
 
 def show_start(

@@ -19,16 +19,22 @@ class ConfigError(CompactHydraException, ValueError):
         return type(self), (self.problems,)
 
 
-class DiskFullError(CompactHydraException):
-    """No room for what a run has to write; nobody's mistake, but no traceback's worth either."""
+class StorageError(CompactHydraException):
+    """What a run has to write cannot be written; nobody's mistake, but no traceback's worth either."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ESTALE)
 
 
 @contextlib.contextmanager
-def full_disk_named(again: str) -> Iterator[None]:
-    """Turn "no space left" into a DiskFullError that says what to do `again` once there is room."""
+def storage_errors_named(again: str) -> Iterator[None]:
+    """Turn a disk that is full or refuses to be written into a StorageError; `again` says what to do afterwards."""
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise DiskFullError(f"The disk is full: {error}. Free some space and {again}.") from error
+        if error.errno in FULL:
+            raise StorageError(f"The disk is full: {error}. Free some space and {again}.") from error
+        if error.errno in REFUSED:
+            raise StorageError(f"Cannot be written: {error}. Make it writable and {again}.") from error
+        raise

@@ -5,7 +5,6 @@ Everything that other programs read from it is replaced whole, never written in 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -24,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from onecycle.faults import ConfigError
+from onecycle.lock import held
 
 log = logging.getLogger("onecycle")
 
@@ -220,12 +220,7 @@ class Run:
             yield
             return
         os.environ[FOLDER_VARIABLE] = str(self.folder.absolute())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ConfigError([f"{self.folder}: another process is training this run"]) from None
+        with held(self.folder):
             again = read_result(self.folder) or {}
             if again.get("status") in DONE:
                 self.result, self.done = again, True
@@ -236,7 +231,7 @@ class Run:
             log.addHandler(handler)
             log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
             try:
-                write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
+                self._write_config()
                 self._write()
                 yield
             except Exception as error:
@@ -251,9 +246,15 @@ class Run:
 
     def finish(self, status: str, **entries: Any) -> None:
         """Write the record of a run that came to its end, with one of the states of DONE."""
+        if not (self.folder / CONFIG).exists():  # the folder was removed meanwhile
+            self._write_config()
         self.result.pop("error", None)
         self.result |= {"status": status, **entries}
         self._write()
+
+    def _write_config(self) -> None:
+        if inherited_folder() is None:
+            write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
 
     def _write(self) -> None:
         if inherited_folder() is not None:

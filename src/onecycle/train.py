@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, run
-from onecycle.faults import ConfigError, DiskFullError, full_disk_named
+from onecycle.faults import ConfigError, StorageError, storage_errors_named
 
 log = logging.getLogger("onecycle")
 
@@ -114,7 +114,7 @@ def hydra_job(cfg: DictConfig) -> float:
             cfg = run.resumed_config(cfg, overrides)
             overrides = (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
         alone = settings.launcher._target_.endswith("BasicLauncher")
-        with full_disk_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
+        with storage_errors_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
             record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None, progress=alone)
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
@@ -155,7 +155,7 @@ def run_as_command(job: Callable[[], Any]) -> None:
         # Hydra turns every error into exit code 1; what it was stands behind.
         cause = stop.__context__
         mistake = isinstance(cause, CompactHydraException | OmegaConfBaseException)
-        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, DiskFullError) else stop.code)
+        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, StorageError) else stop.code)
 
 
 def main() -> None:

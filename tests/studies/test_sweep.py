@@ -13,7 +13,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle import run
-from onecycle.faults import DiskFullError
+from onecycle.faults import StorageError
 from onecycle.studies.plan import Point
 from onecycle.studies.sweep import launch
 
@@ -163,14 +163,14 @@ class FullDisk:
         self.started += 1
         job = JobReturn(overrides=job_overrides[0])
         job.status = JobStatus.FAILED
-        job.return_value = DiskFullError("The disk is full.") if self.started == 2 else ValueError("another mistake")
+        job.return_value = StorageError("The disk is full.") if self.started == 2 else ValueError("another mistake")
         return [job]
 
 
 def test_a_full_disk_stops_the_study_where_another_mistake_does_not(tmp_path: Path) -> None:
     launcher: Any = FullDisk()
     points = [Point(str(number), {}, ()) for number in range(4)]
-    with pytest.raises(DiskFullError):
+    with pytest.raises(StorageError):
         launch(launcher, points, tmp_path, alone=True)
     assert launcher.started == 2
 

@@ -1,5 +1,7 @@
 """What a run looks like: augmented training images, the confusion matrix, the worst mistakes."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from onecycle.classifier import Classifier
 from onecycle.data.datamodule import DataModule
-from onecycle.loggers import tensorboard_of
+from onecycle.loggers import harmless, tensorboard_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +23,11 @@ class Figures(pl.Callback):
     mistakes: how many wrong answers are shown, those with the highest loss first.
     """
 
+    title = "figures/"
+
     def __init__(self, folder: str, mistakes: int) -> None:
         self.folder, self.mistakes = Path(folder) / "figures", mistakes
+        self.broken = False
         self._drawn = False
 
     def on_train_batch_start(
@@ -36,13 +41,11 @@ class Figures(pl.Callback):
         grid = image_grid(to_uint8(batch.images[:64], mean, std), columns=16)
         board = tensorboard_of(trainer.loggers)
         if board:
-            board.experiment.add_image("training images", grid, 0)
-        self.folder.mkdir(exist_ok=True)
+            board.write_image("training images", grid, 0)
         from PIL import Image
 
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).resize((grid.shape[2] * 2, grid.shape[1] * 2), 0).save(
-            self.folder / "training_images.png"
-        )
+        picture = Image.fromarray(grid.permute(1, 2, 0).numpy()).resize((grid.shape[2] * 2, grid.shape[1] * 2), 0)
+        self._write("training_images", picture.save)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the confusion matrix and the worst mistakes of the test images."""
@@ -53,12 +56,16 @@ class Figures(pl.Callback):
         figures = test_figures(
             pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu(), datamodule, self.mistakes
         )
-        self.folder.mkdir(exist_ok=True)
         board = tensorboard_of(trainer.loggers)
         for name, figure in figures.items():
-            figure.savefig(self.folder / f"{name}.png", dpi=110)
+            self._write(name, partial(figure.savefig, dpi=110))
             if board:
-                board.experiment.add_figure(name.replace("_", " "), figure, pl_module.total_steps)
+                board.write_figure(name.replace("_", " "), figure, pl_module.total_steps)
+
+    @harmless
+    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / f"{name}.png")
 
 
 def test_figures(logits: Tensor, labels: Tensor, datamodule: DataModule, mistakes: int) -> dict[str, "Figure"]:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from onecycle import run
 from onecycle.config import plain
-from onecycle.faults import ConfigError, DiskFullError, full_disk_named
+from onecycle.faults import ConfigError, StorageError, storage_errors_named
 from onecycle.studies import best, plan, search, search_axes, table
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
     # Only now: drawing needs matplotlib, and a study that is refused does not.
     from onecycle.studies import report
 
-    with full_disk_named("draw the pages with make report"):
+    with storage_errors_named("draw the pages with make report"):
         report.build(folder)
         report.build_index(folder.parent)
     for result in results:
@@ -97,7 +97,7 @@ def refuse_blind(study: dict[str, Any], config: DictConfig) -> None:
 
 def note_plan(folder: Path, noted: table.Plan) -> None:
     """Write down what the study consists of, before it is run."""
-    with full_disk_named("run this again"):
+    with storage_errors_named("run this again"):
         table.write_plan(folder, noted)
 
 
@@ -184,7 +184,7 @@ def keep_best(noted: table.Plan, block: dict[str, Any], path: search.Path, folde
     if own is not None:
         found_by = f"Found by {block['arm']} ({block['method']}, {len(path.steps)} points): {words}"
         target = folder / f"best_{run.folder_name(block['arm'])}.yaml"
-        with full_disk_named("run this again"):
+        with storage_errors_named("run this again"):
             run.write_atomically(target, best.experiment(own, found_by))
         words += f". Ready for conf/experiment: {target}"
     return words
@@ -229,7 +229,7 @@ def launch(launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, al
             started = time.perf_counter()
             result = launcher.launch([list(point.overrides)], initial_job_idx=number - 1)[0]
             results.append(result)
-            stop_if_full(result)
+            stop_if_unwritable(result)
             outcome, seconds = "read back", time.perf_counter() - started
             if result.status == JobStatus.FAILED:
                 outcome = "failed; the study goes on"
@@ -244,11 +244,11 @@ def launch(launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, al
     return results
 
 
-def stop_if_full(result: JobReturn) -> None:
-    """Raise a run's DiskFullError: every other run, and the page, would fail at the end of its work in the same way."""
+def stop_if_unwritable(result: JobReturn) -> None:
+    """Raise a run's StorageError: every other run, and the page, would fail at the end of its work in the same way."""
     try:
         _ = result.return_value
-    except DiskFullError:
+    except StorageError:
         log.error("The study stops here; the same command goes on.")
         raise
     except Exception:  # told where it happened, and raised again behind the page
