@@ -4,7 +4,7 @@
 EXPERIMENT ?= quick
 SCALE ?= cpu
 # The studies of `make studies`, in an order in which those that read the records of others come behind them. The searches of
-# tuning_path take an hour by themselves: make search.
+# tuning_path take 50 minutes by themselves: make search.
 STUDIES ?= $(filter-out base regimes tuning_path,$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
 PORT ?= 6006
