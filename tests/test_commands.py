@@ -117,6 +117,33 @@ def test_the_joblib_launcher_runs_a_sweep_in_parallel(tmp_path: Path) -> None:
         assert rows[name]["test"] == row["test"]
 
 
+@pytest.mark.slow
+def test_a_worker_of_a_parallel_study_that_is_killed_is_one_line_and_costs_no_finished_run(tmp_path: Path) -> None:
+    study = ["study=scale_symmetry", "study.scale=tiny", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = subprocess.Popen(
+        command(*study), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    folder = tmp_path / "logs" / "studies" / "scale_symmetry"
+    finished: dict[str, dict] = {}
+    while not finished:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+        finished = {name: row for name, row in records(folder).items() if row["status"] == "finished"}
+    holder = (folder / next(iter(finished)) / ".lock").read_text()
+    os.kill(int(holder.split()[1]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert "A worker process died" in errors
+    done = run(*study, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = records(folder)
+    assert all(row["status"] == "finished" for row in after.values())
+    assert all(after[name] == row for name, row in finished.items())
+    assert (folder / "report" / "verdicts.json").exists()
+
+
 def start_long_run(tmp_path: Path, *arguments: str, epochs: int = 400) -> tuple[subprocess.Popen[str], Path]:
     """A run with a checkpoint after every step, once it has taken a few steps."""
     process = subprocess.Popen(

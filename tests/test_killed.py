@@ -41,13 +41,13 @@ def anywhere(number: int, seed: int) -> Plan:
     ],
 )
 def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    found = killed(tmp_path, anywhere(10, seed=len("".join(overrides))), *overrides)
-    assert len(found) == 10
+    found = killed(tmp_path, anywhere(5, seed=len("".join(overrides))), *overrides)
+    assert len(found) == 5
     assert [entry for entry in found if entry["last"] or entry["differences"]] == []
-    assert sum(entry["code"] != 0 for entry in found) >= 4  # stopped on their way, not behind their end
+    assert sum(entry["code"] != 0 for entry in found) >= 2  # stopped on their way, not behind their end
 
 
-@pytest.mark.parametrize("every", [0, 1, 2])
+@pytest.mark.parametrize("every", [0, 2])
 def test_killed_right_behind_an_epoch_a_run_ends_as_if_it_had_not_been(every: int, tmp_path: Path) -> None:
     # 7 steps an epoch: the process ends before the eighth and the fifteenth.
     plan: Plan = [("SIGKILL", "step", 8), ("SIGTERM", "step", 8), ("SIGKILL", "step", 15)]

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 
 from hydra.errors import CompactHydraException
 
@@ -19,8 +20,16 @@ class ConfigError(CompactHydraException, ValueError):
         return type(self), (self.problems,)
 
 
-class StorageError(CompactHydraException):
-    """What a run has to write cannot be written; nobody's mistake, but no traceback's worth either."""
+class FaultError(CompactHydraException):
+    """Something around a run broke: nobody's mistake, but no traceback's worth either."""
+
+
+class StorageError(FaultError):
+    """What a run has to write cannot be written."""
+
+
+class WorkerError(FaultError):
+    """A process that a parallel launcher had started has died."""
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -38,3 +47,15 @@ def storage_errors_named(again: str) -> Iterator[None]:
         if error.errno in REFUSED:
             raise StorageError(f"Cannot be written: {error}. Make it writable and {again}.") from error
         raise
+
+
+@contextlib.contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Turn a process pool's report of a worker that was killed into a WorkerError."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise WorkerError(
+            "A worker process died, for want of memory or because it was killed. The same command goes on: what is "
+            "finished is kept, and what was interrupted continues."
+        ) from error

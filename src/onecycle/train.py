@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, run
-from onecycle.faults import ConfigError, StorageError, storage_errors_named
+from onecycle.faults import ConfigError, FaultError, storage_errors_named
 
 log = logging.getLogger("onecycle")
 
@@ -155,7 +155,7 @@ def run_as_command(job: Callable[[], Any]) -> None:
         # Hydra turns every error into exit code 1; what it was stands behind.
         cause = stop.__context__
         mistake = isinstance(cause, CompactHydraException | OmegaConfBaseException)
-        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, StorageError) else stop.code)
+        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, FaultError) else stop.code)
 
 
 def main() -> None:

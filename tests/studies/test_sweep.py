@@ -14,8 +14,8 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle import run
 from onecycle.faults import StorageError
+from onecycle.studies.launching import launch
 from onecycle.studies.plan import Point
-from onecycle.studies.sweep import launch
 
 STUDY = [
     "study=lr_vs_subset_size", "study.scale=tiny", "seed=0", "batch_size=16", "data.subset_size=160,640",
