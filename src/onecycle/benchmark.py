@@ -49,10 +49,10 @@ def race_of(model: str, width: int, quick: bool, gpu: bool) -> Race:
     if gpu:
         return Race(model, width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
     if width <= 16:
-        return Race(model, width, batch_size=256, groups=1 if quick else 8, group=10, turn=1, warm=3)
+        return Race(model, width, batch_size=256, groups=1 if quick else 8, group=5 if quick else 10, turn=1, warm=3)
     if quick:
         return Race(model, width, batch_size=32, groups=1, group=5, turn=1, warm=1)
-    return Race(model, width, batch_size=128, groups=3, group=10, turn=1, warm=2)
+    return Race(model, width, batch_size=128, groups=3, group=10, turn=1, warm=3)
 
 
 def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> dict[str, Any]:
