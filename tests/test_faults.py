@@ -16,6 +16,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from onecycle import checkpoints, run
 from onecycle.callbacks.figures import Figures
 from onecycle.classifier import Classifier
+from onecycle.data import sources
 from onecycle.faults import ConfigError, StorageError, storage_errors_named
 from onecycle.train import train
 
@@ -62,6 +63,7 @@ def assert_same_training(sweep: Path, other: Path) -> None:
 def test_data_that_vanish_while_a_run_trains_are_not_missed(
     tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sources, "_loaded", {})  # as in a process of its own
     cfg = tiny(f"data.cache={tmp_path / 'cache'}")
     train(cfg, [], sweep=tmp_path / "calm")
     at_step(2, lambda: shutil.rmtree(tmp_path / "cache"), monkeypatch)
@@ -70,11 +72,11 @@ def test_data_that_vanish_while_a_run_trains_are_not_missed(
     assert_same_training(tmp_path / "faulty", tmp_path / "calm")
 
 
-def test_a_run_whose_folder_is_removed_still_leaves_weights_configuration_and_record(
+def test_a_run_whose_folder_is_moved_away_still_leaves_weights_configuration_and_record(
     tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(tiny(), [], sweep=tmp_path / "calm")
-    at_step(2, lambda: shutil.rmtree(only_folder(tmp_path / "faulty")), monkeypatch)
+    at_step(2, lambda: only_folder(tmp_path / "faulty").rename(tmp_path / "gone"), monkeypatch)
     train(tiny(), [], sweep=tmp_path / "faulty")
     assert_same_training(tmp_path / "faulty", tmp_path / "calm")
     assert run.read_config(only_folder(tmp_path / "faulty"))["seed"] == 0

@@ -280,6 +280,7 @@ def test_a_search_without_held_out_images_is_refused(tmp_path: Path) -> None:
     assert refused.stderr.splitlines()[0].startswith("data.val_size=0: a search selects on held-out images")
 
 
+@pytest.mark.slow
 def test_a_coordinate_search_from_the_shell_leaves_its_best_as_an_experiment(tmp_path: Path) -> None:
     searching = [
         "-m", "hydra/sweeper=coordinate", "hyperparameters=effective", "hydra.sweeper.budget=3", "experiment=debug",

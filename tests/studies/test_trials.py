@@ -179,6 +179,7 @@ def test_the_axes_come_from_hydras_own_words() -> None:
         search_axes.space_of(["a=range(0.1,0.5,0.1)"])
 
 
+@pytest.mark.slow
 def test_from_the_shell_runs_are_pruned_read_back_and_drawn(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=tpe", "experiment=debug", "data.val_size=50",
@@ -202,6 +203,7 @@ def test_from_the_shell_runs_are_pruned_read_back_and_drawn(tmp_path: Path) -> N
     assert (folder / "report" / "optuna_history.png").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_storage(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=tpe", "experiment=debug", "data.val_size=50",
