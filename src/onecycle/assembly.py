@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle import checkpoints, config, precision
@@ -162,6 +163,7 @@ def build_trainer(
         check_val_every_n_epoch=every or 1, limit_val_batches=1.0 if every else 0,
         enable_progress_bar="progress" in wanted, enable_model_summary=False,
         enable_checkpointing="checkpoint" in wanted, use_distributed_sampler=False,
+        plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
     if cfg.batch_size % trainer.world_size:

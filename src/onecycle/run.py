@@ -23,13 +23,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from onecycle import processes
 from onecycle.faults import ConfigError
 
 log = logging.getLogger("onecycle")
 
 SCHEMA = 1
 DONE = ("finished", "diverged", "pruned")
-FOLDER_VARIABLE = "ONECYCLE_RUN_FOLDER"
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
@@ -162,15 +162,6 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-def inherited_folder() -> Path | None:
-    """The folder of the run that this process helps with: Lightning starts the other ranks by the same command."""
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        return None
-    if FOLDER_VARIABLE not in os.environ:
-        raise ConfigError(["trainer.devices=N starts the processes itself: leave out torchrun or srun"])
-    return Path(os.environ[FOLDER_VARIABLE])
-
-
 def new_folder(output: Path, name: str) -> Path:
     """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
@@ -200,7 +191,7 @@ class Run:
         self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]
     ) -> None:
         self.folder, self.config = folder, config
-        previous = read_result(folder) or {}
+        previous = processes.of_first(lambda: read_result(folder) or {})
         self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
             "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
@@ -216,38 +207,47 @@ class Run:
         An interrupted run keeps the status running: the same command, or resume=, goes on with it. Raises
         ConfigError where another process is training in this folder. Ranks but the first leave the record alone.
         """
-        if inherited_folder() is not None:
-            yield
-            return
-        os.environ[FOLDER_VARIABLE] = str(self.folder.absolute())
+        with contextlib.ExitStack() as stack:
+            again = processes.of_first(lambda: stack.enter_context(self._locked()))
+            if again.get("status") in DONE:
+                self.result, self.done = again, True
+                yield
+            elif processes.is_first():
+                with self._status_kept():
+                    yield
+            else:
+                yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[dict[str, Any]]:
+        """Keep other processes from training in this folder; gives the record in it, {} where there is none."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError([f"{self.folder}: another process is training this run"]) from None
-            again = read_result(self.folder) or {}
-            if again.get("status") in DONE:
-                self.result, self.done = again, True
-                yield
-                return
-            handler = _LogFile(self.folder / LOG)
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            log.addHandler(handler)
-            log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
-            try:
-                write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
+            yield read_result(self.folder) or {}
+
+    @contextlib.contextmanager
+    def _status_kept(self) -> Iterator[None]:
+        handler = _LogFile(self.folder / LOG)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
+        try:
+            write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
+            self._write()
+            yield
+        except Exception as error:
+            self.result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            log.debug("The run failed.", exc_info=True)
+            with contextlib.suppress(OSError):  # a full disk is often the very reason
                 self._write()
-                yield
-            except Exception as error:
-                self.result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-                log.debug("The run failed.", exc_info=True)
-                with contextlib.suppress(OSError):  # a full disk is often the very reason
-                    self._write()
-                raise
-            finally:
-                log.removeHandler(handler)
-                handler.close()
+            raise
+        finally:
+            log.removeHandler(handler)
+            handler.close()
 
     def finish(self, status: str, **entries: Any) -> None:
         """Write the record of a run that came to its end, with one of the states of DONE."""
@@ -256,8 +256,8 @@ class Run:
         self._write()
 
     def _write(self) -> None:
-        if inherited_folder() is not None:
-            return  # the first rank writes the record
+        if not processes.is_first():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / RESULT, json.dumps(_finite(self.result), indent=1, allow_nan=False) + "\n")
 
