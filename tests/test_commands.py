@@ -105,8 +105,8 @@ def test_a_failing_run_of_a_sweep_is_named_and_the_others_are_finished(tmp_path:
     assert [row["status"] for row in records(tmp_path / "logs" / "sweeps" / "debug").values()] == ["finished"]
 
 
-def test_the_joblib_launcher_runs_a_sweep_in_parallel(tmp_path: Path) -> None:
-    sweep = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "seed=0,1,2"]
+def test_a_local_pool_runs_a_sweep_in_parallel(tmp_path: Path) -> None:
+    sweep = ["-m", "hydra/launcher=local_pool", *TINY, "seed=0,1,2"]
     first = run(*sweep, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     rows = records(tmp_path / "logs" / "sweeps" / "debug")
