@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from onecycle import processes
 from onecycle.faults import ConfigError
+from onecycle.lease import Lease, LostLeaseError
 
 log = logging.getLogger("onecycle")
 
@@ -191,6 +192,7 @@ class Run:
         self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]
     ) -> None:
         self.folder, self.config = folder, config
+        self._lease: Lease | None = None
         previous = processes.of_first(lambda: read_result(folder) or {})
         self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
@@ -225,9 +227,18 @@ class Run:
         with (self.folder / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                locked = True
+            except BlockingIOError:
                 raise ConfigError([f"{self.folder}: another process is training this run"]) from None
-            yield read_result(self.folder) or {}
+            except OSError:  # a file system without locks
+                locked = False
+            with Lease(self.folder, alone=locked).held() as self._lease:
+                yield read_result(self.folder) or {}
+
+    def check_lease(self) -> None:
+        """Raise LostLeaseError where another process has taken this run over, because this one was not heard of."""
+        if self._lease is not None:
+            self._lease.check()
 
     @contextlib.contextmanager
     def _status_kept(self) -> Iterator[None]:
@@ -242,7 +253,7 @@ class Run:
         except Exception as error:
             self.result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
             log.debug("The run failed.", exc_info=True)
-            with contextlib.suppress(OSError):  # a full disk is often the very reason
+            with contextlib.suppress(OSError, LostLeaseError):  # a full disk is often the very reason
                 self._write()
             raise
         finally:
@@ -258,6 +269,7 @@ class Run:
     def _write(self) -> None:
         if not processes.is_first():
             return
+        self.check_lease()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / RESULT, json.dumps(_finite(self.result), indent=1, allow_nan=False) + "\n")
 

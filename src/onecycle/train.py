@@ -70,7 +70,9 @@ def train_here(
         if different:
             raise ConfigError(different)
         with assembly.user_mistakes():
-            trainer = assembly.build_trainer(cfg, this.folder, steps, key, steps_done=start.step, progress=progress)
+            trainer = assembly.build_trainer(
+                cfg, this.folder, steps, key, steps_done=start.step, progress=progress, check=this.check_lease
+            )
         closing.show_start(this, classifier, datamodule, trainer, start.step)
         setup = time.perf_counter() - started
         try:
