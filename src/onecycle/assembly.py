@@ -2,17 +2,19 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle import checkpoints, config, precision
 from onecycle.callbacks.average import Average
+from onecycle.callbacks.ownership import Ownership
 from onecycle.classifier import Classifier
 from onecycle.config import CONF, instantiate
 from onecycle.data.augment import Augmentation
@@ -132,12 +134,19 @@ def _optimizer(cfg: DictConfig) -> dict[str, Any]:
 
 
 def build_trainer(
-    cfg: DictConfig, folder: Path, steps: int, key: Mapping[str, Any], *, steps_done: int, progress: bool
+    cfg: DictConfig,
+    folder: Path,
+    steps: int,
+    key: Mapping[str, Any],
+    *,
+    steps_done: int,
+    progress: bool,
+    check: Callable[[], None] = lambda: None,
 ) -> pl.Trainer:
     """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
 
     key: what a run that goes on from one of its checkpoints must agree in. steps_done: those of a resumed run's
-    checkpoint, else 0. progress: false leaves the bar out.
+    checkpoint, else 0. progress: false leaves the bar out. check: raises where the folder is another process's now.
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -146,7 +155,8 @@ def build_trainer(
         "figures": {"folder": str(folder)},
     }
     wanted = {name: part for name, part in (cfg.callbacks or {}).items() if part and (progress or name != "progress")}
-    callbacks = [instantiate(part, **arguments.get(name, {})) for name, part in wanted.items()]
+    callbacks: list[pl.Callback] = [Ownership(check)]
+    callbacks += [instantiate(part, **arguments.get(name, {})) for name, part in wanted.items()]
     if cfg.ema:
         callbacks.append(Average(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))
     parts = [part for part in (cfg.logger or {}).values() if part]
@@ -162,6 +172,7 @@ def build_trainer(
         check_val_every_n_epoch=every or 1, limit_val_batches=1.0 if every else 0,
         enable_progress_bar="progress" in wanted, enable_model_summary=False,
         enable_checkpointing="checkpoint" in wanted, use_distributed_sampler=False,
+        plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
     if cfg.batch_size % trainer.world_size:

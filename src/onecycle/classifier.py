@@ -136,6 +136,23 @@ class Classifier(pl.LightningModule):
         if self._clock is not None:
             self.validation_seconds += time.perf_counter() - self._validation_clock
 
+    def on_validation_epoch_start(self) -> None:
+        """See `_share_buffers`."""
+        self._share_buffers()
+
+    def on_test_epoch_start(self) -> None:
+        """See `_share_buffers`."""
+        self._share_buffers()
+
+    def _share_buffers(self) -> None:
+        """Evaluate on all ranks with the running statistics of the first, which are those that are saved.
+
+        DDP shares them before each training step, so behind the last one every rank has moved its own.
+        """
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sum loss and correct answers of the monitored split."""
         logits = self(batch.images).float()
@@ -197,7 +214,7 @@ class Classifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a resumed run needs to report all of itself, and what an evaluation needs beside the weights."""
         checkpoint["onecycle"] = {
-            "sums": [self.epoch_sums.cpu(), self.window_sums.cpu()],
+            "sums": [self._of_ranks(self.epoch_sums).cpu(), self._of_ranks(self.window_sums).cpu()],
             "seconds": [self.elapsed(), self.validation_seconds],
             "normalization": [list(part) for part in self.trainer.datamodule.normalization],  # type: ignore[attr-defined]
         }
@@ -207,7 +224,8 @@ class Classifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the sums and the clocks."""
         saved = checkpoint["onecycle"]
-        self.epoch_sums, self.window_sums = saved["sums"]
+        rank = self.trainer.global_rank
+        self.epoch_sums, self.window_sums = (sums if sums.dim() == 1 else sums[rank].clone() for sums in saved["sums"])
         self.fit_seconds, self.validation_seconds = saved["seconds"]
 
     def log_now(self, metrics: Mapping[str, float]) -> None:
@@ -224,6 +242,11 @@ class Classifier(pl.LightningModule):
         if self.trainer.world_size > 1:
             sums = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
         return [float(value) for value in sums.tolist()]
+
+    def _of_ranks(self, sums: Tensor) -> Tensor:
+        """The sums of this process, or one row of them for each rank: a resumed rank goes on with its own."""
+        gather: Callable[[Tensor], Tensor] = self.all_gather  # type: ignore[assignment]
+        return sums if self.trainer.world_size == 1 else gather(sums)
 
     def _gathered(self, column: Tensor) -> Tensor:
         """Rows of all ranks; the ranks' shares may differ by a few rows, which all_gather does not allow."""

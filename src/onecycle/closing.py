@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from onecycle import run
+from onecycle import processes, run
 from onecycle.classifier import Classifier
 from onecycle.data.datamodule import DataModule
 from onecycle.loggers import flat, tensorboard_of
@@ -167,8 +167,8 @@ def _accuracies(result: dict[str, Any]) -> str:
 
 def show_end(this: run.Run, *, single: bool) -> None:
     """Print the closing table, or one line in a sweep."""
-    if run.inherited_folder() is not None:
-        return  # the first rank shows the record
+    if not processes.is_first():
+        return
     result = this.result
     seconds = result["seconds"]
     if not single:

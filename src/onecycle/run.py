@@ -22,14 +22,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from onecycle import processes
 from onecycle.faults import ConfigError
+from onecycle.lease import Lease, LostLeaseError
 from onecycle.lock import held
 
 log = logging.getLogger("onecycle")
 
 SCHEMA = 1
 DONE = ("finished", "diverged", "pruned")
-FOLDER_VARIABLE = "ONECYCLE_RUN_FOLDER"
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
@@ -162,15 +163,6 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-def inherited_folder() -> Path | None:
-    """The folder of the run that this process helps with: Lightning starts the other ranks by the same command."""
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        return None
-    if FOLDER_VARIABLE not in os.environ:
-        raise ConfigError(["trainer.devices=N starts the processes itself: leave out torchrun or srun"])
-    return Path(os.environ[FOLDER_VARIABLE])
-
-
 def new_folder(output: Path, name: str) -> Path:
     """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
@@ -200,7 +192,8 @@ class Run:
         self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]
     ) -> None:
         self.folder, self.config = folder, config
-        previous = read_result(folder) or {}
+        self._lease: Lease | None = None
+        previous = processes.of_first(lambda: read_result(folder) or {})
         self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
             "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
@@ -216,33 +209,47 @@ class Run:
         An interrupted run keeps the status running: the same command, or resume=, goes on with it. Raises
         ConfigError where another process is training in this folder. Ranks but the first leave the record alone.
         """
-        if inherited_folder() is not None:
-            yield
-            return
-        os.environ[FOLDER_VARIABLE] = str(self.folder.absolute())
-        with held(self.folder):
-            again = read_result(self.folder) or {}
+        with contextlib.ExitStack() as stack:
+            again = processes.of_first(lambda: stack.enter_context(self._locked()))
             if again.get("status") in DONE:
                 self.result, self.done = again, True
                 yield
-                return
-            handler = _LogFile(self.folder / LOG)
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            log.addHandler(handler)
-            log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
-            try:
-                self._write_config()
-                self._write()
+            elif processes.is_first():
+                with self._status_kept():
+                    yield
+            else:
                 yield
-            except Exception as error:
-                self.result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-                log.debug("The run failed.", exc_info=True)
-                with contextlib.suppress(OSError):  # a full disk is often the very reason
-                    self._write()
-                raise
-            finally:
-                log.removeHandler(handler)
-                handler.close()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[dict[str, Any]]:
+        """Keep other processes from training in this folder; gives the record in it, {} where there is none."""
+        with held(self.folder) as locked, Lease(self.folder, alone=locked).held() as self._lease:
+            yield read_result(self.folder) or {}
+
+    def check_lease(self) -> None:
+        """Raise LostLeaseError where another process has taken this run over, because this one was not heard of."""
+        if self._lease is not None:
+            self._lease.check()
+
+    @contextlib.contextmanager
+    def _status_kept(self) -> Iterator[None]:
+        handler = _LogFile(self.folder / LOG)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
+        try:
+            self._write_config()
+            self._write()
+            yield
+        except Exception as error:
+            self.result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            log.debug("The run failed.", exc_info=True)
+            with contextlib.suppress(OSError, LostLeaseError):  # a full disk is often the very reason
+                self._write()
+            raise
+        finally:
+            log.removeHandler(handler)
+            handler.close()
 
     def finish(self, status: str, **entries: Any) -> None:
         """Write the record of a run that came to its end, with one of the states of DONE."""
@@ -253,12 +260,13 @@ class Run:
         self._write()
 
     def _write_config(self) -> None:
-        if inherited_folder() is None:
+        if processes.is_first():
             write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
 
     def _write(self) -> None:
-        if inherited_folder() is not None:
-            return  # the first rank writes the record
+        if not processes.is_first():
+            return
+        self.check_lease()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / RESULT, json.dumps(_finite(self.result), indent=1, allow_nan=False) + "\n")
 

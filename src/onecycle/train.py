@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import config, run
+from onecycle import config, processes, run
 from onecycle.faults import ConfigError, FaultError, storage_errors_named
 
 log = logging.getLogger("onecycle")
@@ -25,7 +25,7 @@ config.register_resolvers()
 
 
 def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, progress: bool = True) -> dict[str, Any]:
-    """Train and test as `cfg` says; returns the run's record.
+    """Train and test as `cfg` says, in this process or, for several devices, in new ones; returns the run's record.
 
     sweep: the folder of a sweep, in which a run's folder follows from its identity: a finished run is read back and
     an interrupted one goes on. Without it every call makes a new folder. progress: false where several runs share
@@ -33,33 +33,46 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, prog
 
     Raises ConfigError for a configuration that cannot be run.
     """
-    started = time.perf_counter()
     config.check(cfg)
+    if processes.must_be_started(cfg):
+        folder = processes.train_in_processes(cfg, overrides, sweep, progress)
+        return run.read_result(folder) or {}
+    return train_here(cfg, overrides, sweep, progress)[1]
+
+
+def train_here(
+    cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool
+) -> tuple[Path, dict[str, Any]]:
+    """Train in this process, with those that have been started beside it; the run's folder and its record."""
+    started = time.perf_counter()
     # Only now: a rejected configuration must not wait seconds for torch.
     from onecycle import assembly, checkpoints, closing, memory
 
     closing.quiet()
     memory.keep_freed_memory()
+    processes.join(cfg)
     with assembly.user_mistakes():
-        cfg, dataset, source = assembly.load_dataset(cfg)
+        cfg, dataset, source = processes.first_goes_ahead(lambda: assembly.load_dataset(cfg))
         cfg = assembly.choose_precision(cfg)
         datamodule = assembly.build_datamodule(cfg, dataset)
         steps = assembly.total_steps(cfg, datamodule)
         this = open_run(cfg, source.key(), overrides, sweep)
         if this.done:
             closing.show_skipped(this)
-            return this.result
+            return this.folder, this.result
         classifier = assembly.build_classifier(cfg, datamodule, steps)
     with this.recording():
         if this.done:  # by another process, while this one was getting ready
-            return this.result
-        start = checkpoints.newest(this.folder)
+            return this.folder, this.result
+        start = processes.of_first(lambda: checkpoints.newest(this.folder))
         key = run.comparable(this.config, source.key())
         different = checkpoints.changes(start.run, key)
         if different:
             raise ConfigError(different)
         with assembly.user_mistakes():
-            trainer = assembly.build_trainer(cfg, this.folder, steps, key, steps_done=start.step, progress=progress)
+            trainer = assembly.build_trainer(
+                cfg, this.folder, steps, key, steps_done=start.step, progress=progress, check=this.check_lease
+            )
         closing.show_start(this, classifier, datamodule, trainer, start.step)
         setup = time.perf_counter() - started
         try:
@@ -71,22 +84,19 @@ def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, prog
             raise KeyboardInterrupt from None
         closing.finish(this, classifier, datamodule, trainer, setup)
     closing.show_end(this, single=sweep is None)
-    return this.result
+    return this.folder, this.result
 
 
 def open_run(cfg: DictConfig, data_key: dict[str, Any], overrides: list[str], sweep: Path | None) -> run.Run:
     """The run of a configuration: in its folder of the sweep, in the folder to resume, or in a new one."""
     plain = config.plain(cfg)
     identity = run.identity(plain, data_key)
-    inherited = run.inherited_folder()
-    if inherited is not None:
-        folder = inherited
-    elif cfg.resume is not None:
+    if cfg.resume is not None:
         folder = Path(cfg.resume)
     elif sweep is not None:
         folder = sweep / f"{job_name(cfg, overrides)}-{identity[:8]}"
     else:
-        folder = run.new_folder(Path(cfg.output), cfg.name)
+        folder = processes.of_first(lambda: run.new_folder(Path(cfg.output), cfg.name))
     return run.Run(folder, cfg.name, identity, plain, overrides)
 
 
@@ -105,9 +115,6 @@ def hydra_job(cfg: DictConfig) -> float:
     overrides = list(settings.overrides.task)
     try:
         config.check(cfg)
-        if sweeping and (cfg.trainer.strategy, cfg.trainer.devices) != ("auto", 1):
-            shown = f"trainer.strategy={cfg.trainer.strategy} trainer.devices={cfg.trainer.devices}"
-            raise ConfigError([f"{shown}: several processes cannot share a sweep; run it without -m"])
         if cfg.resume is not None:
             if sweeping:
                 raise ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
@@ -132,13 +139,16 @@ def score(record: dict[str, Any]) -> float:
     return math.nan if record["status"] == "diverged" else float((record["val"] or record["test"])["accuracy"])
 
 
-def show_messages() -> None:
-    """Messages go to the terminal as they are; what is of use only later goes to the run's train.log alone."""
+def show_messages(level: int = logging.INFO) -> None:
+    """Messages go to the terminal as they are; what is of use only later goes to the run's train.log alone.
+
+    Of several processes the first one speaks, the others only where they fail.
+    """
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger().setLevel(logging.INFO)
     log.setLevel(logging.DEBUG)
     for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.INFO)
+        handler.setLevel(level if processes.is_first() else logging.ERROR)
 
 
 def run_as_command(job: Callable[[], Any]) -> None:
