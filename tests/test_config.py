@@ -236,8 +236,8 @@ def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(
     ("target", "module"),
     [
         ("onecycle.run.os.system", "posix"),
-        ("onecycle.run.subprocess.run", "subprocess"),
-        ("onecycle.run.subprocess.Popen", "subprocess"),
+        ("onecycle.environment.subprocess.run", "subprocess"),
+        ("onecycle.environment.subprocess.Popen", "subprocess"),
         ("onecycle.data.sources.np.load", "numpy"),
         ("torch.nn.modules.module.warnings.warn", "_warnings"),
         ("torch.nn.modules.module.torch.hub.load", "torch.hub"),

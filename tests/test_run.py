@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from onecycle import config, run
+from onecycle.environment import environment
 from onecycle.faults import ConfigError
 from onecycle.run import (
     NEUTRAL_KEYS,
@@ -390,7 +391,7 @@ def test_the_environment_names_versions_and_threads() -> None:
     import lightning
     import torch
 
-    found = run.environment(threads=3)
+    found = environment(threads=3)
     assert found["torch"] == torch.__version__.split("+")[0] or found["torch"] == torch.__version__
     assert found["lightning"] == lightning.__version__
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -402,5 +403,5 @@ def test_a_machine_without_git_has_no_revision(failure: OSError, monkeypatch: py
     def fail(*arguments: Any, **named: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(run.subprocess, "run", fail)
-    assert run.environment(threads=1)["git"] is None
+    monkeypatch.setattr("onecycle.environment.subprocess.run", fail)
+    assert environment(threads=1)["git"] is None

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from onecycle import assembly, breakdown, closing, contestants, memory, run
 from onecycle.contestants import Paired, Race
+from onecycle.environment import environment
 from onecycle.train import train
 
 PARTS = ("loader", "step", "profile", "start")
@@ -203,7 +204,7 @@ def measure(quick: bool, model: str, widths: list[int], parts: Sequence[str]) ->
     report: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick, "model": model,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "environment": run.environment(torch.get_num_threads()),
+        "environment": environment(torch.get_num_threads()),
     }  # fmt: skip
     if "loader" in parts:
         report["loader"] = measure_loaders(quick, device)

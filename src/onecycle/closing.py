@@ -17,6 +17,7 @@ from rich.table import Table
 from onecycle import processes, run
 from onecycle.classifier import Classifier
 from onecycle.data.datamodule import DataModule
+from onecycle.environment import environment
 from onecycle.loggers import flat, tensorboard_of
 from onecycle.memory import peak_memory
 
@@ -122,7 +123,7 @@ def finish(
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
         "device": _device_name(trainer).split(",")[0].replace("CPU", "cpu"),
         "precision": this.config["trainer"]["precision"],
-        "environment": run.environment(torch.get_num_threads()),
+        "environment": environment(torch.get_num_threads()),
     }
     if trainer.is_global_zero:
         _log_hyperparameters(this, trainer, metrics, classifier)

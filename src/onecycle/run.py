@@ -10,12 +10,9 @@ import json
 import logging
 import math
 import os
-import platform
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -278,33 +275,3 @@ def _finite(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return [_finite(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Versions and machine, for the record."""
-    packages = {name: version(name) for name in ("onecycle", "torch", "lightning")}
-    return {
-        **packages,
-        "python": platform.python_version(),
-        "git": _git(),
-        "host": platform.node(),
-        "processor": _processor(),
-        "threads": threads,
-    }
-
-
-def _processor() -> str:
-    """The processor's name, which Python itself does not know on Linux."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _git() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
-        return done.stdout.strip() or None
-    return None

@@ -52,5 +52,4 @@ def test_seeds_of_a_point_are_averaged_where_all_of_them_have_a_step(tmp_path: P
     groups = aggregates.by_point(rows)
     assert list(groups) == ["a"]
     loss = [aggregates.read_curves(Path(row["folder"]))["train/loss"] for row in groups["a"]]
-    assert aggregates.band(loss, 0) == {1: 3.0}
-    assert aggregates.band(loss, 1)[1] == pytest.approx(3 + math.sqrt(2))
+    assert aggregates.band(loss) == {1: (3.0, pytest.approx(math.sqrt(2)))}

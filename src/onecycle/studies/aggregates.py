@@ -27,13 +27,14 @@ def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: Sequen
             writer.add_figure(name, figure, close=False)
     for label, members in by_point(rows).items():
         curves = [read_curves(Path(row["folder"])) for row in members]
+        bands = {tag: band([curve.get(tag, {}) for curve in curves]) for tag in TAGS}
         for suffix, sign in (("mean", 0), ("plus sd", 1), ("minus sd", -1)):
             if sign and len(members) < 2:
                 continue
             with SummaryWriter(str(folder / re.sub(r"[^\w=.,+-]+", "_", label) / suffix)) as writer:
                 for tag in TAGS:
-                    for step, value in band([curve.get(tag, {}) for curve in curves], sign).items():
-                        writer.add_scalar(tag, value, step)
+                    for step, (mean, sd) in bands[tag].items():
+                        writer.add_scalar(tag, mean + sign * sd, step)
 
 
 def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -59,12 +60,11 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     return curves
 
 
-def band(curves: Sequence[Curve], sign: int) -> Curve:
-    """Mean plus `sign` sample standard deviations, at the steps that all curves have."""
+def band(curves: Sequence[Curve]) -> dict[int, tuple[float, float]]:
+    """Mean and sample standard deviation (0 for a single curve) at the steps that all curves have."""
     steps = set.intersection(*(set(curve) for curve in curves)) if curves else set()
     result = {}
     for step in sorted(steps):
         values = [curve[step] for curve in curves]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        result[step] = statistics.fmean(values) + sign * spread
+        result[step] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
     return result

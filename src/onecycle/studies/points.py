@@ -34,8 +34,9 @@ class Point:
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation; NaN where there are too few values."""
-    mean = float(np.mean(values)) if values else math.nan
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    if len(values) < 2:
+        return (float(values[0]) if values else math.nan), math.nan
+    return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
 def is_number(value: Any) -> bool:
@@ -55,10 +56,12 @@ def require(kind: str, rows: Rows, *columns: str | None) -> None:
     """Raise ValueError where there is no row, or a column in which no row has a number or word."""
     if not rows:
         raise ValueError(f"{kind}: no rows to draw")
-    known = {name: None for row in rows for name, value in row.items() if not isinstance(value, dict | list | None)}
     for column in columns:
-        if column is not None and column not in known:
-            raise ValueError(f"{kind}: no row has the column {column!r}; there are {', '.join(known)}")
+        if column is None or any(not isinstance(row.get(column), dict | list | None) for row in rows):
+            continue
+        plain = (name for row in rows for name, value in row.items() if not isinstance(value, dict | list | None))
+        known = dict.fromkeys(plain)
+        raise ValueError(f"{kind}: no row has the column {column!r}; there are {', '.join(known)}")
 
 
 def number(row: Mapping[str, Any], column: str) -> float | None:
@@ -121,7 +124,7 @@ def points(rows: Rows, x: str, y: str) -> list[Point]:
 def same_setting(rows: Rows, where: str) -> None:
     """Raise ValueError where two runs of one seed differ in a setting: they would be averaged as if repeated."""
     seen: dict[Any, Mapping[str, Any]] = {}
-    for row in rows:
+    for row in rows if len(rows) > 1 else ():
         other = seen.setdefault(row.get("seed"), row)
         different = [name for name in SETTINGS if key(row.get(name)) != key(other.get(name))]
         if different:

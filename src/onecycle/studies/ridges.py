@@ -1,8 +1,9 @@
 """The ridge of a heat map: where the best value of one hyperparameter lies for each value of another."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,11 @@ from onecycle.studies.points import (
     Point,
     Rows,
     direction_of,
+    key,
     point,
     positive,
     require,
     same_setting,
-    select,
     values_of,
 )
 
@@ -48,10 +49,10 @@ def grid_of(rows: Rows, x: str, y: str, z: str, direction: Direction | None = No
     xs, ys = values_of(rows, x), values_of(rows, y)
     for column, values in ((x, xs), (y, ys)):
         positive(values, column, "choose other rows with `where`")
-    cells: list[list[Point | None]] = []
-    for high in ys:
-        line = select(rows, y, high)
-        cells.append([_cell(select(line, x, wide), wide, z, f"{x}={wide:g}, {y}={high:g}") for wide in xs])
+    runs: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        runs.setdefault((key(row.get(x)), key(row.get(y))), []).append(row)
+    cells = [[_cell(runs.get((wide, high), ()), wide, z, f"{x}={wide:g}, {y}={high:g}") for wide in xs] for high in ys]
     return Grid(xs, ys, cells, direction_of(z, direction))
 
 

@@ -1,0 +1,87 @@
+"""Fabricates the records of a large sweep and measures what its table, its page and the index of studies take.
+
+`python tests/studies/many.py FOLDER RUNS` prints one JSON line: seconds of each, and the peak of memory in MB. The runs
+lie on a grid of 20 learning rates and 10 batch sizes, with as many seeds as there are runs for.
+"""
+
+import json
+import math
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onecycle.studies import plan, report, table
+
+LRS = [round(0.01 * 1.4**k, 6) for k in range(20)]
+BATCHES = [16 * (k + 1) for k in range(10)]
+ROWS = 40  # of each metrics.csv
+
+
+def study(seeds: int) -> dict[str, Any]:
+    return {
+        "name": "many", "title": "Many runs", "question": "How long?", "source": "nobody", "scale": "cpu",
+        "seeds": list(range(seeds)), "fixed": {}, "scales": {"cpu": None},
+        "runs": [{"axes": {"batch_size": BATCHES, "schedule.peak_lr": LRS}}],
+        "figures": [
+            {"kind": "heat_map_pair", "x": "peak_lr", "y": "batch_size", "z": "test_accuracy", "transform": "ratio"},
+            {"kind": "curves", "x": "peak_lr", "y": "test_accuracy", "by": "batch_size"},
+        ],
+        "claims": [
+            {"id": "ridge", "text": "λ ∝ N", "effect": "ridge_power", "x": "peak_lr", "y": "batch_size",
+             "z": "test_accuracy", "at_least": 0.6, "at_most": 1.4, "unit": "power"},
+        ],
+    }  # fmt: skip
+
+
+def fabricate(folder: Path, runs: int) -> None:
+    """Write the plan and the records of `runs` runs, in the form in which training leaves them."""
+    spec = study(runs // (len(LRS) * len(BATCHES)))
+    points = plan.points(spec)
+    assert len(points) == runs
+    table.write_plan(folder, table.Plan(spec, points, "onecycle-train study=many"))
+    noise = random.Random(0)
+    for point in points:
+        lr, batch, seed = (point.values[name] for name in ("peak_lr", "batch_size", "seed"))
+        place = folder / f"{point.label.replace(' ', '_')}-{seed:08x}"
+        place.mkdir(parents=True)
+        accuracy = 0.9 - 0.02 * math.log2(lr / (0.002 * batch)) ** 2 / 4 + noise.gauss(0, 0.003)
+        entries = {
+            "schema": 1, "status": "finished", "identity": f"{seed:012x}", "name": "many",
+            "overrides": list(point.overrides), "started": "2026-11-24T00:00:00+00:00",
+            "test": {"accuracy": accuracy, "accuracy_tta": accuracy + 0.01, "loss": 1 - accuracy},
+            "train": {"accuracy": accuracy, "loss": 1 - accuracy}, "val": None,
+            "hyperparameters": {"peak_lr": lr, "batch_size": batch, "momentum": 0.9, "weight_decay": 5e-4},
+            "data": {"name": "cifar10", "train_size": 5000, "fingerprint": "f" * 16},
+            "seconds": {"setup": 1.0, "fit": 20.0, "test": 1.0, "total": 22.0}, "epochs": 4.0, "steps": 400,
+            "parameters": 26_340, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
+            "environment": {"threads": 2, "processor": "some processor", "torch": "2.14.1", "host": "here"},
+        }  # fmt: skip
+        (place / "result.json").write_text(json.dumps(entries, indent=1))
+        curve = "".join(f"{10 * k},{0.1 * k},{2 / (k + 1)},{lr},{500 + k},\n" for k in range(1, ROWS))
+        header = "step,epoch,train/loss,lr,images_per_second,test/accuracy\n"
+        (place / "metrics.csv").write_text(header + curve + f"400,4,0.01,0,500,{accuracy}\n")
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return round(time.perf_counter() - began, 2)
+
+
+def main() -> None:
+    folder, runs = Path(sys.argv[1]) / "many", int(sys.argv[2])
+    if not folder.exists():
+        fabricate(folder, runs)
+    measured = {
+        "runs": runs, "table": seconds(lambda: table.rows(folder)), "report": seconds(lambda: report.build(folder)),
+        "index": seconds(lambda: report.build_index(folder.parent)),
+    }  # fmt: skip
+    print(json.dumps(measured | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+
+
+if __name__ == "__main__":
+    main()
