@@ -136,23 +136,6 @@ class Classifier(pl.LightningModule):
         if self._clock is not None:
             self.validation_seconds += time.perf_counter() - self._validation_clock
 
-    def on_validation_epoch_start(self) -> None:
-        """See `_share_buffers`."""
-        self._share_buffers()
-
-    def on_test_epoch_start(self) -> None:
-        """See `_share_buffers`."""
-        self._share_buffers()
-
-    def _share_buffers(self) -> None:
-        """Evaluate on all ranks with the running statistics of the first, which are those that are saved.
-
-        DDP shares them before each training step, so behind the last one every rank has moved its own.
-        """
-        if self.trainer.world_size > 1:
-            for buffer in self.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sum loss and correct answers of the monitored split."""
         logits = self(batch.images).float()

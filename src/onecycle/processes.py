@@ -77,9 +77,13 @@ def on_this_machine(cfg: DictConfig) -> int:
     wanted = cfg.trainer.devices
     if wanted != "auto":
         return wanted if isinstance(wanted, int) else len(wanted)
+    return _gpus() if _on_gpus(cfg) else 1
+
+
+def _on_gpus(cfg: DictConfig) -> bool:
     from onecycle.assembly import device_of
 
-    return 1 if device_of(cfg.trainer.accelerator).type != "cuda" else _gpus()
+    return device_of(cfg.trainer.accelerator).type == "cuda"
 
 
 def _gpus() -> int:
@@ -96,7 +100,7 @@ def must_be_started(cfg: DictConfig) -> bool:
     """
     own, machines = on_this_machine(cfg), cfg.trainer.num_nodes
     said = f"trainer.devices={cfg.trainer.devices} trainer.num_nodes={machines}"
-    if cfg.trainer.get("sync_batchnorm") and cfg.trainer.accelerator == "cpu":
+    if cfg.trainer.get("sync_batchnorm") and not _on_gpus(cfg):
         raise ConfigError(["trainer.sync_batchnorm=true: must be false on CPUs, PyTorch synchronises on GPUs alone"])
     found = _joined or place(os.environ)
     if found is not None:
@@ -119,10 +123,8 @@ def join(cfg: DictConfig) -> None:
     import torch
     import torch.distributed as dist
 
-    from onecycle.assembly import device_of
-
     backend = "gloo"
-    if device_of(cfg.trainer.accelerator).type == "cuda":
+    if _on_gpus(cfg):
         chosen = cfg.trainer.devices
         torch.cuda.set_device(found.local_rank if isinstance(chosen, int | str) else chosen[found.local_rank])
         backend = "cpu:gloo,cuda:nccl"
