@@ -55,7 +55,7 @@ def test_every_mistake_is_named_at_once_with_its_key_value_and_remedy(tmp_path: 
     assert done.returncode == 2
     for line in (
         "seed=-1: must be a whole number from 0 to 4294967295",
-        "trainer.max_epochs=0: must be a number above 0",
+        "trainer.max_epochs=0: must be a number above 0 up to 1000000",
         "data.augment.flip=both: must be none, random or alternating",
         "model.residual=[4]: not distinct layers out of 1, 2, 3; name each layer once",
     ):

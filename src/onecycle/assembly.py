@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +24,7 @@ from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, 
 from onecycle.faults import ConfigError
 from onecycle.hyperparameters import Hyperparameters
 from onecycle.loggers import TensorBoard
+from onecycle.schedule import Schedule
 
 log = logging.getLogger("onecycle")
 
@@ -40,15 +42,16 @@ def user_mistakes() -> Iterator[None]:
         raise ConfigError(str(error).splitlines()) from error
 
 
-def load_dataset(cfg: DictConfig) -> tuple[DictConfig, Dataset, Source]:
+def load_dataset(cfg: DictConfig, keep: bool = True) -> tuple[DictConfig, Dataset, Source]:
     """The config that is used, the data set and its source.
 
     Only a data set that is neither here nor reachable is replaced, and only where data.fallback says so; the config
-    then names in data.stands_in_for what is missing, and so does every record made from it.
+    then names in data.stands_in_for what is missing, and so does every record made from it. keep: false writes no
+    cache, into a folder that somebody else has named.
     """
     source = instantiate(cfg.data.source)
     try:
-        return cfg, load(source, Path(cfg.data.cache)), source
+        return cfg, load(source, Path(cfg.data.cache), keep), source
     except DataUnavailableError as error:
         if cfg.data.fallback is None:
             raise
@@ -60,7 +63,7 @@ def load_dataset(cfg: DictConfig) -> tuple[DictConfig, Dataset, Source]:
     replaced.data.stands_in_for = source.name
     replaced.name = f"{cfg.name}-{cfg.data.fallback}"
     stand_in = instantiate(replaced.data.source)
-    return replaced, load(stand_in, Path(cfg.data.cache)), stand_in
+    return replaced, load(stand_in, Path(cfg.data.cache), keep), stand_in
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -106,7 +109,7 @@ def build_classifier(cfg: DictConfig, datamodule: DataModule, steps: int) -> Cla
     """Network and recipe, initialised from the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(cfg.seed)
-        network = instantiate(cfg.model, classes=len(datamodule.classes))
+        network = instantiate(cfg.model, torch.nn.Module, classes=len(datamodule.classes))
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
     return _classifier(cfg, network, steps)
@@ -116,7 +119,7 @@ def _classifier(cfg: DictConfig, network: torch.nn.Module, total_steps: int) -> 
     h = cfg.hyperparameters
     return Classifier(
         network,
-        schedule=instantiate(cfg.schedule),
+        schedule=instantiate(cfg.schedule, Schedule),
         hyperparameters=Hyperparameters(cfg.schedule.peak_lr, h.momentum, h.weight_decay, cfg.batch_size),
         groups=config.plain(h.groups),
         optimizer=_optimizer(cfg),
@@ -156,11 +159,11 @@ def build_trainer(
     }
     wanted = {name: part for name, part in (cfg.callbacks or {}).items() if part and (progress or name != "progress")}
     callbacks: list[pl.Callback] = [Ownership(check)]
-    callbacks += [instantiate(part, **arguments.get(name, {})) for name, part in wanted.items()]
+    callbacks += [instantiate(part, pl.Callback, **arguments.get(name, {})) for name, part in wanted.items()]
     if cfg.ema:
         callbacks.append(Average(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))
     parts = [part for part in (cfg.logger or {}).values() if part]
-    loggers = [instantiate(part, folder=str(folder), steps_done=steps_done) for part in parts]
+    loggers = [instantiate(part, Logger, folder=str(folder), steps_done=steps_done) for part in parts]
     for board in loggers:
         if isinstance(board, TensorBoard) and not steps_done:
             board.write_layout()
@@ -168,6 +171,7 @@ def build_trainer(
     own = ("compile", "threads", "max_epochs", "max_steps")
     trainer = instantiate(
         {key: value for key, value in config.plain(cfg.trainer).items() if key not in own},
+        pl.Trainer,
         max_epochs=-1, max_steps=steps, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0,
         check_val_every_n_epoch=every or 1, limit_val_batches=1.0 if every else 0,
         enable_progress_bar="progress" in wanted, enable_model_summary=False,
@@ -195,11 +199,12 @@ def restore(cfg: DictConfig, dataset: Dataset, checkpoint: Path, classes: list[s
     dataset = _with_classes(dataset, classes)
     datamodule = build_datamodule(cfg, dataset, normalization=normalization, classes=None, subset_size=None, val_size=0)
     with torch.random.fork_rng():
-        network = instantiate(cfg.model, classes=len(classes))
+        network = instantiate(cfg.model, torch.nn.Module, classes=len(classes))
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"checkpoint={checkpoint}: is not of this network: {error}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"checkpoint={checkpoint}: is not of this network: {reason}") from None
     return _classifier(cfg, network, total_steps=1), datamodule
 
 
@@ -224,7 +229,11 @@ def build_evaluator(cfg: DictConfig, folder: Path, *, figures: bool) -> pl.Train
     """A Trainer that only tests, in the precision of the config."""
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    callbacks = [instantiate(cfg.callbacks.figures, folder=str(folder))] if figures and cfg.callbacks.figures else []
+    callbacks = (
+        [instantiate(cfg.callbacks.figures, pl.Callback, folder=str(folder))]
+        if figures and cfg.callbacks.figures
+        else []
+    )
     return pl.Trainer(
         accelerator=cfg.trainer.accelerator, devices=1, precision=cfg.trainer.precision, logger=False,
         callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,

@@ -82,7 +82,10 @@ class Classifier(pl.LightningModule):
         settings = dict(self.optimizer_config)
         if settings.get("nesterov") and not self.point.momentum:
             settings["nesterov"] = False  # torch refuses it; without momentum the two are one
-        optimizer = instantiate(settings, params=groups, lr=self.point.peak_lr, momentum=self.point.momentum)
+        point = self.point
+        optimizer = instantiate(
+            settings, torch.optim.Optimizer, params=groups, lr=point.peak_lr, momentum=point.momentum
+        )
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
 

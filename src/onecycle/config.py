@@ -3,17 +3,18 @@
 Nothing here imports torch: a rejected configuration answers at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import hyperparameters
+from onecycle import hyperparameters, signatures
 from onecycle.faults import ConfigError
 from onecycle.models import options
-from onecycle.rules import PARTS, PRECISIONS, RULES, one_of, or_null, text, whole
+from onecycle.overrides import near
+from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, one_of, or_null, text, whole
 
 # What a configuration may name in `_target_`. Add your own package here.
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
@@ -33,10 +34,11 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(function.__name__, function, replace=True)
 
 
-def instantiate(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any:
-    """The object that `config._target_` names, called with the config's other keys and `arguments`.
+def instantiate(config: DictConfig | Mapping[str, Any], kind: type | None = None, /, **arguments: Any) -> Any:
+    """The object of the class that `config._target_` names, built with the config's other keys and `arguments`.
 
-    Raises `ConfigError` for a target outside `ALLOWED_TARGETS` and for arguments that it does not take.
+    kind: what the class must be derived from, where that matters. Raises `ConfigError` for a target outside
+    `ALLOWED_TARGETS` or of another kind, and for arguments that it does not take.
     """
     from hydra.utils import get_object
 
@@ -55,6 +57,8 @@ def instantiate(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any
     module = str(getattr(component, "__module__", None) or type(component).__module__)
     if not callable(component) or not _is_allowed(module):
         raise ConfigError([f"_target_={target}: leads to {module}, outside {', '.join(ALLOWED_TARGETS)}"])
+    if kind is not None and not (isinstance(component, type) and issubclass(component, kind)):
+        raise ConfigError([f"_target_={target}: must be a class derived from {kind.__module__}.{kind.__qualname__}"])
     try:
         return component(**settings, **arguments)
     except TypeError as error:
@@ -89,9 +93,17 @@ def check(config: DictConfig) -> None:
         resolved: dict[str, Any] = plain(config, throw_on_missing=True)
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError([_interpolation_problem(error)]) from None
-    problems = _rule_problems(resolved) + target_problems(resolved) + _part_problems(resolved)
+    problems = problems_of(resolved)
     if problems:
         raise ConfigError(problems)
+
+
+def problems_of(resolved: Mapping[str, Any]) -> list[str]:
+    """Every problem of a resolved training configuration, a line each."""
+    return [
+        *_rule_problems(resolved), *target_problems(resolved), *_key_problems(resolved),
+        *_component_problems(resolved), *_part_problems(resolved),
+    ]  # fmt: skip
 
 
 def _interpolation_problem(error: Exception) -> str:
@@ -121,6 +133,57 @@ def _select(resolved: Any, key: str) -> tuple[bool, Any]:
 
 def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _key_problems(resolved: Mapping[str, Any]) -> list[str]:
+    """Keys that no group of a training configuration has."""
+    problems = []
+    keys = [*PARTS, *(key for key, _, _ in RULES)]
+    for group, others in OTHER_KEYS.items():
+        found, node = _select(resolved, group) if group else (True, resolved)
+        known = [*(key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == group), *others]
+        for name in node if found and isinstance(node, Mapping) else ():
+            if name not in known:
+                problems.append(_unknown(f"{group}.{name}".lstrip("."), node[name], known))
+    return problems
+
+
+def _unknown(key: str, value: Any, known: Sequence[str]) -> str:
+    return f"{key}={_shown(value)}: is unknown; the keys are {', '.join(known)}{near(key.rpartition('.')[2], known)}"
+
+
+def _component_problems(resolved: Mapping[str, Any]) -> list[str]:
+    """Targets that are no class, and keys that their constructors do not take."""
+    problems = []
+    data = resolved.get("data")
+    parts = {name: resolved.get(name) for name in ("model", "optimizer", "trainer", "schedule")}
+    parts["data.source"] = data.get("source") if isinstance(data, Mapping) else None
+    for group in ("callbacks", "logger"):
+        members = resolved.get(group)
+        for name, part in members.items() if isinstance(members, Mapping) else ():
+            key = f"{group}.{name}"
+            parts[key] = part
+            if part is not None and key not in PARTS and not (isinstance(part, Mapping) and "_target_" in part):
+                problems.append(f"{key}={_shown(part)}: must be null or a group of keys with a _target_")
+    for key, part in parts.items():
+        if isinstance(part, Mapping) and isinstance(part.get("_target_"), str) and _is_allowed(part["_target_"]):
+            problems += _signature_problems(key, part)
+    return problems
+
+
+def _signature_problems(key: str, part: Mapping[str, Any]) -> list[str]:
+    try:
+        signature = signatures.of(part["_target_"])
+    except signatures.NotFoundError as error:
+        return [f"{key}._target_={part['_target_']}: must be a class in {', '.join(ALLOWED_TARGETS)}; {error}"]
+    if not _is_allowed(signature.path):
+        outside = f"leads to {signature.path}, outside {', '.join(ALLOWED_TARGETS)}"
+        return [f"{key}._target_={part['_target_']}: {outside}"]
+    given = GIVEN.get(key.partition(".")[0], ())
+    if signature.names is None or key == "schedule":  # a curve is built, and says so itself
+        return [f"{key}.{name}={_shown(part[name])}: is set by the program" for name in given if name in part]
+    known = [*(name for name in signature.names if name not in given), *OWN_KEYS.get(key, ())]
+    return [_unknown(f"{key}.{name}", value, known) for name, value in part.items() if name not in ("_target_", *known)]
 
 
 def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
@@ -169,8 +232,8 @@ def _structure_problems(resolved: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def evaluation_problems(config: DictConfig, saved: DictConfig) -> list[str]:
-    """Problems of a composed evaluation configuration for the run configuration `saved`."""
+def evaluation_problems(config: DictConfig) -> list[str]:
+    """Problems of a composed evaluation configuration."""
     problems = []
     for key, holds, allowed in (
         ("precision", or_null(one_of(*PRECISIONS)), "null, " + ", ".join(PRECISIONS)),
@@ -182,8 +245,10 @@ def evaluation_problems(config: DictConfig, saved: DictConfig) -> list[str]:
             problems.append(f"{key}={_shown(config[key])}: must be {allowed}")
     if config.data:
         data = plain(config.data)
-        problems += _rule_problems({"data": data}) + target_problems({"data": data})
-    return problems + target_problems(plain(saved))
+        problems += [
+            *_rule_problems({"data": data}), *target_problems({"data": data}), *_component_problems({"data": data})
+        ]  # fmt: skip
+    return problems
 
 
 def plain(config: DictConfig | Mapping[str, Any], throw_on_missing: bool = False) -> dict[str, Any]:

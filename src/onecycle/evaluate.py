@@ -9,8 +9,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle import config, run
+from onecycle import config, run, saved
 from onecycle.faults import ConfigError
+from onecycle.rules import names
 from onecycle.train import run_as_command, show_messages
 
 log = logging.getLogger("onecycle")
@@ -25,32 +26,35 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises ConfigError for a folder that holds no run, a checkpoint that cannot be read, or foreign classes.
     """
     folder = Path(cfg.run)
-    saved = OmegaConf.create(run.read_config(folder))
+    before = run.read_config(folder)
     recorded = run.read_result(folder)
-    problems = config.evaluation_problems(cfg, saved)
+    problems = config.evaluation_problems(cfg) + [f"{folder / run.CONFIG}: {line}" for line in saved.problems(before)]
     if problems:
         raise ConfigError(problems)
+    own = OmegaConf.create(before)
     from onecycle import assembly, closing
 
     closing.quiet()
     other = bool(cfg.data)
     with assembly.user_mistakes():
         if other:
-            saved.data = OmegaConf.merge(saved.data, cfg.data)
-            saved.data.source = cfg.data.source
-        saved.trainer.accelerator = cfg.accelerator
-        saved.trainer.precision = cfg.precision or saved.trainer.precision
-        saved = assembly.choose_precision(saved)
-        _, dataset, _ = assembly.load_dataset(saved)
-        classifier, datamodule = assembly.restore(saved, dataset, _checkpoint(cfg), _class_names(folder, recorded))
+            own.data = OmegaConf.merge(own.data, cfg.data)
+            own.data.source = cfg.data.source
+        else:
+            own = saved.without_its_places(own)
+        own.trainer.accelerator = cfg.accelerator
+        own.trainer.precision = cfg.precision or own.trainer.precision
+        own = assembly.choose_precision(own)
+        _, dataset, _ = assembly.load_dataset(own, keep=other)
+        classifier, datamodule = assembly.restore(own, dataset, _checkpoint(cfg), _class_names(folder, recorded))
         output = folder / "evaluations" / f"{datetime.now():%Y-%m-%d_%H%M%S}_{dataset.name}"
-        trainer = assembly.build_evaluator(saved, output, figures=cfg.figures)
+        trainer = assembly.build_evaluator(own, output, figures=cfg.figures)
     output.mkdir(parents=True)
     trainer.test(classifier, datamodule, verbose=False)
     evaluation = {
         "run": str(folder), "checkpoint": str(_checkpoint(cfg)),
         "data": dataset.name, "fingerprint": dataset.fingerprint,
-        "test_size": len(classifier.test_labels), "precision": saved.trainer.precision,
+        "test_size": len(classifier.test_labels), "precision": own.trainer.precision,
         "test": classifier.test_metrics(), "classes": closing.per_class(classifier, datamodule.classes),
     }  # fmt: skip
     run.write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
@@ -65,9 +69,12 @@ def _checkpoint(cfg: DictConfig) -> Path:
 
 def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
     """Names of the classes that the run was trained on, in the order of its logits."""
-    if record is None or "classes" not in record.get("data", {}):
+    data = (record or {}).get("data")
+    if record is None or not isinstance(data, dict) or "classes" not in data:
         raise ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
-    return list(record["data"]["classes"])
+    if not names(data["classes"]):
+        raise ConfigError([f"{folder / run.RESULT}: data.classes must be a list of at least two different class names"])
+    return list(data["classes"])
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluate")
@@ -81,7 +88,7 @@ def hydra_job(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Console entry."""
-    run_as_command(hydra_job)
+    run_as_command(hydra_job, "evaluate")
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def _sendable(error: Exception | None) -> Exception | None:
     return error if known else RuntimeError(f"the first process stopped with {type(error).__name__}: {error}")
 
 
-def train_in_processes(cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool) -> Path:
+def train_in_processes(cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool, keep: bool) -> Path:
     """Train in new processes, one for each device of this machine; returns the run's folder when all have ended.
 
     Each ends with the others: when one fails or is killed, when this process ends in whatever way, and on Ctrl-C,
@@ -197,7 +197,7 @@ def train_in_processes(cfg: DictConfig, overrides: list[str], sweep: Path | None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = (os.getpid(), count, port, told, _level(), cfg, overrides, sweep, progress)
+    arguments = (os.getpid(), count, port, told, _level(), cfg, overrides, sweep, progress, keep)
     context = mp.start_processes(_rank, args=arguments, nprocs=count, join=False, start_method="spawn")
     assert context is not None
     with _passing_signals_on(context) as signals:
@@ -228,7 +228,7 @@ def _level() -> int:
 
 def _rank(
     local_rank: int, parent: int, count: int, port: int, told: Any, level: int,
-    cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool,
+    cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool, keep: bool,
 ) -> None:  # fmt: skip
     """One of the processes: the whole of `train`, as if torchrun had started it."""
     if os.getppid() != parent:
@@ -246,7 +246,7 @@ def _rank(
 
     show_messages(level)
     try:
-        folder, _ = train_here(cfg, overrides, sweep, progress)
+        folder, _ = train_here(cfg, overrides, sweep, progress, keep)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except (CompactHydraException, OSError) as error:  # what is shown as a line, not as a traceback

@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from onecycle import processes
+from onecycle import processes, saved
 from onecycle.faults import ConfigError
 from onecycle.lease import Lease, LostLeaseError
 from onecycle.lock import held
@@ -126,9 +126,15 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved configuration of the run in `folder`; raises ConfigError where there is none."""
+    """The resolved configuration of the run in `folder`, as written, unchecked.
+
+    Raises ConfigError where there is none, and where a link in the folder leads out of it.
+    """
     try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        saved.check_folder(folder)
+        config = saved.load(folder / CONFIG)
+    except ConfigError:
+        raise
     except (OSError, ValueError, YAMLError) as error:
         raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
     if not isinstance(config, dict) or not config:
@@ -139,21 +145,25 @@ def read_config(folder: Path) -> dict[str, Any]:
 def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of the run in `cfg.resume`, with those overrides that cannot change its result.
 
-    Raises ConfigError for any other override.
+    Raises ConfigError for any other override, and for a configuration that no run of this program has written.
     """
-    saved = OmegaConf.create(read_config(Path(cfg.resume)))
-    problems = []
+    before = read_config(Path(cfg.resume))
+    problems = saved.problems(before)
+    if problems:
+        raise ConfigError([f"{Path(cfg.resume) / CONFIG}: {line}" for line in problems])
+    config = OmegaConf.create(before)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if not _is_neutral(key):
             problems.append(f"{override}: cannot be changed in a run that is resumed")
             continue
-        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
-        if key == "data.root" and "root" in saved.data.source:
-            saved.data.source.root = cfg.data.root
+        OmegaConf.update(config, key, OmegaConf.select(cfg, key), force_add=True)
+        if key == "data.root" and "root" in config.data.source:
+            config.data.source.root = cfg.data.root
     if problems:
         raise ConfigError(problems)
-    return saved
+    named = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    return config if "data.root" in named else saved.without_its_places(config)
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import config, processes, run
+from onecycle import config, overrides, processes, run
 from onecycle.faults import ConfigError, FaultError, storage_errors_named
 
 log = logging.getLogger("onecycle")
@@ -24,24 +24,26 @@ log = logging.getLogger("onecycle")
 config.register_resolvers()
 
 
-def train(cfg: DictConfig, overrides: list[str], sweep: Path | None = None, progress: bool = True) -> dict[str, Any]:
+def train(
+    cfg: DictConfig, overrides: list[str], sweep: Path | None = None, progress: bool = True, keep: bool = True
+) -> dict[str, Any]:
     """Train and test as `cfg` says, in this process or, for several devices, in new ones; returns the run's record.
 
     sweep: the folder of a sweep, in which a run's folder follows from its identity: a finished run is read back and
     an interrupted one goes on. Without it every call makes a new folder. progress: false where several runs share
-    a terminal, and their bars would overwrite each other.
+    a terminal, and their bars would overwrite each other. keep: false writes no cache of the data set.
 
     Raises ConfigError for a configuration that cannot be run.
     """
     config.check(cfg)
     if processes.must_be_started(cfg):
-        folder = processes.train_in_processes(cfg, overrides, sweep, progress)
+        folder = processes.train_in_processes(cfg, overrides, sweep, progress, keep)
         return run.read_result(folder) or {}
-    return train_here(cfg, overrides, sweep, progress)[1]
+    return train_here(cfg, overrides, sweep, progress, keep)[1]
 
 
 def train_here(
-    cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool
+    cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool, keep: bool
 ) -> tuple[Path, dict[str, Any]]:
     """Train in this process, with those that have been started beside it; the run's folder and its record."""
     started = time.perf_counter()
@@ -52,7 +54,7 @@ def train_here(
     memory.keep_freed_memory()
     processes.join(cfg)
     with assembly.user_mistakes():
-        cfg, dataset, source = processes.first_goes_ahead(lambda: assembly.load_dataset(cfg))
+        cfg, dataset, source = processes.first_goes_ahead(lambda: assembly.load_dataset(cfg, keep))
         cfg = assembly.choose_precision(cfg)
         datamodule = assembly.build_datamodule(cfg, dataset)
         steps = assembly.total_steps(cfg, datamodule)
@@ -112,21 +114,24 @@ def hydra_job(cfg: DictConfig) -> float:
     show_messages()
     settings = HydraConfig.get()
     sweeping = settings.mode == RunMode.MULTIRUN
-    overrides = list(settings.overrides.task)
+    words = list(settings.overrides.task)
     try:
         config.check(cfg)
+        # A run's folder may be a stranger's: nothing is written where its configuration says.
+        keep = cfg.resume is None or any(word.lstrip("+").startswith("data.cache=") for word in words)
         if cfg.resume is not None:
             if sweeping:
                 raise ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
-            cfg = run.resumed_config(cfg, overrides)
-            overrides = (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
+            cfg = run.resumed_config(cfg, words)
+            words = (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
         alone = settings.launcher._target_.endswith("BasicLauncher")
         with storage_errors_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
-            record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None, progress=alone)
+            sweep = Path(settings.sweep.dir) if sweeping else None
+            record = train(cfg, words, sweep, progress=alone, keep=keep)
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
-            log.error("%s: %s", job_name(cfg, overrides), error)
+            log.error("%s: %s", job_name(cfg, words), error)
         raise
     return score(record)
 
@@ -151,11 +156,18 @@ def show_messages(level: int = logging.INFO) -> None:
         handler.setLevel(level if processes.is_first() else logging.ERROR)
 
 
-def run_as_command(job: Callable[[], Any]) -> None:
-    """Run a Hydra job; the process ends with 0 for success, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C."""
+def run_as_command(job: Callable[[], Any], name: str) -> None:
+    """Run a Hydra job whose configuration is `name`.
+
+    The process ends with 0 for success, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C.
+    """
     show_messages()
     try:
+        overrides.check(sys.argv[1:], config.CONF, name)
         job()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # somebody piped us into head
@@ -170,7 +182,7 @@ def run_as_command(job: Callable[[], Any]) -> None:
 
 def main() -> None:
     """Console entry."""
-    run_as_command(hydra_job)
+    run_as_command(hydra_job, "train")
 
 
 if __name__ == "__main__":

@@ -32,18 +32,23 @@ def cached(
     name: str,
     key: dict[str, Any],
     build: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
+    keep: bool = True,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
     """Arrays, their description and their fingerprint: read from `folder`, or built and written there.
 
     `build` returns named arrays and a JSON description. It runs in one process at a time: a second one waits for
     the first and reads what that one wrote. A file that is truncated or altered is rebuilt. Where the folder
-    cannot be written (full disk, read-only) the built arrays are used from memory and a warning says so.
+    cannot be written (full disk, read-only) the built arrays are used from memory and a warning says so. Without
+    `keep` nothing at all is written.
 
     The fingerprint is the SHA-256 over the description and every array's name, type, shape and bytes.
     """
     path = folder / f"{name}-{key_digest(key)}.cache"
     with contextlib.suppress(CacheDamagedError, OSError):
         return read(path, key)
+    if not keep:
+        arrays, description = build()
+        return arrays, description, _fingerprint(arrays, description)
     with _locked(path) as writable:
         if writable:
             try:

@@ -151,8 +151,8 @@ class Synthetic:
 _loaded: dict[str, Dataset] = {}
 
 
-def load(source: Source, cache_folder: Path) -> Dataset:
-    """The decoded data set of a source: from this process, from the cache file, or decoded now.
+def load(source: Source, cache_folder: Path, keep: bool = True) -> Dataset:
+    """The decoded data set of a source: from this process, from the cache file, or decoded now and, if `keep`, cached.
 
     Raises `DataUnavailableError` where it is neither on this machine nor reachable, `ValueError` where it is unfit.
     """
@@ -161,7 +161,7 @@ def load(source: Source, cache_folder: Path) -> Dataset:
     if digest not in _loaded:
         # One data set at a time stays in memory: the runs of a sweep nearly always share it.
         _loaded.clear()
-        arrays, description, fingerprint = cached(cache_folder, source.name, key, lambda: _packed(source))
+        arrays, description, fingerprint = cached(cache_folder, source.name, key, lambda: _packed(source), keep)
         train, test = (
             Split(torch.from_numpy(arrays[f"{split}_pixels"]), torch.from_numpy(arrays[f"{split}_labels"]))
             for split in ("train", "test")

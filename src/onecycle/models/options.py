@@ -16,6 +16,8 @@ CHOICES = {
 COUNTS = ("classes", "in_channels", "width")
 MULTIPLES = (1, 2, 4, 8)
 POSITIVE = (*COUNTS, "logit_scale", "norm_momentum", "norm_eps", "celu_alpha")
+LARGEST = {"width": 1024, "norm_momentum": 1, "norm_eps": 1, "logit_scale": 1000, "celu_alpha": 1000}
+LARGEST_GROUP, MOST_CHANNELS = 10**9, 8 * LARGEST["width"]
 
 
 def problems(options: Mapping[str, Any]) -> list[str]:
@@ -31,10 +33,12 @@ def problems(options: Mapping[str, Any]) -> list[str]:
     channels = options.get("channels")
     if channels is not None and not _are_counts(channels, len(MULTIPLES)):
         found.append(f"channels={channels}: must be null or four whole numbers, for prep and layers 1, 2, 3")
+    elif channels is not None and max(channels) > MOST_CHANNELS:
+        found.append(f"channels={channels}: must be at most {MOST_CHANNELS} each")
     if options.get("prep_padding", 1) not in (0, 1) or isinstance(options.get("prep_padding"), bool):
         found.append(f"prep_padding={options['prep_padding']}: must be 0 or 1 pixel")
     for name, choices in CHOICES.items():
-        if name in options and options[name] not in choices:
+        if name in options and not (isinstance(options[name], str) and options[name] in choices):
             found.append(f"{name}={options[name]!r}: unknown; choose one of {', '.join(choices)}")
     if found:
         return found
@@ -83,6 +87,11 @@ def _number_problems(options: Mapping[str, Any]) -> list[str]:
             found.append(f"{name}={value}: must be positive; use a value above 0")
         elif name in COUNTS and not _is_count(value):
             found.append(f"{name}={value}: must be a whole number of at least 1")
+        elif value > LARGEST.get(name, value):
+            found.append(f"{name}={value}: must be at most {LARGEST[name]}")
+    for name in ("ghost_size", "norm_groups"):
+        if name in options and not (_is_count(options[name]) and options[name] <= LARGEST_GROUP):
+            found.append(f"{name}={options[name]}: must be a whole number from 1 to {LARGEST_GROUP}")
     if "train_scale" in options and not isinstance(options["train_scale"], bool):
         found.append(f"train_scale={options['train_scale']}: must be true or false")
     return found
@@ -93,7 +102,12 @@ def _is_count(value: object) -> bool:
 
 
 def _are_counts(value: object, length: int) -> bool:
-    return isinstance(value, Sequence) and len(value) == length and all(_is_count(number) for number in value)
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and len(value) == length
+        and all(_is_count(number) for number in value)
+    )
 
 
 def _are_layers(value: object) -> bool:

@@ -1,0 +1,83 @@
+"""What a run left in its folder, which may come from a stranger: looked through before anything of it is used."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from onecycle import config
+from onecycle.faults import ConfigError
+
+LARGEST = 1 << 20  # bytes of a config.yaml; an honest one has a few thousand
+# Instructions to Hydra's own `instantiate`. No configuration of this program has them.
+INSTRUCTIONS = ("_partial_", "_args_", "_recursive_", "_convert_", "_mode_")
+
+
+def load(path: Path) -> Any:
+    """The plain contents of a config.yaml. Raises OSError, YAMLError or ValueError for what is none.
+
+    A file that stands for more than is written in it (aliases, interpolations) is refused: this program writes
+    resolved configurations.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it has more than {LARGEST} bytes")
+    written = path.read_text(encoding="utf-8")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(written, Loader=yaml.SafeLoader)):
+        raise ValueError("it holds an alias, and a run writes none")
+    try:
+        return OmegaConf.to_container(OmegaConf.create(written), resolve=False)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def problems(saved: Mapping[str, Any]) -> list[str]:
+    """Why a saved configuration cannot be one that this program wrote, or cannot be run; a line each."""
+    found = unresolved(saved)
+    return found or config.problems_of(saved)
+
+
+def unresolved(node: Any, key: str = "") -> list[str]:
+    """One line for every interpolation, missing value and instruction in a plain config."""
+    found: list[str] = []
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            where = f"{key}.{name}".lstrip(".")
+            if name in INSTRUCTIONS or "${" in str(name):
+                found.append(f"{where}: is not allowed in a run's config.yaml")
+            found += unresolved(child, where)
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            found += unresolved(child, f"{key}[{index}]")
+    elif isinstance(node, str) and ("${" in node or node == "???"):
+        found.append(f"{key}={node}: must be a value; a run's config.yaml is resolved")
+    elif not isinstance(node, str | int | float | None):
+        found.append(f"{key}: must be a text, a number, true, false or null, not {type(node).__name__}")
+    return found
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError where something in a run's folder would lead writing, or reading, elsewhere or nowhere."""
+    root = folder.resolve()
+    found = []
+    for parent, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(parent) / name
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(root):
+                found.append(f"{path}: is a symbolic link out of the run's folder; remove it")
+            elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                found.append(f"{path}: is neither a file nor a folder; remove it")
+    if found:
+        raise ConfigError(found)
+
+
+def without_its_places(saved: DictConfig) -> DictConfig:
+    """The same configuration, by which nothing is downloaded into the folder that it names: its owner chose that."""
+    kept = saved.copy()
+    if "download" in kept.data.source:
+        kept.data.source.download = False
+    return kept
