@@ -1,13 +1,16 @@
 """A run's checkpoint → accuracy, per-class table, figures: `onecycle-evaluate run=logs/runs/…`."""
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, run
 from onecycle.faults import ConfigError
@@ -27,14 +30,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     folder = Path(cfg.run)
     saved = OmegaConf.create(run.read_config(folder))
     recorded = run.read_result(folder)
-    problems = config.evaluation_problems(cfg, saved)
+    problems = config.evaluation_problems(cfg, saved) or saved_problems(folder, saved)
     if problems:
         raise ConfigError(problems)
     from onecycle import assembly, closing
 
     closing.quiet()
     other = bool(cfg.data)
-    with assembly.user_mistakes():
+    with assembly.user_mistakes(), _missing_keys_named(folder):
         if other:
             saved.data = OmegaConf.merge(saved.data, cfg.data)
             saved.data.source = cfg.data.source
@@ -56,6 +59,24 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     run.write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     closing.show_evaluation(evaluation, output, None if other else recorded)
     return evaluation
+
+
+def saved_problems(folder: Path, saved: DictConfig) -> list[str]:
+    """What a run could not have been configured with; a run of an older version may lack keys that are new."""
+    try:
+        config.check(saved)
+    except ConfigError as error:
+        return [f"{folder / run.CONFIG}: {line}" for line in error.problems if " is missing: " not in line]
+    return []
+
+
+@contextlib.contextmanager
+def _missing_keys_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"{folder / run.CONFIG}: does not describe a run ({reason})"]) from error
 
 
 def _checkpoint(cfg: DictConfig) -> Path:

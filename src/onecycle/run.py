@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import re
@@ -21,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
+from onecycle import records
 from onecycle.faults import ConfigError
+from onecycle.records import DONE, SCHEMA, DamagedRecordError, finite
 
 log = logging.getLogger("onecycle")
 
-SCHEMA = 1
-DONE = ("finished", "diverged", "pruned")
 FOLDER_VARIABLE = "ONECYCLE_RUN_FOLDER"
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 
@@ -104,7 +102,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may replace one file
     try:
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -115,27 +113,37 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The record in a run's folder, or None where there is none. Raises ConfigError where it is not a record."""
+    """The record in a run's folder, or None where there is none.
+
+    Raises ConfigError where it is of another schema, and DamagedRecordError where it is not a record.
+    """
+    path = folder / RESULT
     try:
-        result = json.loads((folder / RESULT).read_text())
+        result = records.record(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{folder / RESULT}: is not a run's record ({_reason(error)})"]) from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise ConfigError([f"{folder / RESULT}: is not a record of schema {SCHEMA}"])
+        raise DamagedRecordError([f"{path}: is not a run's record ({_reason(error)})"]) from None
+    if result["schema"] != SCHEMA:
+        raise ConfigError([f"{path}: is not a record of schema {SCHEMA}"])
     return result
+
+
+def earlier_result(folder: Path) -> dict[str, Any]:
+    """The record that a run goes on from; empty where there is none, or, with a warning, where it is damaged."""
+    try:
+        return read_result(folder) or {}
+    except DamagedRecordError as error:
+        log.warning("%s: the run goes on from its checkpoint, or from the beginning.", error)
+        return {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved configuration of the run in `folder`; raises ConfigError where there is none."""
     try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-    except (OSError, ValueError, YAMLError) as error:
+        return records.config((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
-    if not isinstance(config, dict) or not config:
-        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG} holds no configuration)"])
-    return {str(key): value for key, value in config.items()}
 
 
 def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -200,7 +208,7 @@ class Run:
         self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]
     ) -> None:
         self.folder, self.config = folder, config
-        previous = read_result(folder) or {}
+        previous = earlier_result(folder)
         self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
             "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
@@ -226,7 +234,7 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError([f"{self.folder}: another process is training this run"]) from None
-            again = read_result(self.folder) or {}
+            again = earlier_result(self.folder)
             if again.get("status") in DONE:
                 self.result, self.done = again, True
                 yield
@@ -259,16 +267,7 @@ class Run:
         if inherited_folder() is not None:
             return  # the first rank writes the record
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / RESULT, json.dumps(_finite(self.result), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(node: Any) -> Any:
-    """The same record with NaN and infinity, which JSON does not know, as null."""
-    if isinstance(node, Mapping):
-        return {key: _finite(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_finite(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node
+        write_atomically(self.folder / RESULT, json.dumps(finite(self.result), indent=1, allow_nan=False) + "\n")
 
 
 def environment(threads: int) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def hydra_job(cfg: DictConfig) -> float:
             if sweeping:
                 raise ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
             cfg = run.resumed_config(cfg, overrides)
-            overrides = (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
+            overrides = run.earlier_result(Path(cfg.resume)).get("overrides", [])
         alone = settings.launcher._target_.endswith("BasicLauncher")
         with full_disk_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
             record = train(cfg, overrides, Path(settings.sweep.dir) if sweeping else None, progress=alone)
