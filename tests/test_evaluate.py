@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
+from onecycle import checkpoints
 from onecycle.config import CONF
 from onecycle.data import synthetic
 from onecycle.evaluate import evaluate
@@ -119,6 +120,7 @@ def test_a_checkpoint_with_code_in_it_is_not_executed(
 ) -> None:
     folder = trained(tmp_path, tiny)
     torch.save({"state_dict": {}, "onecycle": Code()}, folder / "checkpoints" / "last.ckpt")
+    checkpoints.seal(folder / "checkpoints" / "last.ckpt")
     with pytest.raises(ConfigError, match="cannot be read"):
         evaluate(configured(f"run={folder}"))
     assert "executed" not in capsys.readouterr().out

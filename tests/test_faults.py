@@ -17,7 +17,7 @@ from onecycle import checkpoints, run
 from onecycle.callbacks.figures import Figures
 from onecycle.classifier import Classifier
 from onecycle.data import sources
-from onecycle.faults import ConfigError, StorageError, storage_errors_named
+from onecycle.faults import StorageError, storage_errors_named
 from onecycle.train import train
 
 Compose = Callable[..., Any]
@@ -175,5 +175,5 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_run_goes_on_fro
 
 def test_a_sweep_that_cannot_have_a_folder_for_its_run_is_one_line(tmp_path: Path, tiny: Compose) -> None:
     (tmp_path / "sweep").write_text("a file")
-    with pytest.raises(ConfigError, match=r"sweep/.*result\.json: .*Not a directory"):
+    with pytest.raises(StorageError, match=r"^Cannot be written: .*sweep"), storage_errors_named("run it again"):
         train(tiny(), [], sweep=tmp_path / "sweep")

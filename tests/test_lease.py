@@ -189,7 +189,7 @@ def test_a_file_system_without_locks_does_not_keep_a_run_from_being_made(
     ours = run.Run(tmp_path, "ours", "abc", {"seed": 0}, [])
     with ours.recording():
         ours.finish("finished")
-    assert (run.read_result(tmp_path) or {})["status"] == "finished"
+    assert json.loads((tmp_path / run.RESULT).read_text())["status"] == "finished"
 
 
 def test_a_folder_that_was_moved_away_is_held_again(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_folder_without_a_record_has_none(tmp_path: Path) -> None:
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record = {"schema": 1, "status": "finished", "test": {"accuracy": 0.9412}}
+    record = {"schema": 1, "status": "finished", **RESULTS}
     (tmp_path / "result.json").write_text(json.dumps(record))
     assert read_result(tmp_path) == record
 
@@ -200,8 +200,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         (b"", r"is not a run's record \(Expecting value"),
         (b'{"schema": 1, "status": "fini', r"is not a run's record \(Unterminated string"),
         (b"\xff\xfe\x00", r"is not a run's record \('utf-8' codec"),
-        (b"[1]", "is not a record of schema 1"),
-        (b'{"status": "finished"}', "is not a record of schema 1"),
+        (b"[1]", r"is not a run's record \(it is not a record of schema 1\)"),
+        (b'{"status": "finished"}', r"is not a run's record \(it is not a record of schema 1\)"),
         (b'{"schema": 2}', "is not a record of schema 1"),
     ],
 )
@@ -221,8 +221,8 @@ def test_a_record_that_cannot_be_opened_is_refused_by_name(tmp_path: Path) -> No
     ("content", "problem"),
     [
         (None, r"config\.yaml: No such file or directory"),
-        (b"", r"config\.yaml holds no configuration"),
-        (b"- 1\n- 2\n", r"config\.yaml holds no configuration"),
+        (b"", r"config\.yaml: it holds no configuration"),
+        (b"- 1\n- 2\n", r"config\.yaml: it holds no configuration"),
         (b"seed: [1", r"config\.yaml: while parsing a flow sequence"),
         (b"seed: !!python/object/apply:os.system [true]", r"config\.yaml: could not determine a constructor"),
         (b"\xff\xfe\x00", r"config\.yaml: 'utf-8' codec"),
@@ -266,6 +266,16 @@ def opened(folder: Path) -> Run:
     return Run(folder, "quick", "0123456789ab", CONFIG, ["seed=3"])
 
 
+# What a run that came to its end has in its record.
+RESULTS: dict[str, Any] = {
+    "name": "quick", "overrides": ["seed=3"], "seconds": {"fit": 1.5}, "epochs": 1.0, "steps": 10, "parameters": 7,
+    "test": {"accuracy": 0.9412, "loss": None}, "train": None, "val": None, "images_per_second": 500.0,
+    "hyperparameters": {"peak_lr": 0.1, "momentum": 0.9, "batch_size": 50, "weight_decay": None},
+    "data": {"name": "cifar10", "train_size": 1000, "classes": ["cat"]}, "device": "cpu", "precision": "32-true",
+    "environment": {"threads": 2},
+}  # fmt: skip
+
+
 def recorded(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
 
@@ -281,8 +291,8 @@ def test_a_run_is_running_and_then_finished(tmp_path: Path) -> None:
         }  # fmt: skip
         assert record["test"] is record["train"] is record["val"] is None
         assert read_config(this.folder) == CONFIG
-        this.finish("finished", test={"accuracy": 0.5}, steps=10)
-    record |= {"status": "finished", "test": {"accuracy": 0.5}, "steps": 10}
+        this.finish("finished", **RESULTS)
+    record |= {"status": "finished", **RESULTS}
     assert recorded(this.folder) == read_result(this.folder) == record
 
 
@@ -290,7 +300,7 @@ def test_a_run_is_running_and_then_finished(tmp_path: Path) -> None:
 def test_a_run_that_came_to_its_end_is_read_back(status: str, tmp_path: Path) -> None:
     first = opened(tmp_path)
     with first.recording():
-        first.finish(status, steps=10)
+        first.finish(status, **RESULTS)
     again = opened(tmp_path)
     assert again.done
     assert again.result == first.result
@@ -312,7 +322,7 @@ def test_a_failed_run_is_tried_again_and_forgets_the_failure(tmp_path: Path) -> 
     assert not again.done
     with again.recording():
         assert recorded(tmp_path)["status"] == "running"
-        again.finish("finished")
+        again.finish("finished", **RESULTS)
     record = recorded(tmp_path)
     assert record["status"] == "finished"
     assert "error" not in record

@@ -1,9 +1,9 @@
 """Checkpoint files on disk: written whole, checked before use, the one before kept until the next is complete."""
 
+import hashlib
 import logging
 import os
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ log = logging.getLogger("onecycle")
 
 FOLDER, LAST, PREVIOUS = "checkpoints", "last.ckpt", "previous.ckpt"
 RUN = "onecycle_run"  # what a run that goes on from a checkpoint must agree in
+SEAL = b"onecycle sha256 "
+SEAL_BYTES = len(SEAL) + 64
 PARTS = ("state_dict", "global_step", "onecycle", RUN)
 
 
@@ -43,6 +45,7 @@ def replace_last(folder: Path, write: Callable[[Path], Any]) -> float:
     part, last = folder / "last.part", folder / LAST
     try:
         write(part)
+        seal(part)
         _flush(part)
         if last.exists():
             last.replace(folder / PREVIOUS)
@@ -62,16 +65,44 @@ def _flush(path: Path) -> None:
         os.close(number)
 
 
+def seal(path: Path) -> None:
+    """Note the SHA-256 of a checkpoint's bytes in the file itself, as the comment of the ZIP archive that it is.
+
+    The archive's own checksums cover neither the names nor the order of its records, which say what a tensor is.
+    """
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        if file.read() != b"\0\0":  # the length of the comment
+            raise AssertionError(f"{path} is no archive without a comment")
+        file.seek(-2, os.SEEK_END)
+        file.write(SEAL_BYTES.to_bytes(2, "little"))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.write(SEAL + digest.encode())
+
+
+def _check_seal(path: Path) -> None:
+    """Raise DamagedError unless the file ends with the SHA-256 of all that stands before it."""
+    digest, left = hashlib.sha256(), path.stat().st_size - SEAL_BYTES
+    with path.open("rb") as file:
+        while left > 0:
+            block = file.read(min(left, 1 << 20))
+            digest.update(block)
+            left -= len(block) or left
+        found = file.read()
+    if not found.startswith(SEAL):
+        raise DamagedError("it does not end with a checksum")
+    if found != SEAL + digest.hexdigest().encode():
+        raise DamagedError("its checksum does not match")
+
+
 def load(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint, each record of the file checked against its CRC-32.
+    """The contents of a checkpoint, exactly as they were written: the whole file is checked against its SHA-256.
 
     Only tensors and plain values are unpickled. Raises DamagedError, with the reason, for any other file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise DamagedError(f"the checksum of its record {damaged} does not match")
+        _check_seal(path)
         contents = torch.load(path, weights_only=True, map_location="cpu")
     except DamagedError:
         raise

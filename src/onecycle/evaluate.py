@@ -1,13 +1,16 @@
 """A run's checkpoint → accuracy, per-class table, figures: `onecycle-evaluate run=logs/runs/…`."""
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, run, saved
 from onecycle.faults import ConfigError
@@ -28,7 +31,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     folder = Path(cfg.run)
     before = run.read_config(folder)
     recorded = run.read_result(folder)
-    problems = config.evaluation_problems(cfg) + [f"{folder / run.CONFIG}: {line}" for line in saved.problems(before)]
+    # A run of an older version may lack keys that are new.
+    own_problems = [line for line in saved.problems(before) if " is missing: " not in line]
+    problems = config.evaluation_problems(cfg) + [f"{folder / run.CONFIG}: {line}" for line in own_problems]
     if problems:
         raise ConfigError(problems)
     own = OmegaConf.create(before)
@@ -36,7 +41,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     closing.quiet()
     other = bool(cfg.data)
-    with assembly.user_mistakes():
+    with assembly.user_mistakes(), _missing_keys_named(folder):
         if other:
             own.data = OmegaConf.merge(own.data, cfg.data)
             own.data.source = cfg.data.source
@@ -60,6 +65,15 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     run.write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     closing.show_evaluation(evaluation, output, None if other else recorded)
     return evaluation
+
+
+@contextlib.contextmanager
+def _missing_keys_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"{folder / run.CONFIG}: does not describe a run ({reason})"]) from error
 
 
 def _checkpoint(cfg: DictConfig) -> Path:

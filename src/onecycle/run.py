@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
-from onecycle import processes, saved
+from onecycle import processes, records, saved
 from onecycle.faults import ConfigError
 from onecycle.lease import Lease, LostLeaseError
 from onecycle.lock import held
+from onecycle.records import DONE, SCHEMA, DamagedRecordError, finite
 
 log = logging.getLogger("onecycle")
 
-SCHEMA = 1
-DONE = ("finished", "diverged", "pruned")
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
@@ -102,7 +99,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may replace one file
     try:
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -113,16 +110,29 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The record in a run's folder, or None where there is none. Raises ConfigError where it is not a record."""
+    """The record in a run's folder, or None where there is none.
+
+    Raises ConfigError where it is of another schema, and DamagedRecordError where it is not a record.
+    """
+    path = folder / RESULT
     try:
-        result = json.loads((folder / RESULT).read_text())
+        result = records.record(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{folder / RESULT}: is not a run's record ({_reason(error)})"]) from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise ConfigError([f"{folder / RESULT}: is not a record of schema {SCHEMA}"])
+        raise DamagedRecordError([f"{path}: is not a run's record ({_reason(error)})"]) from None
+    if result["schema"] != SCHEMA:
+        raise ConfigError([f"{path}: is not a record of schema {SCHEMA}"])
     return result
+
+
+def earlier_result(folder: Path) -> dict[str, Any]:
+    """The record that a run goes on from; empty where there is none, or, with a warning, where it is damaged."""
+    try:
+        return read_result(folder) or {}
+    except DamagedRecordError as error:
+        log.warning("%s: the run goes on from its checkpoint, or from the beginning.", error)
+        return {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -132,14 +142,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         saved.check_folder(folder)
-        config = saved.load(folder / CONFIG)
+        return saved.load(folder / CONFIG)
     except ConfigError:
         raise
-    except (OSError, ValueError, YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
-    if not isinstance(config, dict) or not config:
-        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG} holds no configuration)"])
-    return {str(key): value for key, value in config.items()}
 
 
 def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -200,7 +207,7 @@ class Run:
     ) -> None:
         self.folder, self.config = folder, config
         self._lease: Lease | None = None
-        previous = processes.of_first(lambda: read_result(folder) or {})
+        previous = processes.of_first(lambda: earlier_result(folder))
         self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
             "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
@@ -231,7 +238,7 @@ class Run:
     def _locked(self) -> Iterator[dict[str, Any]]:
         """Keep other processes from training in this folder; gives the record in it, {} where there is none."""
         with held(self.folder) as locked, Lease(self.folder, alone=locked).held() as self._lease:
-            yield read_result(self.folder) or {}
+            yield earlier_result(self.folder)
 
     def check_lease(self) -> None:
         """Raise LostLeaseError where another process has taken this run over, because this one was not heard of."""
@@ -275,13 +282,4 @@ class Run:
             return
         self.check_lease()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / RESULT, json.dumps(_finite(self.result), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(node: Any) -> Any:
-    """The same record with NaN and infinity, which JSON does not know, as null."""
-    if isinstance(node, Mapping):
-        return {key: _finite(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_finite(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node
+        write_atomically(self.folder / RESULT, json.dumps(finite(self.result), indent=1, allow_nan=False) + "\n")

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from onecycle import config
+from onecycle import config, records
 from onecycle.faults import ConfigError
 
 LARGEST = 1 << 20  # bytes of a config.yaml; an honest one has a few thousand
@@ -17,21 +16,11 @@ LARGEST = 1 << 20  # bytes of a config.yaml; an honest one has a few thousand
 INSTRUCTIONS = ("_partial_", "_args_", "_recursive_", "_convert_", "_mode_")
 
 
-def load(path: Path) -> Any:
-    """The plain contents of a config.yaml. Raises OSError, YAMLError or ValueError for what is none.
-
-    A file that stands for more than is written in it (aliases, interpolations) is refused: this program writes
-    resolved configurations.
-    """
+def load(path: Path) -> dict[str, Any]:
+    """The plain contents of a config.yaml, its interpolations as they are written; raises OSError or ValueError."""
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has more than {LARGEST} bytes")
-    written = path.read_text(encoding="utf-8")
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(written, Loader=yaml.SafeLoader)):
-        raise ValueError("it holds an alias, and a run writes none")
-    try:
-        return OmegaConf.to_container(OmegaConf.create(written), resolve=False)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    return records.config(path.read_text(encoding="utf-8"))
 
 
 def problems(saved: Mapping[str, Any]) -> list[str]:

@@ -123,7 +123,7 @@ def hydra_job(cfg: DictConfig) -> float:
             if sweeping:
                 raise ConfigError(["resume: not in a sweep, which goes on by itself when it is run again"])
             cfg = run.resumed_config(cfg, words)
-            words = (run.read_result(Path(cfg.resume)) or {}).get("overrides", [])
+            words = run.earlier_result(Path(cfg.resume)).get("overrides", [])
         alone = settings.launcher._target_.endswith("BasicLauncher")
         with storage_errors_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
             sweep = Path(settings.sweep.dir) if sweeping else None

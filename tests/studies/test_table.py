@@ -44,7 +44,7 @@ def study(tmp_path: Path) -> Path:
     table.write_plan(folder, Plan({"name": "one"}, POINTS, "onecycle-train study=one"))
     write(folder, "a", record(POINTS[0].overrides, 0.5, measures={"final_loss": 0.25, "recency": [1.0, 2.0]}))
     write(folder, "b", record(POINTS[1].overrides, 0.7))
-    write(folder, "c", record(POINTS[2].overrides, None, "diverged"))
+    write(folder, "c", record(POINTS[2].overrides, 0.1, "diverged"))
     write(folder, "d", record(POINTS[3].overrides, None, "running"))
     write(folder, "e", record(("lr=9", "seed=0"), 0.9))
     return folder

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from onecycle import run
 from onecycle.faults import ConfigError
 from onecycle.studies import curves
 from onecycle.studies.plan import Point
+
+log = logging.getLogger(__name__)
 
 PLAN = "study.json"
 Row = dict[str, Any]
@@ -47,12 +50,13 @@ def read_plan(folder: Path) -> Plan:
 
 
 def records(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Every run's folder and record below a study's folder; a record that cannot be read counts as none."""
+    """Every run's folder and record below a study's folder; one that cannot be read counts as none, with a warning."""
     found = []
     for path in sorted(folder.glob(f"*/{run.RESULT}")):
         try:
             result = run.read_result(path.parent)
-        except ConfigError:
+        except ConfigError as error:
+            log.warning("%s: it counts as none.", error)
             continue
         if result:
             found.append((path.parent, result))
