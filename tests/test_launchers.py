@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from onecycle import overrides
 from onecycle.config import CONF
 
 TINY = [
@@ -191,3 +192,8 @@ def test_a_study_on_a_ray_cluster_ends_complete_although_a_node_is_killed(
     assert len(records(folder)) == len(plan["runs"])
     assert {row["status"] for row in records(folder).values()} <= {"finished", "diverged"}
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "local_pool"])
+def test_launchers_of_hydra_and_of_this_project_are_no_mistake(launcher: str) -> None:
+    overrides.check(["-m", f"hydra/launcher={launcher}", "hydra/sweeper=coordinate", "seed=0,1"], CONF, "train")

@@ -30,6 +30,8 @@ def check(words: Sequence[str], conf: Path, name: str) -> None:
             overrides.append(_parsed(word))
         except (HydraException, ValueError):
             problems.append(f"{word!r}: must be key=value; a value with other signs than letters and digits in quotes")
+    # Hydra's own groups have options elsewhere as well.
+    overrides = [override for override in overrides if not _group(override).startswith("hydra/")]
     groups = [override for override in overrides if (conf / _group(override)).is_dir()]
     problems += [line for override in groups for line in _option_problems(override, conf)]
     if not problems:
