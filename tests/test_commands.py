@@ -128,7 +128,7 @@ def test_a_worker_of_a_parallel_study_that_is_killed_is_one_line_and_costs_no_fi
     folder = tmp_path / "logs" / "studies" / "scale_symmetry"
     finished: dict[str, dict] = {}
     while not finished:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(timeout=60)
         time.sleep(0.05)
         finished = {name: row for name, row in records(folder).items() if row["status"] == "finished"}
     holder = (folder / next(iter(finished)) / ".lock").read_text()
@@ -156,7 +156,7 @@ def start_long_run(tmp_path: Path, *arguments: str, epochs: int = 400) -> tuple[
     while not list(tmp_path.glob("logs/*/*/checkpoints/last.ckpt")) and not list(
         tmp_path.glob("logs/*/*/*/checkpoints/last.ckpt")
     ):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(timeout=60)
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (path,) = tmp_path.glob("logs/**/last.ckpt")
@@ -177,7 +177,7 @@ def test_a_sweep_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_pa
     for _ in range(3):
         process, folder = start_long_run(tmp_path, "-m", "seed=0", epochs=8)
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
         status = json.loads((folder / "result.json").read_text())["status"]
         assert status in ("running", "finished")
     arguments = [

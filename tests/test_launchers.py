@@ -83,9 +83,9 @@ def test_the_batch_script_for_slurm_is_the_golden_one(tmp_path: Path) -> None:
 def test_a_local_pool_divides_the_threads_and_changes_no_result(tmp_path: Path) -> None:
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-m", "onecycle.train", "-m", *TINY]
-    subprocess.run([*command, "seed=0,1"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([*command, "seed=0,1"], cwd=tmp_path, check=True, capture_output=True, timeout=280)
     pool = [*command, "hydra/launcher=local_pool", "hydra.launcher.n_jobs=2", "seed=0,1", "output=pool"]
-    subprocess.run(pool, cwd=tmp_path, check=True, capture_output=True, env=own)
+    subprocess.run(pool, cwd=tmp_path, check=True, capture_output=True, timeout=280, env=own)
     together, alone = (records(tmp_path / name / "sweeps" / "debug") for name in ("pool", "logs"))
     cores = len(os.sched_getaffinity(0))
     assert [row["environment"]["threads"] for row in together.values()] == [max(1, cores // 2)] * 2

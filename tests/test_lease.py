@@ -122,7 +122,7 @@ def test_of_many_that_want_an_expired_lease_one_gets_it(tmp_path: Path, monkeypa
     barrier = threading.Barrier(8)
 
     def want() -> None:
-        barrier.wait()
+        barrier.wait(timeout=60)
         try:
             with Lease(tmp_path, alone=False, expires=0.3).held() as held:
                 outcomes.append(held.number)
@@ -135,7 +135,7 @@ def test_of_many_that_want_an_expired_lease_one_gets_it(tmp_path: Path, monkeypa
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
     assert [outcome for outcome in outcomes if isinstance(outcome, int)] == [2]
     assert len(outcomes) == 8
 

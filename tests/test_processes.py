@@ -91,6 +91,20 @@ def test_who_starts_the_processes_follows_from_the_configuration(
     assert raised.value.problems == [message]
 
 
+def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1024 <= processes._free_port() < 65536
+
+    def unreachable(address: tuple[str, int], timeout: float) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(processes.socket, "create_connection", unreachable)
+    with pytest.raises(
+        ConfigError, match=r"127\.0\.0\.1, which cannot be reached here: Network is unreachable; bring"
+    ):
+        processes._free_port()
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path, tiny: Any) -> None:
     smooth = ["model.norm=group", "model.norm_groups=4", *SHARED]
     alone = train(tiny(*ONE, *smooth, f"output={tmp_path / 'one'}"), [])

@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 OWN = "ONECYCLE_RANK_OF"  # set for the processes that this program starts: the number of the one that started them
 INTERRUPTED = 130
+LOOPBACK = "127.0.0.1"
 GRACE_SECONDS = 20  # for the others, when one has failed: to record it and to end
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -194,10 +195,7 @@ def train_in_processes(cfg: DictConfig, overrides: list[str], sweep: Path | None
 
     count = on_this_machine(cfg)
     told = mp.get_context("spawn").SimpleQueue()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = (os.getpid(), count, port, told, _level(), cfg, overrides, sweep, progress, keep)
+    arguments = (os.getpid(), count, _free_port(), told, _level(), cfg, overrides, sweep, progress, keep)
     context = mp.start_processes(_rank, args=arguments, nprocs=count, join=False, start_method="spawn")
     assert context is not None
     with _passing_signals_on(context) as signals:
@@ -219,6 +217,27 @@ def train_in_processes(cfg: DictConfig, overrides: list[str], sweep: Path | None
     return Path(folder)
 
 
+def _free_port() -> int:
+    """A port of the loopback interface for the processes to meet at.
+
+    Raises ConfigError where that interface is down, as in a container without network: torch would wait for ever.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            port: int = server.getsockname()[1]
+            socket.create_connection((LOOPBACK, port), timeout=5).close()
+    except OSError as error:
+        said = f"the processes of a run meet at {LOOPBACK}, which cannot be reached here: {error.strerror or error}"
+        raise ConfigError([f"{said}; bring the loopback interface up, or set trainer.devices=1"]) from error
+    return port
+
+
+def _loopback_name() -> str | None:
+    """How the loopback interface is called here: "lo" on Linux, "lo0" on macOS."""
+    names = (name for _, name in socket.if_nameindex())
+    return next((name for name in names if name in ("lo", "lo0")), None)
+
+
 def _level() -> int:
     """From which level on messages of a run are shown on this terminal: a study shows its own instead."""
     message = logging.LogRecord("onecycle", logging.INFO, "", 0, "", (), None)
@@ -237,9 +256,11 @@ def _rank(
     os.setpgrp()
     values = {
         OWN: parent, "RANK": local_rank, "LOCAL_RANK": local_rank, "NODE_RANK": 0, "WORLD_SIZE": count,
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "MASTER_ADDR": LOOPBACK, "MASTER_PORT": port,
     }  # fmt: skip
     os.environ.update({name: str(value) for name, value in values.items()})
+    if loopback := _loopback_name():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # else it asks for the address of this machine's name
     if cfg.trainer.threads:
         os.environ["OMP_NUM_THREADS"] = str(cfg.trainer.threads)  # else Lightning divides the cores itself
     from onecycle.train import show_messages, train_here

@@ -84,7 +84,8 @@ def test_pixels_are_the_same_with_numpys_vector_instructions_switched_off() -> N
         "NPY_DISABLE_CPU_FEATURES": " ".join(features),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    plain = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    plain = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert plain.stdout.strip() == PINNED[0, "train"]
 
 
