@@ -98,9 +98,7 @@ def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: 
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr(processes.socket, "create_connection", unreachable)
-    with pytest.raises(
-        ConfigError, match=r"127\.0\.0\.1, which cannot be reached here: Network is unreachable; bring"
-    ):
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1, which cannot be reached here: Network is unreachable; bring"):
         processes._free_port()
 
 
