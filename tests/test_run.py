@@ -80,6 +80,7 @@ def test_a_run_is_the_same_on_another_machine_in_other_folders_and_shown_otherwi
         ("seed", 1),
         ("batch_size", 128),
         ("label_smoothing", 0.2),
+        ("resizing", [[0, 24], [0.5, 32]]),
         ("ema", {"decay": 0.99, "every_n_steps": 5}),
         ("schedule.peak_lr", 0.3),
         ("schedule._target_", "onecycle.schedule.Constant"),

@@ -84,6 +84,26 @@ def test_the_learning_rate_of_every_step_is_that_of_the_schedule(tmp_path: Path,
     assert [logged[step] for step in range(1, 11)] == pytest.approx(expected, rel=1e-5, abs=1e-12)
 
 
+def test_images_grow_with_progress_and_are_tested_whole(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[int]] = {"training_step": [], "test_step": [], "validation_step": []}
+    for name, sides in seen.items():
+        step = getattr(Classifier, name)
+
+        def noted(self: Classifier, batch: Any, index: int, step: Any = step, sides: list[int] = sides) -> Any:
+            sides.append(batch.images.shape[-1])
+            return step(self, batch, index)
+
+        monkeypatch.setattr(Classifier, name, noted)
+    result = train(tiny("resizing=[[0,16],[0.35,24],[0.65,32]]", "data.val_size=20", "batch_size=60"), [])
+    assert result["steps"] == 10
+    assert seen["training_step"] == [16, 16, 16, 24, 24, 24, 32, 32, 32, 32]
+    assert set(seen["test_step"]) == set(seen["validation_step"]) == {32}
+    with pytest.raises(ConfigError, match=r"^resizing=.*: the images have 32 pixels; take at most 32$"):
+        train(tiny("resizing=[[0,16],[0.5,40]]"), [])
+
+
 def test_a_fraction_of_an_epoch_ends_the_cycle_on_its_last_step(tmp_path: Path, tiny: Compose) -> None:
     result = train(tiny("trainer.max_epochs=1.4"), [])
     assert (result["steps"], result["epochs"]) == (7, 1.4)
@@ -135,7 +155,16 @@ def train_until(step: int, monkeypatch: pytest.MonkeyPatch, cfg: Any, sweep: Pat
 
 @pytest.mark.parametrize("step", [2, 5, 6, 8, 10])
 @pytest.mark.parametrize(
-    "recipe", [[], ["ema={decay:0.9,every_n_steps:2}", "data.augment.flip=alternating", "data.val_size=20"]]
+    "recipe",
+    [
+        [],
+        [
+            "ema={decay:0.9,every_n_steps:2}",
+            "data.augment.flip=alternating",
+            "data.val_size=20",
+            "resizing=[[0,16],[0.45,32]]",
+        ],
+    ],
 )
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     step: int, recipe: list[str], tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,7 @@ from onecycle.classifier import Classifier
 from onecycle.config import CONF, instantiate
 from onecycle.data.augment import Augmentation
 from onecycle.data.datamodule import DataModule
+from onecycle.data.resizing import Resizing
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
 from onecycle.faults import ConfigError
 from onecycle.hyperparameters import Hyperparameters
@@ -110,6 +111,9 @@ def build_classifier(cfg: DictConfig, datamodule: DataModule, steps: int) -> Cla
     with torch.random.fork_rng():
         torch.manual_seed(cfg.seed)
         network = instantiate(cfg.model, torch.nn.Module, classes=len(datamodule.classes))
+    side = min(datamodule.splits["train"].pixels.shape[1:])
+    if cfg.resizing and max(wanted for _, wanted in cfg.resizing) > side:
+        raise ValueError(f"resizing={cfg.resizing}: the images have {side} pixels; take at most {side}")
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
     return _classifier(cfg, network, steps)
@@ -125,6 +129,7 @@ def _classifier(cfg: DictConfig, network: torch.nn.Module, total_steps: int) -> 
         optimizer=_optimizer(cfg),
         total_steps=total_steps,
         label_smoothing=cfg.label_smoothing,
+        resizing=Resizing(config.plain(cfg)["resizing"]) if cfg.resizing else None,
         tta=cfg.evaluation.tta,
         compile_network=cfg.trainer.compile,
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from onecycle.config import instantiate
 from onecycle.data.loader import Batch
+from onecycle.data.resizing import Resizing
 from onecycle.hyperparameters import Hyperparameters
 from onecycle.models.resnet9 import parameter_groups
 from onecycle.schedule import Schedule, progress, set_learning_rate
@@ -22,6 +23,7 @@ class Classifier(pl.LightningModule):
     Sums of loss and correct answers stay on the device: `epoch_sums` and `window_sums`, float32 [3], are loss · n,
     correct and n since the epoch's start and since the last log.
 
+    `resizing`: smaller training images to begin with, or None.
     `tta`: "flip" makes every evaluation also average the logits of image and mirror image (`test_logits`).
     """
 
@@ -35,6 +37,7 @@ class Classifier(pl.LightningModule):
         optimizer: Mapping[str, Any],
         total_steps: int,
         label_smoothing: float,
+        resizing: Resizing | None,
         tta: str,
         compile_network: bool,
     ) -> None:
@@ -50,6 +53,7 @@ class Classifier(pl.LightningModule):
             optimizer,
         )
         self.total_steps, self.label_smoothing, self.tta = total_steps, label_smoothing, tta
+        self.resizing = resizing
         self.diverged, self.pruned = False, False
         self.fit_seconds, self.validation_seconds = 0.0, 0.0
         self._clock: float | None = None
@@ -107,14 +111,23 @@ class Classifier(pl.LightningModule):
         if not self.trainer.fit_loop.epoch_loop.batch_progress.current.ready:
             self.epoch_sums.zero_()
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make the images smaller where `resizing` says so: the step, and all callbacks, see only these."""
+        if self.resizing is None or not self.trainer.training:
+            return batch
+        return batch._replace(images=self.resizing(batch.images, self._progress()))
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set learning rate and momentum for the step about to be taken."""
         set_learning_rate(self.trainer.optimizers[0].param_groups, *self.current_rate())
 
     def current_rate(self) -> tuple[float, float]:
         """Learning rate and momentum of the step that is being taken, or will be taken next."""
-        step = min(self.global_step + 1, self.total_steps)
-        return self.schedule.at(progress(step, self.total_steps), self.point.momentum)
+        return self.schedule.at(self._progress(), self.point.momentum)
+
+    def _progress(self) -> float:
+        """Progress of the step that is being taken, or will be taken next."""
+        return progress(min(self.global_step + 1, self.total_steps), self.total_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's loss: cross-entropy, with label smoothing s: (1 − s)·CE + s·mean(−log p)."""

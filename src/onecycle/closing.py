@@ -31,6 +31,8 @@ def quiet() -> None:
     # The loader needs no workers: its data are on the device already.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+    # The classifier's hook is the one that is meant: it knows the progress of the run, the data module does not.
+    warnings.filterwarnings("ignore", ".*You have overridden `on_after_batch_transfer`.*")
     # Lightning 2.6 uses names that torch 2.14 deprecates.
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from onecycle.hyperparameters import is_finite_number
@@ -68,6 +69,15 @@ def names(value: Any) -> bool:
     return isinstance(value, list) and len(value) >= 2 and all(map(text, value)) and len(set(value)) == len(value)
 
 
+def sides(value: Any) -> bool:
+    """A list of [progress, side]: from progress 0 on, each later than the one before, sides of a network's images."""
+    pairs = isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+    if not (pairs and value and all(is_finite_number(start) and whole(12, 512)(side) for start, side in value)):
+        return False
+    starts = [start for start, _ in value]
+    return starts[0] == 0 and starts[-1] < 1 and all(a < b for a, b in pairwise(starts))
+
+
 def devices(value: Any) -> bool:
     """auto, a count, or a list of numbers."""
     return value == "auto" or whole(1)(value) or (isinstance(value, list) and bool(value) and all(map(whole(0), value)))
@@ -112,6 +122,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("label_smoothing", number(0, 1, below=True), "a number in [0, 1)"),
     ("ema.decay", number(0, 1, below=True), "a number in [0, 1)"),
     ("ema.every_n_steps", whole(1), COUNT),
+    ("resizing", or_null(sides), "null or a list of [progress, side]: from 0 on, rising below 1; sides from 12 to 512"),
     ("optimizer.nesterov", one_of(True, False), "true or false"),
     ("optimizer.fused", one_of(True, False, None), "true, false or null"),
     ("evaluation.batch_size", whole(1), COUNT),

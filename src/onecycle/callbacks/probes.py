@@ -206,7 +206,7 @@ def optimizer_for(module: Classifier, network: nn.Module) -> torch.optim.Optimiz
     like = Classifier(
         network, schedule=module.schedule, hyperparameters=module.point, groups=module.groups,
         optimizer=module.optimizer_config, total_steps=module.total_steps, label_smoothing=module.label_smoothing,
-        tta=module.tta, compile_network=False,
+        resizing=module.resizing, tta=module.tta, compile_network=False,
     )  # fmt: skip
     return like.configure_optimizers()
 
