@@ -60,6 +60,35 @@ def draw(augmentation: Augmentation, count: int, height: int, width: int, genera
     )
 
 
+class Places(NamedTuple):
+    """Where n images are read from: what `Draws` mean for the rows and columns of h × w pixels.
+
+    `rows`, int32 [n, h], are the first pixels of the rows within an image, `columns`, int32 [n, w], those within a
+    row; `outside_…`, bool, says which of them a shift takes from beyond the image. `cut_y` and `cut_x`, int64 [n], are
+    the corner of the square that is cut out.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    outside_rows: Tensor
+    outside_columns: Tensor
+    cut_y: Tensor
+    cut_x: Tensor
+
+
+def places(draws: Draws, augmentation: Augmentation, height: int, width: int) -> Places:
+    """Resolve draws, of a whole epoch at once: a step then only adds two small tensors."""
+    rows = torch.arange(height, device=draws.shift_y.device) + draws.shift_y[:, None]
+    columns = torch.arange(width, device=draws.shift_x.device) + draws.shift_x[:, None]
+    outside = (rows < 0) | (rows >= height), (columns < 0) | (columns >= width)
+    if augmentation.flip != "none":
+        columns = torch.where(draws.flip[:, None].bool(), width - 1 - columns, columns)
+    # Reflection also folds rows that a shift moved out of the image; those pixels are overwritten in the end.
+    rows = _reflect(rows + draws.crop_y[:, None], height) * width
+    columns = _reflect(columns + draws.crop_x[:, None], width)
+    return Places(rows.int(), columns.int(), *outside, draws.cut_y, draws.cut_x)
+
+
 class Normalizer:
     """Turns packed pixels into normalised float batches: (value − mean) / std per channel, on the scale 0–255."""
 
@@ -73,9 +102,11 @@ class Normalizer:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Packed int32 [n, h, w] → float32 [n, 3, h, w] in channels_last."""
         n, height, width = pixels.shape
+        if len(self._offset) != width * 4:
+            # Rows of width × 4 numbers fill the vector units; rows of one pixel's 4 or 3 channels would not.
+            self._offset, self._scale = self._offset[:4].repeat(width), self._scale[:4].repeat(width)
         values = pixels.view(torch.uint8).view(-1, width * 4)
-        # Rows of width × 4 numbers fill the vector units; rows of one pixel's 4 or 3 channels would not.
-        values = torch.addcmul(self._offset.repeat(width), values, self._scale.repeat(width)).view(-1, 4)
+        values = torch.addcmul(self._offset, values, self._scale).view(-1, 4)
         batch = torch.empty((n * height * width, 3), dtype=torch.float32, device=pixels.device)
         for channel in range(3):
             batch[:, channel] = values[:, channel]
@@ -83,31 +114,23 @@ class Normalizer:
 
 
 def augment(
-    pixels: Tensor, indices: Tensor, draws: Draws, augmentation: Augmentation, normalizer: Normalizer
+    pixels: Tensor, indices: Tensor, places: Places, augmentation: Augmentation, normalizer: Normalizer
 ) -> Tensor:
     """The batch of the images `indices`: crop, flip, shift, normalise, cutout, in this order.
 
-    pixels: packed int32 [N, h, w]. indices: int64 [n]; draws: n of each. Returns float32 [n, 3, h, w], channels_last.
+    pixels: packed int32 [N, h, w]. indices: int64 [n]; places: n of each. Returns float32 [n, 3, h, w], channels_last.
     """
     count, height, width = len(indices), *pixels.shape[1:]
-    rows = torch.arange(height, device=pixels.device) + draws.shift_y[:, None]
-    columns = torch.arange(width, device=pixels.device) + draws.shift_x[:, None]
-    outside = _outside(rows, columns, height, width) if augmentation.shift else None
-    if augmentation.flip != "none":
-        columns = torch.where(draws.flip[:, None].bool(), width - 1 - columns, columns)
-    # Reflection also folds rows that a shift moved out of the image; those pixels are overwritten below.
-    rows = _reflect(rows + draws.crop_y[:, None], height)
-    columns = _reflect(columns + draws.crop_x[:, None], width)
     # 32-bit indices halve the traffic; 2³¹ pixels are two million CIFAR images.
     dtype = torch.int32 if pixels.numel() < 2**31 else torch.int64
-    starts = (indices[:, None] * height + rows) * width
-    flat = (starts.to(dtype)[:, :, None] + columns.to(dtype)[:, None, :]).view(-1)
+    starts = (indices * (height * width)).to(dtype)[:, None] + places.rows
+    flat = (starts[:, :, None] + places.columns[:, None, :]).view(-1)
     gathered = pixels.reshape(-1).index_select(0, flat).view(count, height, width)
     batch = normalizer(gathered)
-    if outside is not None:
-        batch.masked_fill_(outside[:, None], 0.0)
+    if augmentation.shift:
+        batch.masked_fill_((places.outside_rows[:, :, None] | places.outside_columns[:, None, :])[:, None], 0.0)
     if augmentation.cutout:
-        _cut(batch, draws, augmentation.cutout)
+        _cut(batch, places, augmentation.cutout)
     return batch
 
 
@@ -116,17 +139,11 @@ def _reflect(positions: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - positions.abs()).abs()
 
 
-def _outside(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
-    """Bool [n, h, w]: which output pixels a shift takes from beyond the image."""
-    bad_rows, bad_columns = (rows < 0) | (rows >= height), (columns < 0) | (columns >= width)
-    return bad_rows[:, :, None] | bad_columns[:, None, :]
-
-
-def _cut(batch: Tensor, draws: Draws, size: int) -> None:
+def _cut(batch: Tensor, places: Places, size: int) -> None:
     """Set one size × size square of every image to 0, in place."""
     count, _, height, width = batch.shape
     side = torch.arange(size, device=batch.device)
     images = torch.arange(count, device=batch.device) * height
-    rows = (images[:, None] + draws.cut_y[:, None] + side) * width
-    flat = rows[:, :, None] + (draws.cut_x[:, None] + side)[:, None, :]
+    rows = (images[:, None] + places.cut_y[:, None] + side) * width
+    flat = rows[:, :, None] + (places.cut_x[:, None] + side)[:, None, :]
     batch.permute(0, 2, 3, 1).view(-1, 3).index_fill_(0, flat.view(-1), 0.0)

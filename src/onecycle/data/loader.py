@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Draws, Normalizer, augment, draw
+from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Draws, Normalizer, Places, augment, draw, places
 from onecycle.data.sources import Split
 
 
@@ -70,11 +70,11 @@ class BatchLoader:
         if self.batch >= len(self) or (self.batch and not self._restored):
             self.epoch, self.batch = self.epoch + 1, 0
         self._restored = False
-        order, draws = self._plan()
+        order, where = self._plan()
         while self.batch < len(self):
             start = self.batch * self.batch_size
             self.batch += 1
-            yield self._gather(order, draws, start, min(start + self.batch_size, self.size))
+            yield self._gather(order, where, start, min(start + self.batch_size, self.size))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch comes from, and what must not change between saving and loading."""
@@ -107,8 +107,8 @@ class BatchLoader:
         share = -(-len(batch) // self.world_size)
         return batch[self.rank * share : (self.rank + 1) * share]
 
-    def _plan(self) -> tuple[Tensor, Draws]:
-        """This epoch's order, int64 [size], and the draws by position in that order."""
+    def _plan(self) -> tuple[Tensor, Places]:
+        """This epoch's order, int64 [size], and from where each image is read, by position in that order."""
         generator = _generator(self.seed, self.epoch)
         device = self.labels.device
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
@@ -118,11 +118,12 @@ class BatchLoader:
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, None))
             draws = draws._replace(flip=(first[order] + self.epoch) % 2)
         # One transfer an epoch: no step waits for a copy to the device.
-        return order.to(device), Draws(*(part.to(device) for part in draws))
+        draws = Draws(*(part.to(device) for part in draws))
+        return order.to(device), places(draws, self.augmentation, height, width)
 
-    def _gather(self, order: Tensor, draws: Draws, start: int, stop: int) -> Batch:
+    def _gather(self, order: Tensor, where: Places, start: int, stop: int) -> Batch:
         indices = self._share(order[start:stop])
-        mine = Draws(*(self._share(part[start:stop]) for part in draws))
+        mine = Places(*(self._share(part[start:stop]) for part in where))
         images = augment(self.pixels, indices, mine, self.augmentation, self.normalizer)
         return Batch(images, self.labels[indices])
 
