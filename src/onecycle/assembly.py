@@ -18,6 +18,7 @@ from onecycle.callbacks.average import Average
 from onecycle.callbacks.ownership import Ownership
 from onecycle.classifier import Classifier
 from onecycle.config import CONF, instantiate
+from onecycle.data import room
 from onecycle.data.augment import Augmentation
 from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
@@ -98,10 +99,9 @@ def build_datamodule(cfg: DictConfig, dataset: Dataset, **overrides: Any) -> Dat
 
 
 def total_steps(cfg: DictConfig, datamodule: DataModule) -> int:
-    """Steps of the whole run, at least one; raises ValueError where the subset holds no full batch."""
+    """Steps of the whole run, at least one; raises ConfigError where the subset holds no full batch."""
     if not datamodule.steps_per_epoch:
-        size = len(datamodule.splits["train"].labels)
-        raise ValueError(f"batch_size={cfg.batch_size}: larger than the {size} training images; take at most {size}")
+        raise ConfigError(room.batch_problems(cfg.batch_size, len(datamodule.splits["train"].labels)))
     return cfg.trainer.max_steps or max(1, round(cfg.trainer.max_epochs * datamodule.steps_per_epoch))
 
 

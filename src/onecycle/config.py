@@ -14,7 +14,7 @@ from onecycle import hyperparameters, signatures
 from onecycle.faults import ConfigError
 from onecycle.models import options
 from onecycle.overrides import near
-from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, one_of, or_null, text, whole
+from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, folder, one_of, or_null, text, whole
 
 # What a configuration may name in `_target_`. Add your own package here.
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
@@ -89,13 +89,45 @@ def _is_allowed(path: str) -> bool:
 
 def check(config: DictConfig) -> None:
     """Raise `ConfigError` with every problem of a composed training configuration, before any data is read."""
+    found = problems(config)
+    if found:
+        raise ConfigError(found)
+
+
+def problems(config: DictConfig) -> list[str]:
+    """Every problem of a composed training configuration, a line each."""
     try:
-        resolved: dict[str, Any] = plain(config, throw_on_missing=True)
+        return problems_of(plain(config, throw_on_missing=True))
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError([_interpolation_problem(error)]) from None
-    problems = problems_of(resolved)
-    if problems:
-        raise ConfigError(problems)
+        failed = unresolvable(config) or {"": _first_line(error)}
+    lines = [f"{key}: {reason}".removeprefix(": ") for key, reason in failed.items()]
+    with_nulls = config.copy()
+    OmegaConf.set_struct(with_nulls, False)
+    for key in failed:
+        OmegaConf.update(with_nulls, key, None, merge=False)
+    # A resolver may have given the same reason; what is said of a key that has no value follows from that.
+    others = [] if "" in failed else problems_of(plain(with_nulls))
+    told = tuple(f"{key}=" for key in failed)
+    return lines + [
+        line for line in others if not line.startswith(told) and not any(line.split(".")[-1] in one for one in lines)
+    ]
+
+
+def unresolvable(config: DictConfig) -> dict[str, str]:
+    """Why interpolations of a configuration have no value, by key: each reason once, at its first key."""
+    failed: dict[str, str] = {}
+    for key in _leaves(OmegaConf.to_container(config, resolve=False)):
+        try:
+            OmegaConf.select(config, key, throw_on_missing=True)
+        except (OmegaConfBaseException, ValueError) as error:
+            failed[key] = _first_line(error)
+    return failed
+
+
+def _leaves(node: Any, key: str = "") -> list[str]:
+    if isinstance(node, Mapping):
+        return [leaf for name, child in node.items() for leaf in _leaves(child, f"{key}.{name}".lstrip("."))]
+    return [key] if isinstance(node, str) and ("${" in node or node == "???") else []
 
 
 def problems_of(resolved: Mapping[str, Any]) -> list[str]:
@@ -106,10 +138,8 @@ def problems_of(resolved: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _interpolation_problem(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = getattr(error, "full_key", None)
-    return f"{key}: {lines[0]}" if key else lines[0]
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _rule_problems(resolved: Mapping[str, Any]) -> list[str]:
@@ -234,21 +264,27 @@ def _structure_problems(resolved: Mapping[str, Any]) -> list[str]:
 
 def evaluation_problems(config: DictConfig) -> list[str]:
     """Problems of a composed evaluation configuration."""
-    problems = []
+    try:
+        values = plain(config)
+    except (OmegaConfBaseException, ValueError) as error:
+        failed = unresolvable(config) or {"": _first_line(error)}
+        return [f"{key}: {reason}".removeprefix(": ") for key, reason in failed.items()]
+    found = []
+    if values["run"] == "???":
+        found.append("run: name a run's folder: onecycle-evaluate run=logs/runs/…")
     for key, holds, allowed in (
+        ("run", folder, "a run's folder"),
         ("precision", or_null(one_of(*PRECISIONS)), "null, " + ", ".join(PRECISIONS)),
         ("accelerator", one_of("auto", "cpu", "gpu", "cuda", "mps"), "auto, cpu, gpu, cuda or mps"),
         ("figures", one_of(True, False), "true or false"),
         ("checkpoint", text, "a file name"),
     ):
-        if not holds(config[key]):
-            problems.append(f"{key}={_shown(config[key])}: must be {allowed}")
-    if config.data:
-        data = plain(config.data)
-        problems += [
-            *_rule_problems({"data": data}), *target_problems({"data": data}), *_component_problems({"data": data})
-        ]  # fmt: skip
-    return problems
+        if not holds(values[key]):
+            found.append(f"{key}={_shown(values[key])}: must be {allowed}")
+    if values["data"]:
+        data = {"data": values["data"]}
+        found += [*_rule_problems(data), *target_problems(data), *_component_problems(data)]
+    return found
 
 
 def plain(config: DictConfig | Mapping[str, Any], throw_on_missing: bool = False) -> dict[str, Any]:
