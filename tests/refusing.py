@@ -6,6 +6,7 @@ each: exit code, both outputs, seconds, what of the heavy libraries was imported
 With the argument `torch` the heavy libraries are there from the beginning: for mistakes that only the data show.
 """
 
+import gc
 import json
 import os
 import sys
@@ -22,11 +23,10 @@ LIMIT = 60  # seconds
 
 def import_program(heavy: bool) -> dict[str, Callable[[], None]]:
     """Both commands; with all that they need before a mistake is found, but nothing that keeps a state."""
-    from hydra.core.plugins import Plugins
+    from onecycle import config, evaluate, overrides, train
 
-    from onecycle import evaluate, train
-
-    Plugins.instance()  # a look through the installed packages
+    # What is read once: the installed plugins, the grammar of overrides, the sources of what a configuration names.
+    overrides.check(["seed=1"], config.CONF, "train", train.problems)
     if heavy:
         import torch
 
@@ -34,6 +34,8 @@ def import_program(heavy: bool) -> dict[str, Callable[[], None]]:
         from onecycle.data import class_folders  # noqa: F401
 
         torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # or each child's first collection would copy the pages of all that
     return {"train": train.main, "evaluate": evaluate.main}
 
 
@@ -47,6 +49,8 @@ def watch(folder: Path, seen: dict[str, set[str]]) -> None:
                 seen["written"].add(path)
             elif Path(path).is_relative_to(folder):
                 seen["read"].add(path)
+        elif event == "os.mkdir" and Path(arguments[0]).is_dir():
+            pass  # Hydra makes sure that the folder in which it runs is there
         elif event in CHANGES:
             seen["written"].add(f"{event} {arguments[0]!s}")
         elif event in STARTS:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import hyperparameters, signatures
+from onecycle import hyperparameters, resolution, signatures
 from onecycle.faults import ConfigError
 from onecycle.models import options
 from onecycle.overrides import near
@@ -99,8 +99,8 @@ def problems(config: DictConfig) -> list[str]:
     try:
         return problems_of(plain(config, throw_on_missing=True))
     except (OmegaConfBaseException, ValueError) as error:
-        failed = unresolvable(config) or {"": _first_line(error)}
-    lines = [f"{key}: {reason}".removeprefix(": ") for key, reason in failed.items()]
+        failed = resolution.failures(config, error)
+    lines = resolution.lines(failed)
     with_nulls = config.copy()
     OmegaConf.set_struct(with_nulls, False)
     for key in failed:
@@ -113,33 +113,12 @@ def problems(config: DictConfig) -> list[str]:
     ]
 
 
-def unresolvable(config: DictConfig) -> dict[str, str]:
-    """Why interpolations of a configuration have no value, by key: each reason once, at its first key."""
-    failed: dict[str, str] = {}
-    for key in _leaves(OmegaConf.to_container(config, resolve=False)):
-        try:
-            OmegaConf.select(config, key, throw_on_missing=True)
-        except (OmegaConfBaseException, ValueError) as error:
-            failed[key] = _first_line(error)
-    return failed
-
-
-def _leaves(node: Any, key: str = "") -> list[str]:
-    if isinstance(node, Mapping):
-        return [leaf for name, child in node.items() for leaf in _leaves(child, f"{key}.{name}".lstrip("."))]
-    return [key] if isinstance(node, str) and ("${" in node or node == "???") else []
-
-
 def problems_of(resolved: Mapping[str, Any]) -> list[str]:
     """Every problem of a resolved training configuration, a line each."""
     return [
         *_rule_problems(resolved), *target_problems(resolved), *_key_problems(resolved),
         *_component_problems(resolved), *_part_problems(resolved),
     ]  # fmt: skip
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _rule_problems(resolved: Mapping[str, Any]) -> list[str]:
@@ -267,8 +246,8 @@ def evaluation_problems(config: DictConfig) -> list[str]:
     try:
         values = plain(config)
     except (OmegaConfBaseException, ValueError) as error:
-        failed = unresolvable(config) or {"": _first_line(error)}
-        return [f"{key}: {reason}".removeprefix(": ") for key, reason in failed.items()]
+        failed = resolution.failures(config, error)
+        return resolution.lines(failed)
     found = []
     if values["run"] == "???":
         found.append("run: name a run's folder: onecycle-evaluate run=logs/runs/…")

@@ -22,7 +22,14 @@ FLAGS = (
     "--package", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
     "--experimental-rerun", "-i", "--info",
 )  # fmt: skip
+MAY_BE_LEFT_OUT = ("experiment", "study", "data")  # groups that null leaves out
 SHOWN = 100  # signs of a word that is no override
+
+# How Hydra begins to refuse an override that is well written, and what is to be said of it.
+REASONS = {
+    "Error merging override ": "must be of the kind that stands there: a value, a list or a group of keys",
+    "Could not override '": "must be a key or a group that this command has",
+}
 
 Values = Callable[[DictConfig, bool], list[str]]
 
@@ -81,28 +88,30 @@ def _parsed(word: str) -> Override:
 
 def _mistakes(overrides: list[Override], conf: Path, name: str, sweeping: bool, values: Values) -> list[str]:
     groups = [override for override in overrides if _options(override, conf) is not None]
-    wrong = {id(override): _option_problems(override, conf) for override in groups}
-    problems = [line for lines in wrong.values() for line in lines]
-    groups = [override for override in groups if not wrong[id(override)]]
-    rest = [override for override in overrides if id(override) not in wrong]
-    base = _composed(name, [axes.first(override) for override in groups])
-    if isinstance(base, str):
-        return problems or [base]
-    sweeping = sweeping or OmegaConf.select(base, "hydra.mode", throw_on_resolution_failure=False) is not None
-    lines = {id(override): _sweep_problem(override) for override in [*groups, *rest] if not sweeping}
-    lines |= {key: line for key, line in _key_problems(rest, base).items() if line}
-    problems += [line for override in overrides if (line := lines.get(id(override)))]
-    good = [override for override in [*groups, *rest] if not lines.get(id(override))]
-    whole = _composed(name, [axes.first(override) for override in good])
+    wrong = {id(override): lines for override in groups if (lines := _option_problems(override, conf))}
+    whole = "" if wrong else _composed(name, [axes.first(override) for override in overrides])
     if isinstance(whole, str):
-        return problems or [whole]
+        chosen = [axes.first(override) for override in groups if id(override) not in wrong]
+        base = _composed(name, chosen)
+        if isinstance(base, str):
+            return [*(line for lines in wrong.values() for line in lines), *([base] if not wrong else [])]
+        wrong |= _key_problems([override for override in overrides if override not in groups], base)
+        good = [axes.first(override) for override in overrides if id(override) not in wrong]
+        whole, reason = (base, whole) if len(good) == len(overrides) else (_composed(name, good), "")
+        if isinstance(whole, str) or reason:
+            return [*(line for lines in wrong.values() for line in lines), reason or str(whole)]
+    sweeping = sweeping or OmegaConf.select(whole, "hydra.mode", throw_on_resolution_failure=False) is not None
+    if not sweeping:
+        wrong |= {id(override): [_sweep_problem(override)] for override in overrides if override.is_sweep_override()}
+    good_ones = [override for override in overrides if id(override) not in wrong]
     found = values(_own(whole), sweeping)
-    for override in good if sweeping else ():
-        for changed in _along(override, good, whole, name, is_group=override in groups):
+    for override in good_ones if sweeping else ():
+        for changed in _along(override, good_ones, whole, name, is_group=override in groups):
             found += [changed] if isinstance(changed, str) else values(_own(changed), sweeping)
     # Where a word is left out, only what is said of the others is certain: the rest may follow from its absence.
-    keys = tuple(f"{override.get_key_element().lstrip('+~')}=" for override in good)
-    return problems + (found if not problems else [line for line in found if line.startswith(keys)])
+    keys = tuple(f"{override.get_key_element().lstrip('+~')}=" for override in good_ones)
+    told = [line for override in overrides for line in wrong.get(id(override), ())]
+    return told + (found if not wrong else [line for line in found if line.startswith(keys)])
 
 
 def _along(
@@ -146,10 +155,11 @@ def _option_problems(override: Override, conf: Path) -> list[str]:
     known = _options(override, conf) or []
     chosen = axes.values(override)
     return [
-        f"{_group(override)}={option}: must be one of {', '.join(known)}{near(str(option), known)}"
+        f"{_group(override)}={'null' if option is None else option}: must be one of {', '.join(known)}"
+        + near(str(option), known)
         for value in chosen
         for option in (value if isinstance(value, list) else [value])
-        if option is not None and str(option) not in known
+        if str(option) not in known and not (option is None and _group(override) in MAY_BE_LEFT_OUT)
     ]
 
 
@@ -158,19 +168,22 @@ def _composed(name: str, words: list[str]) -> DictConfig | str:
     try:
         return compose(name, overrides=words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        said = str(error).strip().split("\n\n")[0]
-        return " ".join(said.split())
+        said = " ".join(str(error).strip().split("\n\n")[0].split())
+    for start, must in REASONS.items():
+        if said.startswith(start):
+            given = said.removeprefix(start).split("'")[0]
+            word = next((word for word in words if word.lstrip("+~").startswith(given)), given)
+            return f"{word}: {must}"
+    return said
 
 
 def _sweep_problem(override: Override) -> str:
-    if not override.is_sweep_override():
-        return ""
     key, _, value = str(override.input_line).partition("=")
     return f"{key}={value}: must be one value; for a run of each add -m, for a list write {key}=[{value}]"
 
 
-def _key_problems(overrides: Sequence[Override], base: DictConfig) -> dict[int, str]:
-    """A line for each override of a key that is not there, or that adds one that is."""
+def _key_problems(overrides: Sequence[Override], base: DictConfig) -> dict[int, list[str]]:
+    """A line for each override of a key that is not there, or that adds one that is, by the override's identity."""
     known = OmegaConf.to_container(base, resolve=False)
     problems = {}
     for override in overrides:
@@ -178,14 +191,12 @@ def _key_problems(overrides: Sequence[Override], base: DictConfig) -> dict[int, 
         found, place, names = _find(known, key)
         if override.is_force_add() or (override.is_add() and not found):
             _add(known, key)
-        elif override.is_add() and isinstance(override.value(), dict):
-            pass  # it is merged with the group that is there
-        elif override.is_add():
-            problems[id(override)] = f"{override.input_line}: the key is there already; write {key}=…"
+        elif override.is_add() and not isinstance(override.value(), dict):  # a group is merged with the one there
+            problems[id(override)] = [f"{override.input_line}: the key is there already; write {key}=…"]
         elif not found:
             inside = f" in {place}" if place else ""
             meant = near(key.split(".")[-1], names)
-            problems[id(override)] = f"{override.input_line}: there is no key {key}{inside}{meant}"
+            problems[id(override)] = [f"{override.input_line}: there is no key {key}{inside}{meant}"]
     return problems
 
 

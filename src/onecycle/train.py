@@ -201,7 +201,7 @@ def problems(cfg: DictConfig, sweeping: bool) -> list[str]:
         from onecycle.studies import plan  # only a study pays for this import
 
         found += plan.problems(cfg)
-    if isinstance(cfg.get("resume"), str):
+    if isinstance(cfg.get("resume"), str) and not any(line.startswith("resume=") for line in found):
         refusal = "resume: not in a sweep, which goes on by itself when it is run again"
         found += [refusal] if sweeping else run.folder_problems(Path(cfg.resume))
     return found

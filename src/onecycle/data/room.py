@@ -46,6 +46,8 @@ def training_counts(source: Mapping[str, Any]) -> Counts | None:
         from onecycle.data.synthetic import CLASSES
 
         return dict.fromkeys(CLASSES, source["train_size"] // 10)
+    if kind == "onecycle.data.sources.Cifar" and source["name"] not in ("cifar10", "cifar100"):
+        raise ValueError(f"data.source.name={source['name']}: must be cifar10 or cifar100")
     if kind == "onecycle.data.sources.Cifar" and source["name"] == "cifar10":
         return dict.fromkeys(CIFAR10, CIFAR_TRAINING // 10)
     return None

@@ -144,7 +144,8 @@ def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict
     try:
         return {**at_scale(study), "scale": None}
     except ConfigError as error:  # named as on the command line
-        raise ConfigError([line.replace("study.searches[0].", "hydra.sweeper.") for line in error.problems]) from None
+        given = [line.replace("study.searches[0].", "hydra.sweeper.") for line in error.problems]
+        raise ConfigError([line.replace("study.seeds", "hydra.sweeper.seeds") for line in given]) from None
 
 
 def walk(block: Mapping[str, Any], width: int = 1, folder: Path | None = None) -> search.Search:
