@@ -20,7 +20,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
             [0.9, [], {}, {"decay": 1, "every_n_steps": 1}, {"decay": 0.5}, {"decay": 0.5, "every_n_steps": 0}]),
     "optimizer.nesterov": ([True, False], NO_SWITCH),
     "optimizer.fused": ([True, False, None], [0, "null"]),
-    "optimizer.iterations": ([1, 3], [NAN]),
+    "optimizer.iterations": ([1, 3], [*NO_COUNT, 101]),
     "evaluation.batch_size": ([1, 7, 10**9], NO_COUNT),
     "evaluation.tta": (["flip", "none"], ["mirror", None, True]),
     "evaluation.every_n_epochs": ([0, 1, 2, 10**9], [*NO_NUMBER, -1]),
@@ -115,7 +115,8 @@ anything = st.one_of(
 )  # fmt: skip
 # What arbitrary values could make a run start, write or wait that a test must not.
 FIXED = ("output", "data.cache", "resume", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-         "trainer.threads", "trainer.compile", "trainer.max_steps", "data.source.train_size", "data.source.test_size")  # fmt: skip
+         "trainer.threads", "trainer.compile", "trainer.max_steps", "data.source.train_size",
+         "data.source.test_size")  # fmt: skip
 
 
 @st.composite

@@ -29,6 +29,7 @@ from onecycle.schedule import Schedule
 
 log = logging.getLogger("onecycle")
 
+SOURCE = ("key", "decode")  # what makes a class a source of images
 WHITENING_IMAGES = 2_000  # 1.8 million patches for moments of 27 × 27
 
 
@@ -50,7 +51,7 @@ def load_dataset(cfg: DictConfig, keep: bool = True) -> tuple[DictConfig, Datase
     then names in data.stands_in_for what is missing, and so does every record made from it. keep: false writes no
     cache, into a folder that somebody else has named.
     """
-    source = instantiate(cfg.data.source)
+    source = instantiate(cfg.data.source, SOURCE)
     try:
         return cfg, load(source, Path(cfg.data.cache), keep), source
     except DataUnavailableError as error:
@@ -63,7 +64,7 @@ def load_dataset(cfg: DictConfig, keep: bool = True) -> tuple[DictConfig, Datase
     replaced.data.classes = None  # the embedded set has classes of its own
     replaced.data.stands_in_for = source.name
     replaced.name = f"{cfg.name}-{cfg.data.fallback}"
-    stand_in = instantiate(replaced.data.source)
+    stand_in = instantiate(replaced.data.source, SOURCE)
     return replaced, load(stand_in, Path(cfg.data.cache), keep), stand_in
 
 

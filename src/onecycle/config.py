@@ -15,6 +15,7 @@ from onecycle.faults import ConfigError
 from onecycle.models import options
 from onecycle.overrides import near
 from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, folder, one_of, or_null, text, whole
+from onecycle.schedule import Schedule
 
 # What a configuration may name in `_target_`. Add your own package here.
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
@@ -34,10 +35,11 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(function.__name__, function, replace=True)
 
 
-def instantiate(config: DictConfig | Mapping[str, Any], kind: type | None = None, /, **arguments: Any) -> Any:
+def instantiate(config: DictConfig | Mapping[str, Any], kind: type | tuple[str, ...] = (), /, **arguments: Any) -> Any:
     """The object of the class that `config._target_` names, built with the config's other keys and `arguments`.
 
-    kind: what the class must be derived from, where that matters. Raises `ConfigError` for a target outside
+    kind: what the class must be derived from, or the names of methods that it must have: a constructor that happens to
+    lie in an allowed package may open files. Raises `ConfigError` for a target outside
     `ALLOWED_TARGETS` or of another kind, and for arguments that it does not take.
     """
     from hydra.utils import get_object
@@ -57,14 +59,27 @@ def instantiate(config: DictConfig | Mapping[str, Any], kind: type | None = None
     module = str(getattr(component, "__module__", None) or type(component).__module__)
     if not callable(component) or not _is_allowed(module):
         raise ConfigError([f"_target_={target}: leads to {module}, outside {', '.join(ALLOWED_TARGETS)}"])
-    if kind is not None and not (isinstance(component, type) and issubclass(component, kind)):
-        raise ConfigError([f"_target_={target}: must be a class derived from {kind.__module__}.{kind.__qualname__}"])
+    if not _is_of(component, kind):
+        of = f" with {' and '.join(kind)}" * bool(kind) if isinstance(kind, tuple) else _derived(kind)
+        raise ConfigError([f"_target_={target}: must be a class{of}"])
     try:
         return component(**settings, **arguments)
     except TypeError as error:
         if "argument" not in str(error):
             raise
         raise ConfigError([f"{target}: {error}"]) from error
+
+
+def _derived(kind: type) -> str:
+    return f" derived from {kind.__module__}.{kind.__qualname__}"
+
+
+def _is_of(component: Any, kind: type | tuple[str, ...]) -> bool:
+    if not isinstance(component, type):
+        return False
+    if isinstance(kind, tuple):
+        return all(callable(getattr(component, name, None)) for name in kind)
+    return issubclass(component, kind)
 
 
 def target_problems(node: Any, key: str = "") -> list[str]:
@@ -207,7 +222,7 @@ def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
     schedule = resolved["schedule"]
     if _is_allowed(str(schedule.get("_target_"))):
         try:
-            instantiate(schedule)
+            instantiate(schedule, Schedule)
         except ConfigError as error:
             problems += [f"schedule: {line}" for line in error.problems]
         except ValueError as error:

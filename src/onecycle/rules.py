@@ -115,6 +115,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("ema.every_n_steps", whole(1), COUNT),
     ("optimizer.nesterov", one_of(True, False), "true or false"),
     ("optimizer.fused", one_of(True, False, None), "true, false or null"),
+    ("optimizer.iterations", whole(1, 100), "a whole number from 1 to 100"),
     ("evaluation.batch_size", whole(1), COUNT),
     ("evaluation.tta", one_of("flip", "none"), "flip or none"),
     ("evaluation.every_n_epochs", whole(0), "a whole number from 0 to 1000000000"),

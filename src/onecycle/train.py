@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import config, overrides, processes, run
+from onecycle import config, overrides, processes, run, saved
 from onecycle.data import room
 from onecycle.faults import ConfigError, FaultError, mistakes_shown, show, storage_errors_named
 
@@ -66,6 +66,7 @@ def train_here(
         if this.done:
             closing.show_skipped(this)
             return this.folder, this.result
+        saved.check_folder(this.folder)
         classifier = assembly.build_classifier(cfg, datamodule, steps)
     with this.recording():
         if this.done:  # by another process, while this one was getting ready
