@@ -29,7 +29,8 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 def bases() -> dict[str, DictConfig]:
     """Composed configurations in which, together, every key of the rules stands."""
     ema = "ema={decay: 0.9, every_n_steps: 2}"
-    return {data: composed(ema, f"data={data}") for data in ("synthetic", "cifar10", "image_folder")}
+    bases = {data: composed(ema, f"data={data}") for data in ("synthetic", "cifar10", "image_folder")}
+    return bases | {"muon": composed("optimizer=muon")}
 
 
 def base_with(key: str, bases: dict[str, DictConfig]) -> DictConfig:
@@ -81,6 +82,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "optimizer.nesterov": ([0, 1, "true", None], [True, False]),
     "optimizer.fused": ([0, 1, "null"], [True, False, None]),
+    "optimizer.iterations": ([0, 1.5, True, None, "3", 101], [1, 3, 100]),
     "evaluation.batch_size": ([0, 10.0, True, None], [1]),
     "evaluation.tta": (["mirror", "", True, None], ["flip", "none"]),
     "evaluation.every_n_epochs": ([-1, 0.5, False, None], [0, 3]),

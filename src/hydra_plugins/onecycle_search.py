@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hydra_plugins.onecycle_study import StudySweeper
+from onecycle.faults import mistakes_shown
 
 
 class SearchSweeper(StudySweeper):
@@ -24,7 +25,8 @@ class SearchSweeper(StudySweeper):
             name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for name, value in self.settings.items()
         }
-        return search_alone(self.config, self.launcher, arguments, self.seeds, block)
+        with mistakes_shown():
+            return search_alone(self.config, self.launcher, arguments, self.seeds, block)
 
 
 def _effective() -> list[Any]:

@@ -10,6 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from onecycle.faults import mistakes_shown
+
 
 class StudySweeper(Sweeper):
     """Runs the study of the configuration; see `onecycle.studies.sweep`."""
@@ -26,7 +28,8 @@ class StudySweeper(Sweeper):
         assert self.config is not None
         from onecycle.studies.sweep import sweep
 
-        return sweep(self.config, self.launcher, arguments)
+        with mistakes_shown():
+            return sweep(self.config, self.launcher, arguments)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from onecycle.callbacks.average import Average
 from onecycle.callbacks.ownership import Ownership
 from onecycle.classifier import Classifier
 from onecycle.config import CONF, instantiate
+from onecycle.data import room
 from onecycle.data.augment import Augmentation
 from onecycle.data.datamodule import DataModule
 from onecycle.data.resizing import Resizing
@@ -29,6 +30,7 @@ from onecycle.schedule import Schedule
 
 log = logging.getLogger("onecycle")
 
+SOURCE = ("key", "decode")  # what makes a class a source of images
 WHITENING_IMAGES = 2_000  # 1.8 million patches for moments of 27 × 27
 
 
@@ -50,7 +52,7 @@ def load_dataset(cfg: DictConfig, keep: bool = True) -> tuple[DictConfig, Datase
     then names in data.stands_in_for what is missing, and so does every record made from it. keep: false writes no
     cache, into a folder that somebody else has named.
     """
-    source = instantiate(cfg.data.source)
+    source = instantiate(cfg.data.source, SOURCE)
     try:
         return cfg, load(source, Path(cfg.data.cache), keep), source
     except DataUnavailableError as error:
@@ -63,7 +65,7 @@ def load_dataset(cfg: DictConfig, keep: bool = True) -> tuple[DictConfig, Datase
     replaced.data.classes = None  # the embedded set has classes of its own
     replaced.data.stands_in_for = source.name
     replaced.name = f"{cfg.name}-{cfg.data.fallback}"
-    stand_in = instantiate(replaced.data.source)
+    stand_in = instantiate(replaced.data.source, SOURCE)
     return replaced, load(stand_in, Path(cfg.data.cache), keep), stand_in
 
 
@@ -99,10 +101,9 @@ def build_datamodule(cfg: DictConfig, dataset: Dataset, **overrides: Any) -> Dat
 
 
 def total_steps(cfg: DictConfig, datamodule: DataModule) -> int:
-    """Steps of the whole run, at least one; raises ValueError where the subset holds no full batch."""
+    """Steps of the whole run, at least one; raises ConfigError where the subset holds no full batch."""
     if not datamodule.steps_per_epoch:
-        size = len(datamodule.splits["train"].labels)
-        raise ValueError(f"batch_size={cfg.batch_size}: larger than the {size} training images; take at most {size}")
+        raise ConfigError(room.batch_problems(cfg.batch_size, len(datamodule.splits["train"].labels)))
     return cfg.trainer.max_steps or max(1, round(cfg.trainer.max_epochs * datamodule.steps_per_epoch))
 
 

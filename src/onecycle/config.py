@@ -10,11 +10,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import hyperparameters, signatures
+from onecycle import hyperparameters, resolution, signatures
 from onecycle.faults import ConfigError
 from onecycle.models import options
 from onecycle.overrides import near
-from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, one_of, or_null, text, whole
+from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, folder, one_of, or_null, text, whole
+from onecycle.schedule import Schedule
 
 # What a configuration may name in `_target_`. Add your own package here.
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
@@ -34,10 +35,11 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(function.__name__, function, replace=True)
 
 
-def instantiate(config: DictConfig | Mapping[str, Any], kind: type | None = None, /, **arguments: Any) -> Any:
+def instantiate(config: DictConfig | Mapping[str, Any], kind: type | tuple[str, ...] = (), /, **arguments: Any) -> Any:
     """The object of the class that `config._target_` names, built with the config's other keys and `arguments`.
 
-    kind: what the class must be derived from, where that matters. Raises `ConfigError` for a target outside
+    kind: what the class must be derived from, or the names of methods that it must have: a constructor that happens to
+    lie in an allowed package may open files. Raises `ConfigError` for a target outside
     `ALLOWED_TARGETS` or of another kind, and for arguments that it does not take.
     """
     from hydra.utils import get_object
@@ -57,14 +59,27 @@ def instantiate(config: DictConfig | Mapping[str, Any], kind: type | None = None
     module = str(getattr(component, "__module__", None) or type(component).__module__)
     if not callable(component) or not _is_allowed(module):
         raise ConfigError([f"_target_={target}: leads to {module}, outside {', '.join(ALLOWED_TARGETS)}"])
-    if kind is not None and not (isinstance(component, type) and issubclass(component, kind)):
-        raise ConfigError([f"_target_={target}: must be a class derived from {kind.__module__}.{kind.__qualname__}"])
+    if not _is_of(component, kind):
+        of = f" with {' and '.join(kind)}" * bool(kind) if isinstance(kind, tuple) else _derived(kind)
+        raise ConfigError([f"_target_={target}: must be a class{of}"])
     try:
         return component(**settings, **arguments)
     except TypeError as error:
         if "argument" not in str(error):
             raise
         raise ConfigError([f"{target}: {error}"]) from error
+
+
+def _derived(kind: type) -> str:
+    return f" derived from {kind.__module__}.{kind.__qualname__}"
+
+
+def _is_of(component: Any, kind: type | tuple[str, ...]) -> bool:
+    if not isinstance(component, type):
+        return False
+    if isinstance(kind, tuple):
+        return all(callable(getattr(component, name, None)) for name in kind)
+    return issubclass(component, kind)
 
 
 def target_problems(node: Any, key: str = "") -> list[str]:
@@ -89,13 +104,28 @@ def _is_allowed(path: str) -> bool:
 
 def check(config: DictConfig) -> None:
     """Raise `ConfigError` with every problem of a composed training configuration, before any data is read."""
+    found = problems(config)
+    if found:
+        raise ConfigError(found)
+
+
+def problems(config: DictConfig) -> list[str]:
+    """Every problem of a composed training configuration, a line each."""
     try:
-        resolved: dict[str, Any] = plain(config, throw_on_missing=True)
+        return problems_of(plain(config, throw_on_missing=True))
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError([_interpolation_problem(error)]) from None
-    problems = problems_of(resolved)
-    if problems:
-        raise ConfigError(problems)
+        failed = resolution.failures(config, error)
+    lines = resolution.lines(failed)
+    with_nulls = config.copy()
+    OmegaConf.set_struct(with_nulls, False)
+    for key in failed:
+        OmegaConf.update(with_nulls, key, None, merge=False)
+    # A resolver may have given the same reason; what is said of a key that has no value follows from that.
+    others = [] if "" in failed else problems_of(plain(with_nulls))
+    told = tuple(f"{key}=" for key in failed)
+    return lines + [
+        line for line in others if not line.startswith(told) and not any(line.split(".")[-1] in one for one in lines)
+    ]
 
 
 def problems_of(resolved: Mapping[str, Any]) -> list[str]:
@@ -104,12 +134,6 @@ def problems_of(resolved: Mapping[str, Any]) -> list[str]:
         *_rule_problems(resolved), *target_problems(resolved), *_key_problems(resolved),
         *_component_problems(resolved), *_part_problems(resolved),
     ]  # fmt: skip
-
-
-def _interpolation_problem(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = getattr(error, "full_key", None)
-    return f"{key}: {lines[0]}" if key else lines[0]
 
 
 def _rule_problems(resolved: Mapping[str, Any]) -> list[str]:
@@ -198,7 +222,7 @@ def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
     schedule = resolved["schedule"]
     if _is_allowed(str(schedule.get("_target_"))):
         try:
-            instantiate(schedule)
+            instantiate(schedule, Schedule)
         except ConfigError as error:
             problems += [f"schedule: {line}" for line in error.problems]
         except ValueError as error:
@@ -234,21 +258,27 @@ def _structure_problems(resolved: Mapping[str, Any]) -> list[str]:
 
 def evaluation_problems(config: DictConfig) -> list[str]:
     """Problems of a composed evaluation configuration."""
-    problems = []
+    try:
+        values = plain(config)
+    except (OmegaConfBaseException, ValueError) as error:
+        failed = resolution.failures(config, error)
+        return resolution.lines(failed)
+    found = []
+    if values["run"] == "???":
+        found.append("run: name a run's folder: onecycle-evaluate run=logs/runs/…")
     for key, holds, allowed in (
+        ("run", folder, "a run's folder"),
         ("precision", or_null(one_of(*PRECISIONS)), "null, " + ", ".join(PRECISIONS)),
         ("accelerator", one_of("auto", "cpu", "gpu", "cuda", "mps"), "auto, cpu, gpu, cuda or mps"),
         ("figures", one_of(True, False), "true or false"),
         ("checkpoint", text, "a file name"),
     ):
-        if not holds(config[key]):
-            problems.append(f"{key}={_shown(config[key])}: must be {allowed}")
-    if config.data:
-        data = plain(config.data)
-        problems += [
-            *_rule_problems({"data": data}), *target_problems({"data": data}), *_component_problems({"data": data})
-        ]  # fmt: skip
-    return problems
+        if not holds(values[key]):
+            found.append(f"{key}={_shown(values[key])}: must be {allowed}")
+    if values["data"]:
+        data = {"data": values["data"]}
+        found += [*_rule_problems(data), *target_problems(data), *_component_problems(data)]
+    return found
 
 
 def plain(config: DictConfig | Mapping[str, Any], throw_on_missing: bool = False) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def configured(*overrides: str) -> DictConfig:
 def new_network(model: str, width: int) -> nn.Module:
     """A network of conf/model in some width, for ten classes."""
     torch.manual_seed(0)
-    network = instantiate(configured(f"model={model}", f"model.width={width}").model, classes=10)
+    network = instantiate(configured(f"model={model}", f"model.width={width}").model, torch.nn.Module, classes=10)
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(torch.randn(500, 3, 32, 32))
     assert isinstance(network, nn.Module)

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, run, saved
-from onecycle.faults import ConfigError
+from onecycle.data import room
+from onecycle.faults import ConfigError, mistakes_shown
 from onecycle.rules import names
 from onecycle.train import run_as_command, show_messages
 
@@ -28,14 +31,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     Raises ConfigError for a folder that holds no run, a checkpoint that cannot be read, or foreign classes.
     """
+    found = problems(cfg)
+    if found:
+        raise ConfigError(found)
     folder = Path(cfg.run)
     before = run.read_config(folder)
     recorded = run.read_result(folder)
-    # A run of an older version may lack keys that are new.
-    own_problems = [line for line in saved.problems(before) if " is missing: " not in line]
-    problems = config.evaluation_problems(cfg) + [f"{folder / run.CONFIG}: {line}" for line in own_problems]
-    if problems:
-        raise ConfigError(problems)
     own = OmegaConf.create(before)
     from onecycle import assembly, closing
 
@@ -67,6 +68,24 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     return evaluation
 
 
+def problems(cfg: DictConfig, sweeping: bool = False) -> list[str]:
+    """What is wrong with a composed evaluation configuration, and with the run that it names; a line each."""
+    found = config.evaluation_problems(cfg)
+    if any(line.startswith("run") for line in found):
+        return found
+    folder = Path(cfg.run)
+    not_read = run.folder_problems(folder)
+    # A run of an older version may lack keys that are new.
+    own = [] if not_read else [ln for ln in saved.problems(run.read_config(folder)) if " is missing: " not in ln]
+    found += not_read + [f"{folder / run.CONFIG}: {line}" for line in own]
+    if not found and cfg.data:
+        try:
+            room.training_counts(config.plain(cfg.data)["source"])
+        except ValueError as error:
+            found += str(error).splitlines()
+    return found
+
+
 @contextlib.contextmanager
 def _missing_keys_named(folder: Path) -> Iterator[None]:
     try:
@@ -95,14 +114,13 @@ def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
 def hydra_job(cfg: DictConfig) -> float:
     """One evaluation; returns the test accuracy."""
     show_messages()
-    if OmegaConf.is_missing(cfg, "run"):
-        raise ConfigError(["run: name a run's folder: onecycle-evaluate run=logs/runs/…"])
-    return float(evaluate(cfg)["test"]["accuracy"])
+    with mistakes_shown() if HydraConfig.get().mode == RunMode.RUN else contextlib.nullcontext():
+        return float(evaluate(cfg)["test"]["accuracy"])
 
 
 def main() -> None:
     """Console entry."""
-    run_as_command(hydra_job, "evaluate")
+    run_as_command(hydra_job, "evaluate", problems)
 
 
 if __name__ == "__main__":

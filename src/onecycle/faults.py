@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 
@@ -18,6 +19,22 @@ class ConfigError(CompactHydraException, ValueError):
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
         """Pickle by the problems, so that it comes back whole from another process."""
         return type(self), (self.problems,)
+
+
+def show(error: ConfigError) -> None:
+    """Write a line for each problem to standard error; signs that would end the line, or act on a terminal, escaped."""
+    for problem in error.problems:
+        print("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def mistakes_shown() -> Iterator[None]:
+    """Show a user's mistake and end the process with 2, without the lines that Hydra writes around an error."""
+    try:
+        yield
+    except ConfigError as error:
+        show(error)
+        raise SystemExit(2) from None
 
 
 class FaultError(CompactHydraException):

@@ -9,6 +9,7 @@ from onecycle.hyperparameters import is_finite_number
 
 MOST = 10**9  # of anything that is counted: beyond it no machine goes, and a 64-bit number is near
 LARGEST_SEED = 2**63 - 1
+NOT_IN_NAMES = "/\\$`;|&<>*?!\"'"  # what ends a path or is a shell's own: people type the names of folders
 PRECISIONS = ("auto", "16-mixed", "bf16-mixed", "32-true")
 
 
@@ -52,7 +53,7 @@ def folder_name(value: Any) -> bool:
     """A text that can name a folder."""
     return (
         text(value)
-        and not set(value) & set("/\\\0")
+        and not set(value) & set(NOT_IN_NAMES)
         and value not in (".", "..")
         and len(value) <= 100
         and len(value.encode()) <= 200
@@ -116,7 +117,7 @@ OWN_KEYS = {"trainer": ("compile", "threads")}
 
 # key, what must hold, and how it is said. A key of a part that is set to null is passed over.
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("name", folder_name, "a name for a folder, up to 100 characters without / or \\"),
+    ("name", folder_name, f"a name for a folder, up to 100 characters, none of {' '.join(NOT_IN_NAMES)}"),
     ("seed", whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
     ("batch_size", whole(1), COUNT),
     ("label_smoothing", number(0, 1, below=True), "a number in [0, 1)"),
@@ -125,6 +126,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("resizing", or_null(sides), "null or a list of [progress, side]: from 0 on, rising below 1; sides from 12 to 512"),
     ("optimizer.nesterov", one_of(True, False), "true or false"),
     ("optimizer.fused", one_of(True, False, None), "true, false or null"),
+    ("optimizer.iterations", whole(1, 100), "a whole number from 1 to 100"),
     ("evaluation.batch_size", whole(1), COUNT),
     ("evaluation.tta", one_of("flip", "none"), "flip or none"),
     ("evaluation.every_n_epochs", whole(0), "a whole number from 0 to 1000000000"),
@@ -141,7 +143,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.augment.flip", one_of("none", "random", "alternating"), "none, random or alternating"),
     ("data.augment.shift", whole(0, 31), "a whole number from 0 to 31"),
     ("data.augment.cutout", whole(0, 32), "a whole number from 0 to 32"),
-    ("data.source.name", folder_name, "a name for a folder, up to 100 characters without / or \\"),
+    ("data.source.name", folder_name, f"a name for a folder, up to 100 characters, none of {' '.join(NOT_IN_NAMES)}"),
     ("data.source.train_size", whole(10, 10**6), "a whole number from 10 to 1000000"),
     ("data.source.test_size", whole(10, 10**6), "a whole number from 10 to 1000000"),
     ("data.source.seed", whole(0, LARGEST_SEED), f"a whole number from 0 to {LARGEST_SEED}"),

@@ -149,6 +149,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
 
 
+def folder_problems(folder: Path) -> list[str]:
+    """Why a folder is not that of a run, a line each."""
+    try:
+        read_config(folder)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
 def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of the run in `cfg.resume`, with those overrides that cannot change its result.
 

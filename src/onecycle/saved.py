@@ -1,6 +1,7 @@
 """What a run left in its folder, which may come from a stranger: looked through before anything of it is used."""
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ LARGEST = 1 << 20  # bytes of a config.yaml; an honest one has a few thousand
 # Instructions to Hydra's own `instantiate`. No configuration of this program has them.
 INSTRUCTIONS = ("_partial_", "_args_", "_recursive_", "_convert_", "_mode_")
 
+# Where a run found its data, and where its folder was made: nothing is written there when it is resumed or evaluated.
+NOT_WRITTEN = ("output", "resume", "data.root", "data.cache", "data.source.root")
+
 
 def load(path: Path) -> dict[str, Any]:
     """The plain contents of a config.yaml, its interpolations as they are written; raises OSError or ValueError."""
@@ -26,7 +30,7 @@ def load(path: Path) -> dict[str, Any]:
 def problems(saved: Mapping[str, Any]) -> list[str]:
     """Why a saved configuration cannot be one that this program wrote, or cannot be run; a line each."""
     found = unresolved(saved)
-    return found or config.problems_of(saved)
+    return found or [*config.problems_of(saved), *outward(saved)]
 
 
 def unresolved(node: Any, key: str = "") -> list[str]:
@@ -45,6 +49,21 @@ def unresolved(node: Any, key: str = "") -> list[str]:
         found.append(f"{key}={node}: must be a value; a run's config.yaml is resolved")
     elif not isinstance(node, str | int | float | None):
         found.append(f"{key}: must be a text, a number, true, false or null, not {type(node).__name__}")
+    return found
+
+
+def outward(node: Any, key: str = "") -> list[str]:
+    """One line for every text that names a place outside of the run's folder, but for those that are not written to."""
+    found: list[str] = []
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            found += outward(child, f"{key}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            found += outward(child, f"{key}[{index}]")
+    elif isinstance(node, str) and key not in NOT_WRITTEN:
+        leads_out = node.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", node) or "://" in node
+        found += [f"{key}={node}: must not lead out of the run's folder"] * leads_out
     return found
 
 

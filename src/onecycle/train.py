@@ -12,11 +12,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import config, overrides, processes, run
-from onecycle.faults import ConfigError, FaultError, storage_errors_named
+from onecycle import config, overrides, processes, run, saved
+from onecycle.data import room
+from onecycle.faults import ConfigError, FaultError, mistakes_shown, show, storage_errors_named
 
 log = logging.getLogger("onecycle")
 
@@ -36,6 +37,9 @@ def train(
     Raises ConfigError for a configuration that cannot be run.
     """
     config.check(cfg)
+    unfit = room.problems(config.plain(cfg)["data"], cfg.batch_size)
+    if unfit:
+        raise ConfigError(unfit)
     if processes.must_be_started(cfg):
         folder = processes.train_in_processes(cfg, overrides, sweep, progress, keep)
         return run.read_result(folder) or {}
@@ -62,6 +66,7 @@ def train_here(
         if this.done:
             closing.show_skipped(this)
             return this.folder, this.result
+        saved.check_folder(this.folder)
         classifier = assembly.build_classifier(cfg, datamodule, steps)
     with this.recording():
         if this.done:  # by another process, while this one was getting ready
@@ -112,9 +117,19 @@ def job_name(cfg: DictConfig, overrides: list[str]) -> str:
 def hydra_job(cfg: DictConfig) -> float:
     """One job of Hydra, single or in a sweep; returns its `score`, for sweepers that want a number."""
     show_messages()
-    settings = HydraConfig.get()
+    settings: Any = HydraConfig.get()
     sweeping = settings.mode == RunMode.MULTIRUN
-    words = list(settings.overrides.task)
+    # As they were written: what a word interpolates is a value of this configuration, not of Hydra's.
+    words = list(OmegaConf.to_container(settings.overrides, resolve=False)["task"])  # type: ignore[index, call-overload]
+    if sweeping:
+        return one_job(cfg, settings, words)
+    with mistakes_shown():
+        return one_job(cfg, settings, words)
+
+
+def one_job(cfg: DictConfig, settings: Any, words: list[str]) -> float:
+    """See `hydra_job`. settings: Hydra's own; words: the overrides."""
+    sweeping = settings.mode == RunMode.MULTIRUN
     try:
         config.check(cfg)
         # A run's folder may be a stranger's: nothing is written where its configuration says.
@@ -156,17 +171,17 @@ def show_messages(level: int = logging.INFO) -> None:
         handler.setLevel(level if processes.is_first() else logging.ERROR)
 
 
-def run_as_command(job: Callable[[], Any], name: str) -> None:
-    """Run a Hydra job whose configuration is `name`.
+def run_as_command(job: Callable[[], Any], name: str, problems: overrides.Values) -> None:
+    """Run a Hydra job whose configuration is `name`; problems: what is wrong with a composed one, a line each.
 
     The process ends with 0 for success, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C.
     """
     show_messages()
     try:
-        overrides.check(sys.argv[1:], config.CONF, name)
+        overrides.check(sys.argv[1:], config.CONF, name, problems)
         job()
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        show(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -180,9 +195,22 @@ def run_as_command(job: Callable[[], Any], name: str) -> None:
         sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, FaultError) else stop.code)
 
 
+def problems(cfg: DictConfig, sweeping: bool) -> list[str]:
+    """What is wrong with a composed training configuration, and with the study or the run's folder that it names."""
+    found = config.problems(cfg)
+    if OmegaConf.select(cfg, "study", throw_on_resolution_failure=False):
+        from onecycle.studies import plan  # only a study pays for this import
+
+        found += plan.problems(cfg)
+    if isinstance(cfg.get("resume"), str) and not any(line.startswith("resume=") for line in found):
+        refusal = "resume: not in a sweep, which goes on by itself when it is run again"
+        found += [refusal] if sweeping else run.folder_problems(Path(cfg.resume))
+    return found
+
+
 def main() -> None:
     """Console entry."""
-    run_as_command(hydra_job, "train")
+    run_as_command(hydra_job, "train", problems)
 
 
 if __name__ == "__main__":

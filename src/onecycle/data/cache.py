@@ -132,17 +132,43 @@ def _try_write(path: Path, key: dict[str, Any], arrays: dict[str, np.ndarray], d
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Hold the lock beside `path`; yields whether the folder can be written. The system frees it if we die."""
+    """Hold the lock beside `path`; yields whether the folder can be written. The system frees it if we die.
+
+    Where nothing can be built nothing is left: the lock and the folders that were made for it are removed again.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
     with contextlib.ExitStack() as stack:
         writable = True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(_held(path.with_suffix(".lock")))
         except OSError as error:
             writable = False
             log.warning(
                 "No cache can be written in %s (%s): the data set is decoded at every start. Name another folder with "
                 "data.cache=….", path.parent, error.strerror or error,
             )  # fmt: skip
-        yield writable
+        try:
+            yield writable
+        except BaseException:
+            with contextlib.suppress(OSError):  # another process has put something there
+                if writable:
+                    path.with_suffix(".lock").unlink()
+                for folder in made:
+                    folder.rmdir()
+            raise
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a lock file; one that its holder removed while we waited is made anew."""
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                ours = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+            except FileNotFoundError:
+                ours = False
+            if ours:
+                yield
+                return

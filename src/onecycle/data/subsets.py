@@ -17,12 +17,8 @@ def split_indices(
 
     Raises ValueError where the sizes do not fit the n images.
     """
-    if not 0 <= val_size < len(labels):
-        raise ValueError(
-            f"data.val_size={val_size}: with {len(labels)} training images it must be 0 … {len(labels) - 1}"
-        )
+    size = subset_count(subset_size, val_size, len(labels))
     available = len(labels) - val_size
-    size = _count(subset_size, available)
     front_order, back_order = _orders(labels, seed)
     val = np.sort(back_order[:val_size])
     rest = front_order[~np.isin(front_order, val)]
@@ -30,7 +26,11 @@ def split_indices(
     return (np.sort(subset) if size == available else subset), val
 
 
-def _count(subset_size: int | float | None, available: int) -> int:
+def subset_count(subset_size: int | float | None, val_size: int, total: int) -> int:
+    """Images in a subset of `total` images of which `val_size` are held out; raises as `split_indices` does."""
+    if not 0 <= val_size < total:
+        raise ValueError(f"data.val_size={val_size}: with {total} training images it must be 0 … {total - 1}")
+    available = total - val_size
     if subset_size is None:
         return available
     size = max(1, round(subset_size * available)) if isinstance(subset_size, float) else subset_size

@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from onecycle.faults import ConfigError
 from onecycle.hyperparameters import is_finite_number
 from onecycle.studies import claims, search, search_space
@@ -64,6 +67,17 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return scaled
+
+
+def problems(config: DictConfig) -> list[str]:
+    """Every problem of the study in a composed configuration, a line each."""
+    try:
+        at_scale(OmegaConf.to_container(config.study, resolve=True))  # type: ignore[arg-type]
+    except ConfigError as error:
+        return error.problems
+    except OmegaConfBaseException:
+        return []  # a value that cannot be resolved is for the whole configuration to report
+    return []
 
 
 def _run_problems(study: Mapping[str, Any]) -> list[str]:
@@ -127,7 +141,11 @@ def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict
         "scale": "search", "scales": {"search": None}, "force": False, "seeds": list(seeds), "searches": [block],
         "figures": [progress, *[path] * bool(plane), *own],
     }  # fmt: skip
-    return {**at_scale(study), "scale": None}
+    try:
+        return {**at_scale(study), "scale": None}
+    except ConfigError as error:  # named as on the command line
+        given = [line.replace("study.searches[0].", "hydra.sweeper.") for line in error.problems]
+        raise ConfigError([line.replace("study.seeds", "hydra.sweeper.seeds") for line in given]) from None
 
 
 def walk(block: Mapping[str, Any], width: int = 1, folder: Path | None = None) -> search.Search:

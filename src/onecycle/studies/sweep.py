@@ -58,11 +58,11 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
     """Run what is missing of a study at its scale; see `sweep`."""
     points = plan.points(study, changes(arguments, study))
     folder = Path(config.hydra.sweep.dir)
-    if study["force"]:
-        move_aside(folder)
+    refuse_blind(study, config)
     for name in study.get("records_of") or ():
         table.read_plan(folder.parent / name)
-    refuse_blind(study, config)
+    if study["force"]:  # only a study that can be run takes the place of the old one
+        move_aside(folder)
     noted = table.Plan(study, points, command())
     note_plan(folder, noted)
     alone = launcher_runs_one_by_one(config)

@@ -1,0 +1,80 @@
+"""What a user is promised of runs that are changed, diverge, or are started twice; by true processes."""
+
+import csv
+import json
+import math
+import platform
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from test_commands import TINY, records, run, start_long_run
+
+INTERVAL = 10  # steps: callbacks.divergence.every_n_steps and trainer.log_every_n_steps by default
+
+
+def test_the_second_process_in_a_runs_folder_says_who_holds_it_and_stops_and_the_first_goes_on(tmp_path: Path) -> None:
+    first, folder = start_long_run(tmp_path)
+    second = run(f"resume={folder}", cwd=tmp_path)
+    assert (second.returncode, second.stdout.count("Traceback") + second.stderr.count("Traceback")) == (2, 0)
+    holder = f"process {first.pid} on {re.escape(platform.node())}"
+    assert re.search(rf"^{re.escape(str(folder))}: {holder} is training this run$", second.stderr, re.MULTILINE)
+    assert first.poll() is None
+    assert json.loads((folder / "result.json").read_text())["status"] == "running"
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    assert first.returncode == 130
+
+
+def test_a_resumed_run_with_another_configuration_is_refused_with_a_line_for_each_key(tmp_path: Path) -> None:
+    process, folder = start_long_run(tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    words = ["seed=3", "schedule.peak_lr=0.2", "model.width=8", "data.subset_size=64"]
+    done = run(f"resume={folder}", *words, "trainer.threads=1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"{word}: cannot be changed in a run that is resumed" for word in words]
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+    # The same behind the program's back.
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["seed"], config["model"]["width"], config["label_smoothing"] = 3, 8, 0.1
+    path.write_text(yaml.safe_dump(config))
+    done = run(f"resume={folder}", cwd=tmp_path)
+    assert done.returncode == 2
+    ending = "when this run began; its checkpoint cannot go on so"
+    assert done.stderr.splitlines() == [
+        f"label_smoothing=0.1: was 0.0 {ending}", f"model.width=8: was 4 {ending}", f"seed=3: was 0 {ending}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(["schedule=constant", "schedule.peak_lr=1e30"], id="not finite"),
+        pytest.param(
+            ["schedule=constant", "schedule.peak_lr=0.1", "callbacks.divergence.max_loss=0.5"], id="exploding"
+        ),
+    ],
+)
+def test_a_run_that_diverges_stops_within_one_interval_keeps_its_curve_and_ends_with_0(
+    recipe: list[str], tmp_path: Path
+) -> None:
+    done = run(*TINY, "batch_size=16", "trainer.max_epochs=5", *recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "diverged" in done.stdout
+    (result,) = records(tmp_path / "logs" / "runs").values()
+    assert (result["status"], result["steps"]) == ("diverged", INTERVAL)
+    (folder,) = (tmp_path / "logs" / "runs").iterdir()
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+    assert [int(row["step"]) for row in rows] == list(range(1, INTERVAL + 1))  # debug logs every step
+    losses = [float(row["train/loss"]) for row in rows]
+    assert math.isfinite(losses[0])
+    assert not math.isfinite(losses[-1]) or sum(losses) / len(losses) > 0.5
