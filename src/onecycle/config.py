@@ -3,6 +3,7 @@
 Nothing here imports torch: a rejected configuration answers at once.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import hyperparameters, signatures
-from onecycle.faults import ConfigError
+from onecycle.faults import ConfigError, one_line
 from onecycle.models import options
 from onecycle.overrides import near
 from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, one_of, or_null, text, whole
+from onecycle.schedule import Schedule
 
 # What a configuration may name in `_target_`. Add your own package here.
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
@@ -59,6 +61,8 @@ def instantiate(config: DictConfig | Mapping[str, Any], kind: type | None = None
         raise ConfigError([f"_target_={target}: leads to {module}, outside {', '.join(ALLOWED_TARGETS)}"])
     if kind is not None and not (isinstance(component, type) and issubclass(component, kind)):
         raise ConfigError([f"_target_={target}: must be a class derived from {kind.__module__}.{kind.__qualname__}"])
+    if inspect.isabstract(component):
+        raise ConfigError([f"_target_={target}: is only the base of others; name one of them"])
     try:
         return component(**settings, **arguments)
     except TypeError as error:
@@ -100,10 +104,11 @@ def check(config: DictConfig) -> None:
 
 def problems_of(resolved: Mapping[str, Any]) -> list[str]:
     """Every problem of a resolved training configuration, a line each."""
-    return [
+    found = [
         *_rule_problems(resolved), *target_problems(resolved), *_key_problems(resolved),
         *_component_problems(resolved), *_part_problems(resolved),
     ]  # fmt: skip
+    return [one_line(problem) for problem in found]
 
 
 def _interpolation_problem(error: Exception) -> str:
@@ -198,7 +203,7 @@ def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
     schedule = resolved["schedule"]
     if _is_allowed(str(schedule.get("_target_"))):
         try:
-            instantiate(schedule)
+            instantiate(schedule, Schedule)
         except ConfigError as error:
             problems += [f"schedule: {line}" for line in error.problems]
         except ValueError as error:

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from onecycle.data import png
+
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 FORMATS = ("PNG", "JPEG", "WEBP")  # by their contents, whatever the name says; Pillow would start programs for others
 MAX_PIXELS = 80_000_000  # 240 MB as RGB
+MAX_SIDE = 65_535  # of a JPEG; each row of Pillow's takes memory and time of its own
 SHOWN = 20  # refused files that are named; the others are counted
 DECODING = 2  # raise it where the same files come to give other pixels: it is part of the key
 
@@ -34,8 +37,9 @@ class ImageFolder:
     Every file becomes the picture that a viewer shows: turned as its EXIF says, palettes and CMYK as colours, 16 bits
     by their high byte. What is transparent is laid on white, as on a page: the colour below it is never seen, and often
     arbitrary. An animation is refused, because no frame of it is the image; so are more than `MAX_PIXELS` pixels, by
-    the header alone, and a PNG with a wrong checksum, which Pillow would decode. Symbolic links are followed, also to
-    places outside: a folder of links is a usual subset. Hidden files are passed over, other suffixes with a warning.
+    the header alone, and a PNG with a wrong checksum or too few rows, which Pillow would decode. Symbolic links are
+    followed, also to places outside: a folder of links is a usual subset. Hidden files are passed over, other suffixes
+    with a warning.
     """
 
     origin = "class folders"
@@ -146,7 +150,7 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
             with Image.open(file, formats=FORMATS) as opened:
                 _refuse_by_header(opened)
                 if opened.format == "PNG":
-                    opened.verify()  # the checksums; it cannot be decoded after that
+                    png.check(path)
             file.seek(0)
             with Image.open(file, formats=FORMATS) as opened:
                 turned = ImageOps.exif_transpose(opened)  # a camera's notion of up
@@ -168,6 +172,10 @@ def _refuse_by_header(image: Any) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise _RefusedError(
             f"has {image.width}×{image.height} pixels, more than {MAX_PIXELS:,}. Scale it down or remove it."
+        )
+    if max(image.size) > MAX_SIDE:
+        raise _RefusedError(
+            f"has {image.width}×{image.height} pixels, more than {MAX_SIDE:,} on a side. Scale it down or remove it."
         )
     # A phone's JPEG may hold a second picture (MPO): the first is the photograph.
     if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
