@@ -24,7 +24,7 @@ BIN := .venv/bin
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006  NAME=lr_range_test  SCALE=cpu'
+	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006  COUNT=10000  NAME=lr_range_test  SCALE=cpu'
 
 setup: $(STAMP) ## build .venv from requirements.lock (the other targets do it by themselves)
 
@@ -65,7 +65,7 @@ test-all: $(STAMP) ## every test, the slow ones too
 	@$(BIN)/python -m pytest -m '' $(ARGS)
 
 fuzz: $(STAMP) ## COUNT (10000) mutated inputs of each kind of file: record, config, image, checkpoint; about 10 minutes
-	@PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --count $(COUNT) $(ARGS)
+	@PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m fuzz.campaign --count $(COUNT) $(ARGS)
 
 audit: $(STAMP) ## known vulnerabilities of the locked versions, and a software bill of materials in logs/audit
 	@$(BIN)/python -m onecycle.audit $(ARGS)

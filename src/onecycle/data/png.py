@@ -28,8 +28,12 @@ def check(path: Path) -> None:
             raise ValueError("it does not begin with a header")
         left = row_bytes(header)
         rows = zlib.decompressobj()
+        kinds = [kind]
         while kind != b"IEND":
             kind, blocks = _chunk(file)
+            if kind == b"IHDR" or (kind == b"IDAT" and b"IDAT" in kinds[:-1] and kinds[-1] != b"IDAT"):
+                raise ValueError(f"its chunk {kind.decode()} is in the wrong place")
+            kinds.append(kind)
             for data in blocks:  # to its end, where its checksum stands
                 while kind == b"IDAT" and data and left > 0 and not rows.eof:
                     left -= len(rows.decompress(data, BLOCK))
