@@ -4,20 +4,29 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")  # width, height, bit depth, colour type, compression, filter, interlaced
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+GRAY, COLOUR, PALETTE = 0, 2, 3
+CHANNELS = {GRAY: 1, COLOUR: 3, PALETTE: 1, 4: 2, 6: 4}
 # Adam7 (PNG specification, third edition, 8.2): first column and row of each pass, and the steps between them.
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 BLOCK = 1 << 20  # bytes that are held at once
 
 
-def check(path: Path) -> None:
-    """Read a PNG from its signature to its end. Raises ValueError, or OSError, with the reason where it is not whole.
+class Form(NamedTuple):
+    """How a PNG writes its pixels: bits of a sample, and GRAY, COLOUR, PALETTE, or gray or colour with alpha."""
 
-    Pillow fills with black what a stream that ends behind a row lacks, and does not look at the end's checksum.
+    depth: int
+    colour: int
+
+
+def check(path: Path) -> Form:
+    """Read a PNG from its signature to its end; returns how it writes its pixels.
+
+    Raises ValueError, or OSError, with the reason where it is not whole: Pillow fills with black what a stream that
+    ends behind a row lacks, takes the last of two headers, and does not look at the end's checksum.
     """
     with path.open("rb") as file:
         if file.read(len(SIGNATURE)) != SIGNATURE:
@@ -26,6 +35,7 @@ def check(path: Path) -> None:
         header = b"".join(blocks) if kind == b"IHDR" else b""
         if len(header) != HEADER.size:
             raise ValueError("it does not begin with a header")
+        form = Form(*HEADER.unpack(header)[2:4])
         left = row_bytes(header)
         rows = zlib.decompressobj()
         kinds = [kind]
@@ -40,6 +50,9 @@ def check(path: Path) -> None:
                     data = rows.unconsumed_tail
     if left > 0:
         raise ValueError(f"{left:,} bytes of its pixels are missing")
+    if form.colour == PALETTE and b"PLTE" not in kinds[: kinds.index(b"IDAT")]:
+        raise ValueError("it has no palette")
+    return form
 
 
 def row_bytes(header: bytes) -> int:
