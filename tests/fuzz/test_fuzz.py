@@ -184,14 +184,27 @@ def test_a_target_longer_than_a_files_name_is_unknown() -> None:
     assert line.startswith("optimizer._target_=torch.optim.xxx")
 
 
+@pytest.mark.parametrize("name", ["config", "image", "checkpoint"])
+def test_what_was_once_answered_wrongly_stays_in_the_corpus_and_is_refused(name: str, tmp_path: Path) -> None:
+    kind = campaign.kind_named(name)
+    inputs = kinds.regressions(name)
+    assert len(inputs) >= 3
+    assert set(inputs) <= set(kind.corpus)
+    for content in inputs:
+        (tmp_path / "input").write_bytes(content)
+        assert kind.check(tmp_path / "input") is False
+
+
 @pytest.mark.parametrize("number", range(len(sealed.ARCHIVES)))
-def test_a_forged_checkpoint_with_a_true_checksum_is_plain_or_refused(number: int, tmp_path: Path) -> None:
+def test_a_forged_checkpoint_with_a_true_checksum_is_plain_or_refused(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "forged.ckpt"
     path.write_bytes(sealed.sealed(sealed.ARCHIVES[number]))
-    cwd = tmp_path / "cwd"
-    cwd.mkdir()
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
     sealed.check(path)
-    assert list(cwd.iterdir()) == []
+    assert not any((tmp_path / "cwd").iterdir())
 
 
 def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
