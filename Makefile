@@ -7,6 +7,7 @@ SCALE ?= cpu
 # tuning_path take 50 minutes by themselves: make search.
 STUDIES ?= $(filter-out base regimes tuning_path,$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
+COUNT ?= 10000
 PORT ?= 6006
 
 # Without PYTHON=… an environment that stands keeps the interpreter that built it.
@@ -19,11 +20,11 @@ endif
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report benchmark test test-all lint format tensorboard lock clean
+.PHONY: help setup train study studies search report benchmark test test-all fuzz audit lint format tensorboard lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006  NAME=lr_range_test  SCALE=cpu'
+	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006  COUNT=10000  NAME=lr_range_test  SCALE=cpu'
 
 setup: $(STAMP) ## build .venv from requirements.lock (the other targets do it by themselves)
 
@@ -62,6 +63,12 @@ test: $(STAMP) ## the fast tests (minutes)
 
 test-all: $(STAMP) ## every test, the slow ones too
 	@$(BIN)/python -m pytest -m '' $(ARGS)
+
+fuzz: $(STAMP) ## COUNT (10000) mutated inputs of each kind of file: record, config, image, checkpoint; about 5 minutes
+	@PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m fuzz.campaign --count $(COUNT) $(ARGS)
+
+audit: $(STAMP) ## known vulnerabilities of the locked versions, and a software bill of materials in logs/audit
+	@$(BIN)/python -m onecycle.audit $(ARGS)
 
 lint: $(STAMP) ## ruff (lint, format) and mypy
 	@$(BIN)/ruff check .

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from onecycle.faults import ConfigError
+from onecycle.faults import ConfigError, one_line
+from onecycle.rules import whole
 
 log = logging.getLogger("onecycle")
 
@@ -19,7 +20,22 @@ FOLDER, LAST, PREVIOUS = "checkpoints", "last.ckpt", "previous.ckpt"
 RUN = "onecycle_run"  # what a run that goes on from a checkpoint must agree in
 SEAL = b"onecycle sha256 "
 SEAL_BYTES = len(SEAL) + 64
-PARTS = ("state_dict", "global_step", "onecycle", RUN)
+REFUSED = "Weights only load failed."  # how torch begins
+PLAIN = (str, int, float, complex, bytes, bytearray, torch.dtype, torch.device, type(None))
+# A checkpoint's parts, what must hold of each, and how that is said.
+PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "state_dict": (
+        lambda part: isinstance(part, dict) and all(isinstance(value, torch.Tensor) for value in part.values()),
+        "a group of tensors",
+    ),
+    "global_step": (whole(0, 2**63 - 1), "a whole number of at least 0"),
+    "onecycle": (lambda part: isinstance(part, dict), "a group"),
+    RUN: (lambda part: part is None or _is_flat(part), "null or a group of plain values"),
+}
+
+
+def _is_flat(part: Any) -> bool:
+    return isinstance(part, dict) and all(isinstance(key, str) for key in part)
 
 
 class DamagedError(ValueError):
@@ -99,7 +115,8 @@ def _check_seal(path: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint, exactly as they were written: the whole file is checked against its SHA-256.
 
-    Only tensors and plain values are unpickled. Raises DamagedError, with the reason, for any other file.
+    Only tensors and plain values are unpickled, and no tensor has more values than its memory in the file. Raises
+    DamagedError, with the reason, for any other file.
     """
     try:
         _check_seal(path)
@@ -108,11 +125,41 @@ def load(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # whatever garbage makes a reader of archives and pickles raise
         reason = " ".join(str(error).split())[:200]
-        raise DamagedError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from None
+        if reason.startswith(REFUSED):  # torch goes on with advice to unpickle everything, for those who trust the file
+            reason = REFUSED
+        raise DamagedError(one_line(f"{type(error).__name__}: {reason}" if reason else type(error).__name__)) from None
     missing = [name for name in PARTS if not isinstance(contents, dict) or name not in contents]
     if missing:
         raise DamagedError(f"it has no {missing[0]}")
-    return contents
+    for name, (holds, allowed) in PARTS.items():
+        if not holds(contents[name]):
+            raise DamagedError(f"its {name} is not {allowed}")
+    _check_values(contents)
+    return dict(contents)
+
+
+def _check_values(contents: Any) -> None:
+    """Raise DamagedError for what is not plain, and for a tensor that is sparse, has no memory, or repeats it.
+
+    A few bytes can be a tensor of a million million values, which fill the memory as soon as it is copied.
+    """
+    waiting, seen = [contents], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # a list may hold itself
+            continue
+        seen.add(id(node))
+        if isinstance(node, Mapping):
+            waiting += [*node, *node.values()]
+        elif isinstance(node, list | tuple | set):
+            waiting += node
+        elif isinstance(node, torch.Tensor):
+            if node.layout is not torch.strided or node.device.type != "cpu":
+                raise DamagedError(f"it has a tensor of layout {node.layout} on {node.device}")
+            if node.numel() * node.itemsize > node.untyped_storage().nbytes():
+                raise DamagedError(f"it has a tensor of {node.numel():,} values without as many in the file")
+        elif not isinstance(node, PLAIN):
+            raise DamagedError(f"it has a {type(node).__name__}")
 
 
 def newest(run_folder: Path) -> Start:

@@ -3,6 +3,7 @@
 Nothing here imports torch: a rejected configuration answers at once.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import hyperparameters, resolution, signatures
-from onecycle.faults import ConfigError
+from onecycle.faults import ConfigError, one_line
 from onecycle.models import options
 from onecycle.overrides import near
 from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, folder, one_of, or_null, text, whole
@@ -62,6 +63,8 @@ def instantiate(config: DictConfig | Mapping[str, Any], kind: type | tuple[str, 
     if not _is_of(component, kind):
         of = f" with {' and '.join(kind)}" * bool(kind) if isinstance(kind, tuple) else _derived(kind)
         raise ConfigError([f"_target_={target}: must be a class{of}"])
+    if inspect.isabstract(component):
+        raise ConfigError([f"_target_={target}: is only the base of others; name one of them"])
     try:
         return component(**settings, **arguments)
     except TypeError as error:
@@ -130,10 +133,11 @@ def problems(config: DictConfig) -> list[str]:
 
 def problems_of(resolved: Mapping[str, Any]) -> list[str]:
     """Every problem of a resolved training configuration, a line each."""
-    return [
+    found = [
         *_rule_problems(resolved), *target_problems(resolved), *_key_problems(resolved),
         *_component_problems(resolved), *_part_problems(resolved),
     ]  # fmt: skip
+    return [one_line(problem) for problem in found]
 
 
 def _rule_problems(resolved: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from onecycle.faults import ConfigError
+from onecycle.faults import ConfigError, one_line
 from onecycle.rules import number, one_of, or_null, whole
 
 SCHEMA = 1
@@ -156,7 +156,7 @@ def config(text: str) -> dict[str, Any]:
                 raise ValueError("it is nested too deeply")
         entries = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     except Exception as error:  # whatever garbage makes two parsers raise
-        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from None
+        raise ValueError(one_line(" ".join(str(error).split())[:300]) or type(error).__name__) from None
     if not isinstance(entries, dict) or not entries:
         raise ValueError("it holds no configuration")
     if not all(isinstance(key, str) for key in entries):

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from onecycle import config, records
-from onecycle.faults import ConfigError
+from onecycle.faults import ConfigError, one_line
 
 LARGEST = 1 << 20  # bytes of a config.yaml; an honest one has a few thousand
 # Instructions to Hydra's own `instantiate`. No configuration of this program has them.
@@ -30,7 +30,7 @@ def load(path: Path) -> dict[str, Any]:
 def problems(saved: Mapping[str, Any]) -> list[str]:
     """Why a saved configuration cannot be one that this program wrote, or cannot be run; a line each."""
     found = unresolved(saved)
-    return found or [*config.problems_of(saved), *outward(saved)]
+    return [one_line(problem) for problem in found] or [*config.problems_of(saved), *outward(saved)]
 
 
 def unresolved(node: Any, key: str = "") -> list[str]:

@@ -49,10 +49,17 @@ def _module_of(target: str) -> tuple[Path, list[str]]:
     file = Path(spec.origin)
     for place, name in enumerate(names[1:], start=1):
         package, module = file.parent / name / "__init__.py", file.parent / f"{name}.py"
-        if file.name != "__init__.py" or not (name.isidentifier() and (package.is_file() or module.is_file())):
+        if file.name != "__init__.py" or not (name.isidentifier() and (_is_file(package) or _is_file(module))):
             return file, names[place:]
         file = package if package.is_file() else module
     return file, []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def _dotted(target: str, rest: list[str]) -> str:

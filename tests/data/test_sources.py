@@ -1,7 +1,9 @@
 import hashlib
 import os
 import pickle
+import shutil
 import socket
+import tarfile
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +97,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
         timeouts.append(socket.getdefaulttimeout())
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refuse)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
     return timeouts
 
 
@@ -177,8 +179,11 @@ def test_what_is_missing_or_damaged_is_downloaded_with_a_timeout(
         assert (Path(root), filename) == (fake.root, "cifar-10-python.tar.gz")
         assert md5 == "c58f30108f718f92721af3b95e74349a"  # the published one
         fake.write()
+        with tarfile.open(fake.root / filename, "w:gz") as archive:
+            archive.add(fake.folder, fake.folder.name)
+        shutil.rmtree(fake.folder)
 
-    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", fetch)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
     before = socket.getdefaulttimeout()
     arrays, _ = Cifar("cifar10", str(fake.root), download=True).decode()
     assert np.array_equal(arrays["train_images"], fake.train)

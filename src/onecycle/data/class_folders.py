@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from onecycle.data import png
+
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 FORMATS = ("PNG", "JPEG", "WEBP")  # by their contents, whatever the name says; Pillow would start programs for others
 MAX_PIXELS = 80_000_000  # 240 MB as RGB
+MAX_SIDE = 65_535  # of a JPEG; each row of Pillow's takes memory and time of its own
 SHOWN = 20  # refused files that are named; the others are counted
-DECODING = 2  # raise it where the same files come to give other pixels: it is part of the key
+DECODING = 3  # raise it where the same files come to give other pixels: it is part of the key
 
 
 class _File(NamedTuple):
@@ -34,8 +37,9 @@ class ImageFolder:
     Every file becomes the picture that a viewer shows: turned as its EXIF says, palettes and CMYK as colours, 16 bits
     by their high byte. What is transparent is laid on white, as on a page: the colour below it is never seen, and often
     arbitrary. An animation is refused, because no frame of it is the image; so are more than `MAX_PIXELS` pixels, by
-    the header alone, and a PNG with a wrong checksum, which Pillow would decode. Symbolic links are followed, also to
-    places outside: a folder of links is a usual subset. Hidden files are passed over, other suffixes with a warning.
+    the header alone, and a PNG with a wrong checksum or too few rows, which Pillow would decode. Symbolic links are
+    followed, also to places outside: a folder of links is a usual subset. Hidden files are passed over, other suffixes
+    with a warning.
     """
 
     origin = "class folders"
@@ -145,10 +149,12 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
             warnings.simplefilter("ignore")  # Pillow's, on metadata that are of no use here
             with Image.open(file, formats=FORMATS) as opened:
                 _refuse_by_header(opened)
-                if opened.format == "PNG":
-                    opened.verify()  # the checksums; it cannot be decoded after that
+                form = png.check(path) if opened.format == "PNG" else None
             file.seek(0)
             with Image.open(file, formats=FORMATS) as opened:
+                opened.load()
+                if form is not None:
+                    _read_as_specified(opened, form)
                 turned = ImageOps.exif_transpose(opened)  # a camera's notion of up
                 image = _on_white(_eight_bits(turned))
             resized = image.size != (size, size)
@@ -169,9 +175,31 @@ def _refuse_by_header(image: Any) -> None:
         raise _RefusedError(
             f"has {image.width}×{image.height} pixels, more than {MAX_PIXELS:,}. Scale it down or remove it."
         )
+    if max(image.size) > MAX_SIDE:
+        raise _RefusedError(
+            f"has {image.width}×{image.height} pixels, more than {MAX_SIDE:,} on a side. Scale it down or remove it."
+        )
     # A phone's JPEG may hold a second picture (MPO): the first is the photograph.
     if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
         raise _RefusedError(f"is an animation of {image.n_frames} frames. Keep one of them, or remove it.")
+
+
+def _read_as_specified(image: Any, form: png.Form) -> None:
+    """Put right, or refuse, what Pillow takes otherwise than the PNG specification: indices and transparent colours.
+
+    It compares a transparent gray of 2 or 4 bits with samples that it has scaled to 8, and one of 16 bits a sample with
+    their high bytes; and what lies behind the end of a palette is black.
+    """
+    if image.mode == "P" and (image.getextrema()[1] + 1) * 3 > len(image.palette.palette):
+        raise _RefusedError("has colours that are not in its palette. Repair or remove it.")
+    key = image.info.get("transparency")
+    if form.colour == png.COLOUR and form.depth == 16 and key is not None:
+        raise _RefusedError("has a transparent colour of 16 bits a sample. Give it an alpha channel, or remove it.")
+    largest = 2**form.depth - 1
+    if form.colour == png.COLOUR and key is not None:
+        image.info["transparency"] = tuple(sample & largest for sample in key)
+    if form.colour == png.GRAY and form.depth in (2, 4, 8) and key is not None:
+        image.info["transparency"] = (key & largest) * 255 // largest
 
 
 def _eight_bits(image: Any) -> Any:
