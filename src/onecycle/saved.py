@@ -25,8 +25,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def problems(saved: Mapping[str, Any]) -> list[str]:
     """Why a saved configuration cannot be one that this program wrote, or cannot be run; a line each."""
-    found = unresolved(saved)
-    return [one_line(problem) for problem in found] or config.problems_of(saved)
+    return [one_line(problem) for problem in unresolved(saved) or config.problems_of(saved)]
 
 
 def unresolved(node: Any, key: str = "") -> list[str]:
