@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import hyperparameters, resolution, signatures
-from onecycle.faults import ConfigError, one_line
+from onecycle.faults import ConfigError
 from onecycle.models import options
 from onecycle.overrides import near
 from onecycle.rules import GIVEN, OTHER_KEYS, OWN_KEYS, PARTS, PRECISIONS, RULES, folder, one_of, or_null, text, whole
@@ -133,11 +133,10 @@ def problems(config: DictConfig) -> list[str]:
 
 def problems_of(resolved: Mapping[str, Any]) -> list[str]:
     """Every problem of a resolved training configuration, a line each."""
-    found = [
+    return [
         *_rule_problems(resolved), *target_problems(resolved), *_key_problems(resolved),
         *_component_problems(resolved), *_part_problems(resolved),
     ]  # fmt: skip
-    return [one_line(problem) for problem in found]
 
 
 def _rule_problems(resolved: Mapping[str, Any]) -> list[str]:

@@ -29,8 +29,8 @@ def load(path: Path) -> dict[str, Any]:
 
 def problems(saved: Mapping[str, Any]) -> list[str]:
     """Why a saved configuration cannot be one that this program wrote, or cannot be run; a line each."""
-    found = unresolved(saved)
-    return [one_line(problem) for problem in found] or [*config.problems_of(saved), *outward(saved)]
+    found = unresolved(saved) or [*config.problems_of(saved), *outward(saved)]
+    return [one_line(problem) for problem in found]
 
 
 def unresolved(node: Any, key: str = "") -> list[str]:
