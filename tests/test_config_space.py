@@ -2,12 +2,14 @@
 
 import functools
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,6 +17,9 @@ import config_space
 from onecycle.config import CONF, RULES
 from onecycle.faults import ConfigError, one_line
 from onecycle.train import train
+
+# Hypothesis keeps what it finds in the program's own files: not in this tree.
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 
 TINY = (
     "experiment=debug", "batch_size=16", "data.source.train_size=64", "data.source.test_size=20",
