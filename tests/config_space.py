@@ -21,6 +21,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "optimizer.nesterov": ([True, False], NO_SWITCH),
     "optimizer.fused": ([True, False, None], [0, "null"]),
     "optimizer.iterations": ([1, 3], [*NO_COUNT, 101]),
+    "resizing": ([None, [[0, 24]], [[0, 24], [0.5, 32]]], [[], [24], [[0.1, 24]], [[0, 11]], True, "small"]),
     "evaluation.batch_size": ([1, 7, 10**9], NO_COUNT),
     "evaluation.tta": (["flip", "none"], ["mirror", None, True]),
     "evaluation.every_n_epochs": ([0, 1, 2, 10**9], [*NO_NUMBER, -1]),

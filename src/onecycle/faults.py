@@ -21,10 +21,15 @@ class ConfigError(CompactHydraException, ValueError):
         return type(self), (self.problems,)
 
 
+def one_line(problem: str) -> str:
+    """A problem as it is shown: signs that would end its line, or act on a terminal, escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem)
+
+
 def show(error: ConfigError) -> None:
-    """Write a line for each problem to standard error; signs that would end the line, or act on a terminal, escaped."""
+    """Write a line for each problem to standard error."""
     for problem in error.problems:
-        print("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem), file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
 
 
 @contextlib.contextmanager

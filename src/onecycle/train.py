@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from onecycle import config, overrides, processes, run, saved
 from onecycle.data import room
-from onecycle.faults import ConfigError, FaultError, mistakes_shown, show, storage_errors_named
+from onecycle.faults import ConfigError, FaultError, mistakes_shown, one_line, show, storage_errors_named
 
 log = logging.getLogger("onecycle")
 
@@ -146,7 +146,7 @@ def one_job(cfg: DictConfig, settings: Any, words: list[str]) -> float:
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
-            log.error("%s: %s", job_name(cfg, words), error)
+            log.error("%s: %s", job_name(cfg, words), "\n".join(map(one_line, str(error).splitlines())))
         raise
     return score(record)
 

@@ -331,8 +331,11 @@ def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(tmp_path: Path, bu
         raise ValueError("an unreadable image")
 
     with pytest.raises(ValueError, match="an unreadable image"):
+        cached(tmp_path / "new" / "cache", "toy", KEY, fail)
+    assert list(tmp_path.iterdir()) == []  # neither a lock nor the folders that were made for it
+    with pytest.raises(ValueError, match="an unreadable image"):
         cached(tmp_path, "toy", KEY, fail)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
     assert is_toy(cached(tmp_path, "toy", KEY, build))
 
 
