@@ -21,8 +21,19 @@ class ConfigError(CompactHydraException, ValueError):
         return type(self), (self.problems,)
 
 
+LONGEST = 1500  # letters of a problem; the longest honest one lists every key of a Trainer
+
+
 def one_line(problem: str) -> str:
-    """A problem as it is shown: signs that would end its line, or act on a terminal, escaped."""
+    """A problem as a line that a terminal shows as it is: what it quotes may hold line feeds and escapes of a stranger.
+
+    One longer than LONGEST loses its middle.
+    """
+    if len(problem) > LONGEST:
+        half = LONGEST // 2
+        problem = f"{problem[:half]} … {problem[-half:]}"
+    if problem.isprintable():
+        return problem
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem)
 
 
@@ -52,22 +63,6 @@ class StorageError(FaultError):
 
 class WorkerError(FaultError):
     """A process that a parallel launcher had started has died."""
-
-
-LONGEST = 1500  # letters of a problem; the longest honest one lists every key of a Trainer
-
-
-def one_line(problem: str) -> str:
-    """A problem as a line that a terminal shows as it is: what it quotes may hold line feeds and escapes of a stranger.
-
-    One longer than LONGEST loses its middle.
-    """
-    if len(problem) > LONGEST:
-        half = LONGEST // 2
-        problem = f"{problem[:half]} … {problem[-half:]}"
-    if problem.isprintable():
-        return problem
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem)
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
