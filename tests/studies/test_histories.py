@@ -8,7 +8,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from onecycle.studies.histories import moving_average
+from onecycle.studies.curves import moving_average
 from onecycle.studies.networks import merged
 from onecycle.studies.plots import layers, surfaces, training_curves
 
@@ -81,8 +81,16 @@ def test_groups_are_panels_and_numbers_are_ordered_by_size() -> None:
 def test_the_moving_average_is_centred_and_keeps_its_level_at_the_ends() -> None:
     assert moving_average(np.array([0.0, 3.0, 6.0, 9.0]), 3) == pytest.approx([1.5, 3.0, 6.0, 7.5])
     assert moving_average(np.ones(5), 9) == pytest.approx(np.ones(5))
+    assert moving_average(np.arange(6.0), 9) == pytest.approx([1.0, 1.5, 2.0, 3.0, 3.5, 4.0])
     (mean,) = lines(training_curves([series("a", [0.0, 3.0, 6.0])], y="loss", smooth=3).axes[0], "_mean")
     assert ys(mean) == pytest.approx([1.5, 3.0, 4.5])
+
+
+def test_a_moving_average_over_an_even_number_is_centred_too() -> None:
+    peak = np.zeros(9)
+    peak[4] = 1.0
+    assert moving_average(peak, 4) == pytest.approx(moving_average(peak, 5))
+    assert moving_average(peak, 4)[::-1] == pytest.approx(moving_average(peak, 4))
 
 
 def test_marks_are_lines_in_their_series_colour_with_texts_at_different_heights() -> None:

@@ -12,6 +12,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from onecycle.studies.axes import cross, frame, legends, length, logarithmic, make_room, panel_grid, panel_title, ticks
+from onecycle.studies.curves import moving_average
 from onecycle.studies.points import Direction, direction_of
 from onecycle.studies.style import INK, SMALL, Labels, colours, label_of, plain
 
@@ -102,15 +103,6 @@ def _runs(series: Sequence[Mapping[str, Any]], name: str, group: str, smooth: in
                 lost = float(x[len(x) - 1 if finite.all() else np.flatnonzero(~finite)[0]])
             result.append(Run(x[finite], moving_average(y[finite], smooth), lost))
     return result
-
-
-def moving_average(values: Array, count: int) -> Array:
-    """Centred average over `count` values, over fewer at both ends."""
-    if count <= 1 or len(values) < 2:
-        return values
-    window = np.ones(min(count, len(values)))
-    total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
-    return total
 
 
 def _line(axes: Axes, runs: Sequence[Run], colour: str) -> None:
