@@ -137,7 +137,7 @@ def _reason(result: Estimate, claim: Claim, verdict: str) -> str:
     return f"{amount}{unit}, {_claimed(claim)}"
 
 
-def _claimed(claim: Claim, word: Callable[[float], str] = str) -> str:
+def _claimed(claim: Claim, word: Callable[[Any], str] = str) -> str:
     """What the bounds say. A share that can be no larger, or no smaller, is claimed without "at least" or "at most"."""
     least, most = (claim.get(key) for key in BOUNDS)
     if word is _share and (least == 1 or most == 0):

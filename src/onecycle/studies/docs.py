@@ -53,8 +53,10 @@ def section(
     lines += [f"![{study['title']}](figures/{study['name']}_{picture})" for picture in pictures]
     lines += ["", "| claim | verdict | measured |", "|---|---|---|"]
     lines += [f"| {_cell(v['text'])} | {MARKS[v['verdict']]} | {_cell(_measured(v))} |" for v in verdicts]
-    lines += ["", _published(study["published"], rows)] * bool(study.get("published"))
-    lines += ["", str(study["notes"])] * bool(study.get("notes"))
+    if study.get("published"):
+        lines += ["", _published(study["published"], rows)]
+    if study.get("notes"):
+        lines += ["", str(study["notes"])]
     minutes = sum(row["seconds_total"] for row in rows) / 60
     again = "" if not study.get("records_of") else " made before, by " + ", ".join(study["records_of"])
     lines += ["", f"{len(rows)} runs{again}, {_seeds(rows)}, {minutes:.1f} minutes on {rows[0]['machine']}, "
