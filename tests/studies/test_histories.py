@@ -61,7 +61,40 @@ def test_a_diverged_seed_ends_in_a_cross_and_does_not_enter_the_mean() -> None:
     assert [ys(line) for line in lines(axes, "_seed")] == [[2.0, 8.0]]
     (cross,) = lines(axes, "_diverged")
     assert (cross.get_xdata(), ys(cross)[0] > 0.9) == ([2.0], True)
-    assert sorted(legends(figure)) == [["", "a"], ["", "diverged"]]
+    assert sorted(legends(figure)) == [["", "a"], ["", "single seed", "diverged"]]
+
+
+def test_a_seed_that_is_not_finite_from_some_place_on_ends_in_a_cross_there() -> None:
+    pair = [series("a", [2.0, 1.0, 1.0]), series("a", [2.0, math.nan, math.nan])]
+    axes = training_curves(pair, y="train_loss").axes[0]
+    (cross,) = lines(axes, "_diverged")
+    assert cross.get_xdata() == [1.0]
+
+
+def test_the_band_is_drawn_only_where_its_mean_lies_within_the_limits() -> None:
+    pair = [series("a", [1.0, 2.0, 2.0, 50.0, 60.0]), series("a", [1.2, 2.2, 2.2, 90.0, 80.0])]
+    axes = training_curves(pair, y="loss", y_limits=[0.5, 3.0]).axes[0]
+    (band,) = axes.collections
+    corners = np.concatenate([np.asarray(path.vertices, float) for path in band.get_paths()])
+    assert corners[:, 0].max() == 2.0
+    assert axes.get_ylim() == (0.5, 3.0)
+
+
+def test_the_legend_says_what_a_band_and_what_a_thin_line_is() -> None:
+    pair = [series("a", [1.0, 2.0]), series("a", [3.0, 4.0])]
+    assert ["", "mean ± 1 sd"] in legends(training_curves(pair, y="loss"))
+    figure = training_curves(pair, y="loss", spread="seeds")
+    assert ["", "single seed"] in legends(figure)
+    assert [ys(line) for line in lines(figure.axes[0], "_seed")] == [[1.0, 2.0], [3.0, 4.0]]
+    assert not figure.axes[0].collections
+
+
+def test_an_exact_zero_is_a_gap_on_a_logarithmic_axis() -> None:
+    axes = training_curves([series("a", [0.0, 0.1, 1.0])], y="deviation", log_y=True).axes[0]
+    (mean,) = lines(axes, "_mean")
+    assert ys(mean)[1:] == [0.1, 1.0]
+    assert math.isnan(ys(mean)[0])
+    assert axes.get_yscale() == "log"
 
 
 def test_a_series_that_only_diverged_is_drawn_to_its_end() -> None:

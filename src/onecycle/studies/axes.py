@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
@@ -28,7 +29,7 @@ def panel_grid(
     columns = min(count, columns if count != 4 else 2)
     lines = -(-count // columns)
     size = width or (7.0 if count == 1 else 8.4), (height or (4.2 if lines == 1 else 3.0)) * lines
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=spacious())
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for unused in panels[count:]:
         unused.remove()
@@ -37,6 +38,11 @@ def panel_grid(
         if index + columns >= count:
             axes.tick_params(labelbottom=True)
     return figure, panels[:count]
+
+
+def spacious() -> ConstrainedLayoutEngine:
+    """The layout of every figure: room at its edges, and between panels for the outer numbers of two axes."""
+    return ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06, wspace=0.02, hspace=0.02)
 
 
 def dress(axes: Axes) -> None:
@@ -87,7 +93,7 @@ def ticks(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> None
     elif log:
         places = _with_room(round_numbers(low, high), low, high, inches, log, which)
     else:
-        large = max(abs(low), abs(high)) >= 10_000
+        large = max(abs(low), abs(high)) >= 1000
         axis.set_major_formatter(FuncFormatter(_tick) if large else ScalarFormatter(useOffset=False))
         return
     axis.set_major_locator(FixedLocator(places))
@@ -198,13 +204,16 @@ NOTES = {
     "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
     "published": {"marker": "D", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5},
     "one seed": {"marker": "o", "markersize": 4, "alpha": 0.45, "markeredgewidth": 0},
+    "single run": {"marker": "o", "markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK},
     "mean ± sd": {"marker": "o", "markersize": 7},
+    "single seed": {"linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
+    "mean ± 1 sd": {"linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
 }
 
 
 def note(name: str) -> Line2D:
     """The legend's entry for a mark that means the same in all colours."""
-    return Line2D([], [], linestyle="none", color=MUTED, label=name, **NOTES[name])  # type: ignore[arg-type]
+    return Line2D([], [], color=MUTED, label=name, **{"linestyle": "none", **NOTES[name]})  # type: ignore[arg-type]
 
 
 def legends(panels: Sequence[Axes], entries: Sequence[Any], notes: Sequence[str], title: str = "") -> None:

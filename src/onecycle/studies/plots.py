@@ -26,7 +26,7 @@ from onecycle.studies.axes import (
 )
 from onecycle.studies.bars import arms
 from onecycle.studies.clouds import scatter
-from onecycle.studies.heatmaps import heat_map_pair, ridge, ridge_slope
+from onecycle.studies.heatmaps import heat_map_pair, ridge, ridge_power
 from onecycle.studies.histories import training_curves
 from onecycle.studies.networks import layers, surfaces
 from onecycle.studies.paths import path, progress
@@ -52,7 +52,7 @@ __all__ = [
     "path",
     "progress",
     "ridge",
-    "ridge_slope",
+    "ridge_power",
     "save",
     "scatter",
     "stacked",
