@@ -95,8 +95,9 @@ def test_the_title_has_the_power_and_the_interval_of_the_claim() -> None:
 
 
 def test_numbers_stand_clear_of_the_dots_of_the_ridge_and_above_its_line() -> None:
-    axes = draw(rows(1.0)).axes[0]
-    axes.get_figure().draw_without_rendering()
+    figure = draw(rows(1.0))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
     (dots,) = (line for line in axes.lines if line.get_label() == "_ridge")
     (fit,) = (line for line in axes.lines if line.get_label() == "_fit")
     for spot in axes.transData.transform(np.asarray(dots.get_xydata(), float)):

@@ -157,8 +157,9 @@ def _cells(axes: Axes, grid: Grid, shear: int, scale: Normalize) -> Any:
             cell = grid.cells[row][column]
             if math.isfinite(value):
                 colour = scheme(scale(value))
+                halo = [withStroke(linewidth=3, foreground=colour)]
                 axes.text(*centre, _value_text(value), ha="center", va="center", fontsize=size, color=contrast(colour),
-                          zorder=5, transform=low, path_effects=[withStroke(linewidth=3, foreground=colour)])  # fmt: skip
+                          zorder=5, transform=low, path_effects=halo)  # fmt: skip
                 continue
             ring = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)]
             axes.add_patch(Polygon([(across[at], up[at]) for at in ring], facecolor=VOID, edgecolor=HATCH,

@@ -43,9 +43,10 @@ def training_curves(
     series: {"label", "x": [...], "y": [...], "group"?, "diverged"?}. Seeds of equal length: their mean, with a band of
     ± 1 sd where it lies within the limits of y, or with spread: seeds each faintly, as where bands would hide each
     other; of unequal length: each faintly, and the mean over their common beginning. A seed that is not finite from
-    some place on ends in a cross there. Labels that are numbers are ordered by size. smooth: points of the centred moving average. marks: {"label", "x", "text", "group"?}, vertical
-    lines in the colour of the series of that label. labels: "label" holds the legend's title, "group" the template of
-    the panels' titles. Raises ValueError where there is nothing to draw.
+    some place on ends in a cross there. Labels that are numbers are ordered by size. smooth: points of the centred
+    moving average. marks: {"label", "x", "text", "group"?}, vertical lines in the colour of the series of that label.
+    labels: "label" holds the legend's title, "group" the template of the panels' titles. Raises ValueError where there
+    is nothing to draw.
     """
     names, groups = _distinct(series, "label"), _distinct(series, "group")
     if not names:

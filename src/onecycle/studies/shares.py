@@ -1,6 +1,6 @@
 """Parts of a whole: where the time of a training step goes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,7 +30,8 @@ def stacked(
     """A bar for each group, from top to bottom, of its components.
 
     Shares from 5 % on are printed, behind the total those that have no room in the bar. Components below 2 % of every
-    group are drawn as one with "other". labels: may hold texts of components and groups, and the axis's text at "value". Raises ValueError without parts.
+    group are drawn as one with "other". labels: may hold texts of components and groups, and the axis's text at
+    "value". Raises ValueError without parts.
     """
     if not parts:
         raise ValueError("stacked: no parts to draw")
@@ -47,23 +48,25 @@ def stacked(
     further = iter(FURTHER * len(names))
     palette = {name: COMPONENTS.get(name) or next(further) for name in names}
     for place, (group, values) in enumerate(parts.items()):
-        left_over = _bar(axes, place, values, palette)
-        total = totals[group]
-        more = ", ".join(f"{texts.get(name, name)} {share}" for name, share in left_over)
-        axes.annotate(f"{_rounded(total)} {unit}" + f" ({more})" * bool(more), (total, place), (6, 0), textcoords="offset points", va="center",
-                      fontsize=SMALL, color=INK)  # fmt: skip
+        more = ", ".join(f"{texts.get(name, name)} {share}" for name, share in _bar(axes, place, values, palette))
+        text = f"{_rounded(totals[group])} {unit}" + f" ({more})" * bool(more)
+        axes.annotate(text, (totals[group], place), (6, 0), textcoords="offset points", va="center", fontsize=SMALL,
+                      color=INK)  # fmt: skip
     axes.set_yticks(range(len(parts)), [texts.get(group, group) for group in parts], fontsize=TEXT)
     axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     ticks(axes, "x", [])
     frame(figure, [axes], texts.get("value", f"time of a training step ({unit})"), "", title)
-    entries = [Patch(facecolor=palette[name], label=texts.get(name, name)) for name in names]
+    _legend(figure, [Patch(facecolor=palette[name], label=texts.get(name, name)) for name in names])
+    return figure
+
+
+def _legend(figure: Figure, entries: Sequence[Patch]) -> None:
     # A legend fills its columns from top to bottom; it is read from left to right.
     entries = [entry for column in range(COLUMNS) for entry in entries[column::COLUMNS]]
     figure.legend(handles=entries, loc="outside lower center", ncols=COLUMNS, frameon=False, fontsize=SMALL,
                   labelcolor=INK, handlelength=1.1, handleheight=1.1, handletextpad=0.5, columnspacing=1.4)  # fmt: skip
-    return figure
 
 
 def _merged(
@@ -71,8 +74,11 @@ def _merged(
 ) -> tuple[dict[str, dict[str, float]], bool]:
     """The parts with those too thin to tell apart joined to "other", and whether there were any."""
     names = dict.fromkeys(name for values in parts.values() for name in values if name != OTHER)
-    thin = {name for name in names
-            if all(values.get(name, 0.0) < MERGED_SHARE * totals[group] for group, values in parts.items())}  # fmt: skip
+    thin = {
+        name
+        for name in names
+        if all(values.get(name, 0.0) < MERGED_SHARE * totals[group] for group, values in parts.items())
+    }
     joined = {}
     for group, values in parts.items():
         joined[group] = {name: value for name, value in values.items() if name not in thin}
