@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from onecycle.studies.points import Direction, Point, positive
-from onecycle.studies.style import GRID, INK, MUTED, SMALL, TEXT, TITLE, plain
+from onecycle.studies.style import GRID, INK, MUTED, SMALL, TEXT, TITLE, VOID, plain
 
 # Where crosses of diverged runs stand, in heights of the axes from their edge, and how far above each other.
 EDGE, STEP = 0.035, 0.055
@@ -145,20 +145,38 @@ def round_numbers(low: float, high: float) -> list[float]:
     return found or [float(value) for value in MaxNLocator(5).tick_values(low, high) if low <= value <= high]
 
 
-def crosses(axes: Axes, lines: Sequence[tuple[Sequence[Point], str]], direction: Direction) -> int:
-    """Mark diverged runs at the bad edge of the axes, those at one x above each other. Returns the highest pile."""
+def crosses(
+    axes: Axes, lines: Sequence[tuple[Sequence[Point], str]], direction: Direction, limits: tuple[float, float]
+) -> int:
+    """Mark diverged runs at the bad edge of the axes, those at one x above each other. Returns the highest pile.
+
+    Where some runs of a point alone diverged, their number stands beside the cross, and the mean of the others if it
+    lies beyond `limits`.
+    """
     piles: Counter[float] = Counter()
     for line, colour in lines:
         for point in line:
             if point.diverged:
-                cross(axes, point.x, piles[point.x], colour, direction)
+                cross(axes, point.x, piles[point.x], colour, direction, _others(point, limits))
                 piles[point.x] += 1
     return max(piles.values(), default=0)
 
 
-def cross(axes: Axes, x: float, pile: int, colour: str, direction: Direction) -> None:
-    """The mark of a diverged run at x: on top for losses, at the bottom for accuracies."""
+def _others(point: Point, limits: tuple[float, float]) -> str:
+    if not point.values:
+        return ""
+    beyond = not limits[0] <= point.mean <= limits[1]
+    text = f"{point.diverged} of {point.diverged + len(point.values)}"
+    return text + f", else {plain(float(f'{point.mean:.2g}'))}" * beyond
+
+
+def cross(axes: Axes, x: float, pile: int, colour: str, direction: Direction, text: str = "") -> None:
+    """The mark of a diverged run at x, a text on its left: on top for losses, at the bottom for accuracies."""
     height = EDGE + STEP * pile
+    if text:
+        axes.annotate(text, (x, 1 - height if direction == "loss" else height), (-7, 0), color=INK, fontsize=SMALL - 1,
+                      xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha="right", va="center",
+                      zorder=7)  # fmt: skip
     axes.plot(
         [x], [1 - height if direction == "loss" else height], linestyle="none", marker="X", markersize=8,
         color=colour, markeredgecolor="white", markeredgewidth=0.8, label="_diverged", clip_on=False, zorder=6,
@@ -179,10 +197,20 @@ def make_room(axes: Axes, piles: int, direction: Direction) -> None:
         axes.set_ylim((low, high + extra) if direction == "loss" else (low - extra, high))
 
 
+def strip(axes: Axes, values: tuple[float, float], direction: Direction) -> None:
+    """Set the part of the y axis beyond the limits of the values, where crosses stand, apart: no ticks, no lines."""
+    low, high = axes.get_ylim()
+    inside = [tick for tick in axes.get_yticks() if values[0] <= tick <= values[1]]
+    axes.set_yticks(inside)
+    span = (values[1], high) if direction == "loss" else (low, values[0])
+    axes.axhspan(*span, facecolor=VOID, edgecolor="none", label="_strip", zorder=5.5)
+    axes.set_ylim(low, high)
+
+
 def ring(axes: Axes, x: float, y: float, colour: str) -> None:
     """The mark of a line's optimum."""
     axes.plot([x], [y], linestyle="none", marker="o", markersize=13, markerfacecolor="none", markeredgecolor=colour,
-              markeredgewidth=1.8, label="_optimum", zorder=5)  # fmt: skip
+              markeredgewidth=1.8, label="_optimum", clip_on=False, zorder=5)  # fmt: skip
 
 
 def entry(text: str, colour: str, marker: str) -> Line2D:
@@ -205,6 +233,7 @@ NOTES = {
     "published": {"marker": "D", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5},
     "one seed": {"marker": "o", "markersize": 4, "alpha": 0.45, "markeredgewidth": 0},
     "single run": {"marker": "o", "markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK},
+    "mean": {"marker": "o", "markersize": 7},
     "mean ± sd": {"marker": "o", "markersize": 7},
     "single seed": {"linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
     "mean ± 1 sd": {"linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
@@ -212,8 +241,9 @@ NOTES = {
 
 
 def note(name: str) -> Line2D:
-    """The legend's entry for a mark that means the same in all colours."""
-    return Line2D([], [], color=MUTED, label=name, **{"linestyle": "none", **NOTES[name]})  # type: ignore[arg-type]
+    """The legend's entry for a mark that means the same in all colours; what follows a comma is said of it."""
+    style: dict[str, Any] = {"linestyle": "none", **NOTES[name.partition(",")[0]]}
+    return Line2D([], [], color=MUTED, label=name, **style)
 
 
 def legends(panels: Sequence[Axes], entries: Sequence[Any], notes: Sequence[str], title: str = "") -> None:
