@@ -8,8 +8,9 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
+from onecycle.studies.axes import round_numbers
 from onecycle.studies.curves import moving_average
-from onecycle.studies.networks import merged
+from onecycle.studies.networks import cubic, merged
 from onecycle.studies.plots import layers, surfaces, training_curves
 
 
@@ -168,6 +169,31 @@ def test_layers_have_the_geometric_mean_of_the_seeds_a_panel_for_each_group() ->
 
 def test_layers_that_one_network_has_keep_their_place() -> None:
     assert merged([["prep", "linear"], ["prep", "residual", "linear", "end"]]) == ["prep", "residual", "linear", "end"]
+
+
+def test_a_line_has_a_gap_at_layers_that_its_network_lacks() -> None:
+    deep = {"label": "deep", "layers": ["prep", "layer1.residual.first", "head"], "values": [1.0, 2.0, 3.0]}
+    figure = layers([deep, {"label": "plain", "layers": ["prep", "head"], "values": [1.0, 3.0]}])
+    plain = ys(lines(figure.axes[0], "_mean")[1])
+    assert (plain[0], plain[2]) == (1.0, pytest.approx(3.0))
+    assert math.isnan(plain[1])
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["prep", "layer1\nbranch\nfirst", "head"]
+    assert {text.get_rotation() for text in figure.axes[0].get_xticklabels()} == {0.0}
+
+
+def test_ticks_of_a_narrow_logarithmic_axis_are_round() -> None:
+    assert round_numbers(0.12, 0.45) == [0.15, 0.2, 0.3]
+    assert round_numbers(0.1, 10) == [0.1, 0.3, 1, 3, 10]
+
+
+def test_a_finer_surface_goes_through_its_points_and_follows_a_parabola() -> None:
+    places = np.linspace(-1.0, 1.0, 15)
+    smooth = cubic(places**2, 8)
+    assert smooth[::8] == pytest.approx(places**2)
+    assert smooth[8:-8] == pytest.approx(np.linspace(-1.0, 1.0, 113)[8:-8] ** 2, abs=1e-9)
+    plane = np.outer(np.arange(5.0), np.arange(4.0))
+    assert cubic(plane, 2).shape == (9, 4)
+    assert cubic(plane, 2)[1] == pytest.approx(0.5 * np.arange(4.0))
 
 
 def test_surfaces_share_one_logarithmic_scale_and_mark_the_centre() -> None:

@@ -137,10 +137,11 @@ def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers between two positive limits, three to about ten of them."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     found: list[float] = []
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+    fine = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    for steps, enough in (((1,), 4), ((1, 3), 4), ((1, 2, 5), 4), ((1, 1.5, 2, 3, 5, 7), 3), (fine, 1)):
         everything = (float(f"{step * 10.0**power:.6g}") for power in range(first, last + 1) for step in steps)
         found = [value for value in everything if low <= value <= high]
-        if len(found) >= 4:
+        if len(found) >= enough:
             break
     return found or [float(value) for value in MaxNLocator(5).tick_values(low, high) if low <= value <= high]
 

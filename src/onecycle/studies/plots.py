@@ -80,9 +80,9 @@ def curves(
     """Lines of y against x: one for each value of `by`, a panel for each value of `panels`, all with the same y axis.
 
     direction: whether the optimum, marked by a ring, is the lowest ("loss") or the highest ("accuracy"); by default y's
-    name says so. A point where a run diverged is no optimum and no line leads there, since the mean is that of the other
-    seeds alone; how many diverged stands beside the cross. Crosses have a strip of their own, beyond the values and
-    beyond `y_limits`. Raises ValueError for columns that no row has.
+    name says so. A point where a run diverged is no optimum and no line leads there, since its mean is that of the
+    other seeds alone; how many diverged stands beside the cross. Crosses have a strip of their own, beyond the values
+    and beyond `y_limits`. Raises ValueError for columns that no row has.
     """
     require("curves", rows, x, y, by, panels)
     better, groups, values = direction_of(y, direction), values_of(rows, by), values_of(rows, panels)
@@ -133,7 +133,8 @@ def _draw(axes: Axes, lines: Sequence[Line], direction: Direction, optimum: bool
             continue
         xs, means = [point.x for point in shown], [point.mean for point in shown]
         axes.errorbar(xs, means, yerr=[point.sd for point in shown], color=line.colour, marker=line.marker,
-                      markersize=5.5, linestyle="none", elinewidth=1.3, capsize=2.5, label="_mean", zorder=3)  # fmt: skip
+                      markersize=5.5, linestyle="none", elinewidth=1.3, capsize=2.5, label="_mean",
+                      zorder=3)  # fmt: skip
         whole = [math.nan if point.diverged else point.mean for point in shown]
         axes.plot(xs, whole, color=line.colour, linewidth=1.8, label="_line", zorder=3)
         singles = [(point.x, value) for point in shown for value in point.values if len(point.values) > 1]
