@@ -61,11 +61,16 @@ def arms(
     axes.tick_params(axis="y", length=0)
     ticks(axes, "x", [])
     frame(figure, [axes], label_of(y, labels), "", title)
-    notes = ["single run"] * any(1 < len(one.values) <= FEW for one in found)
-    notes += ["one seed"] * any(len(one.values) > FEW for one in found)
-    notes += ["published"] * any(name in published for name in names)
-    legends([axes], [], notes + ["diverged"] * any(one.diverged for one in found))
+    notes = ["published"] * any(name in published for name in names)
+    legends([axes], [], _notes(found)[0] + notes + _notes(found)[1])
     return figure
+
+
+def _notes(found: Sequence[Point]) -> tuple[list[str], list[str]]:
+    """The legend's entries for seeds and for diverged runs."""
+    few = any(1 < len(one.values) <= FEW for one in found)
+    many = any(len(one.values) > FEW for one in found)
+    return ["single run"] * few + ["one seed"] * many, ["diverged"] * any(one.diverged for one in found)
 
 
 def _point(runs: Rows, place: float, y: str, where: str) -> Point:

@@ -41,12 +41,11 @@ def training_curves(
     """Curves y over x, a panel for each `group` of the series; those that share label and group are seeds.
 
     series: {"label", "x": [...], "y": [...], "group"?, "diverged"?}. Seeds of equal length: their mean, with a band of
-    ± 1 sd where it lies within the limits of y, or with spread: seeds each faintly, as where bands would hide each
-    other; of unequal length: each faintly, and the mean over their common beginning. A seed that is not finite from
-    some place on ends in a cross there. Labels that are numbers are ordered by size. smooth: points of the centred
-    moving average. marks: {"label", "x", "text", "group"?}, vertical lines in the colour of the series of that label.
-    labels: "label" holds the legend's title, "group" the template of the panels' titles. Raises ValueError where there
-    is nothing to draw.
+    ± 1 sd where it lies within the limits of y, or with spread: seeds each faintly; of unequal length: each faintly,
+    and the mean over their common beginning. A seed that is not finite from some place on ends in a cross there. Labels
+    that are numbers are ordered by size. smooth: points of the centred moving average. marks: {"label", "x", "text",
+    "group"?}, vertical lines in the colour of the series of that label. labels: "label" holds the legend's title,
+    "group" the template of the panels' titles. Raises ValueError where there is nothing to draw.
     """
     names, groups = _distinct(series, "label"), _distinct(series, "group")
     if not names:
@@ -63,7 +62,7 @@ def training_curves(
         if log_y:
             logarithmic(axes, "y", y, [value for run in runs for value in run.y])
         for name, line in lines.items():
-            _line(axes, line, palette[name], y_limits if spread == "band" else None, band=spread == "band")
+            _line(axes, line, palette[name], y_limits, band=spread == "band")
         if group:
             panel_title(axes, _group_text(group, labels))
     lost = _finish(grid, drawn, palette, direction_of(y, direction), y_limits)
@@ -71,9 +70,8 @@ def training_curves(
         chosen = [mark for mark in marks or () if str(mark.get("group", group)) == group]
         _marks(axes, chosen, palette, direction_of(y, direction), piles)
     frame(figure, grid, label_of(x, labels), label_of(y, labels), title)
-    entries = [Line2D([], [], color=palette[name], linewidth=2, label=_text(name, labels)) for name in names]
-    notes = [note for note, mark in SEEDS.items() if _has(grid, mark)] + ["diverged"] * any(lost)
-    legends(grid, entries if any(names) else [], notes, (labels or {}).get("label", ""))
+    entries = [Line2D([], [], color=palette[name], linewidth=2, label=_text(name, labels)) for name in names if name]
+    legends(grid, entries, _notes(grid) + ["diverged"] * any(lost), (labels or {}).get("label", ""))
     return figure
 
 
@@ -114,8 +112,10 @@ def _runs(series: Sequence[Mapping[str, Any]], name: str, group: str, smooth: in
     return result
 
 
-def _has(grid: Sequence[Axes], mark: str) -> bool:
-    return any(artist.get_label() == mark for axes in grid for artist in (*axes.lines, *axes.collections))
+def _notes(grid: Sequence[Axes]) -> list[str]:
+    """The legend's entries for what is drawn of seeds."""
+    drawn = {artist.get_label() for axes in grid for artist in (*axes.lines, *axes.collections)}
+    return [note for note, mark in SEEDS.items() if mark in drawn]
 
 
 def _line(axes: Axes, runs: Sequence[Run], colour: str, limits: Sequence[float] | None, *, band: bool) -> None:

@@ -139,21 +139,26 @@ def surfaces(
     # The dark valley is where training ended.
     style: dict[str, Any] = {"levels": bounds, "norm": LogNorm(bounds[0], bounds[-1])}
     for axes, panel, loss in zip(grid, panels, losses, strict=True):
-        place = _finer(panel["a"], panel["b"], loss)
-        filled = axes.contourf(*place, cmap=matplotlib.colormaps["viridis"], extend="both", **style)
-        axes.contour(*place, colors="white", linewidths=0.5, alpha=0.7, **style)
-        axes.plot([0], [0], linestyle="none", marker="+", markersize=10, markeredgewidth=2, color="white",
-                  label="_centre")  # fmt: skip
-        axes.set(aspect="equal", facecolor="#D4D4D4")
-        axes.grid(visible=False)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(4, prune="both"))  # the outer numbers of two panels would touch
+        filled = _surface(axes, _finer(panel["a"], panel["b"], loss), style)
         panel_title(axes, (labels or {}).get(str(panel["label"]), str(panel["label"])))
     frame(figure, grid, "direction 1 (filter norms)", "direction 2 (filter norms)", title)
     bar = figure.colorbar(filled, ax=grid, pad=0.02)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     colour_bar(bar, label_of("loss", labels), round_numbers(float(bounds[0]), float(bounds[-1])))
     return figure
+
+
+def _surface(axes: Axes, place: tuple[Any, Any, Any], style: Mapping[str, Any]) -> Any:
+    """Filled contours, their lines and the centre; returns what a colour bar shows."""
+    filled = axes.contourf(*place, cmap=matplotlib.colormaps["viridis"], extend="both", **style)
+    axes.contour(*place, colors="white", linewidths=0.5, alpha=0.7, **style)
+    axes.plot([0], [0], linestyle="none", marker="+", markersize=10, markeredgewidth=2, color="white",
+              label="_centre")  # fmt: skip
+    axes.set(aspect="equal", facecolor="#D4D4D4")
+    axes.grid(visible=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4, prune="both"))  # the outer numbers of two panels would touch
+    return filled
 
 
 def _loss(panel: Mapping[str, Any]) -> "np.ma.MaskedArray[Any, np.dtype[np.float64]]":

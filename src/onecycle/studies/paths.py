@@ -67,11 +67,8 @@ def path(
     low, high = _limits(everything)
     for axes, spots in zip(grid, groups, strict=True):
         axes.set(xlim=low, ylim=high)
-        axes.grid(visible=False)  # the lines of equal x · y are grid enough
         _contours(axes)
         _best(axes, spots, direction_of(z, None), " %" * ("accuracy" in z))
-        ticks(axes, "x", [])
-        ticks(axes, "y", [])
     for axes in grid[-2:] if len(grid) == 4 else grid:  # a text for all would lie on the legend
         axes.set_xlabel(label_of(x, labels), fontsize=TEXT, color=INK)
     frame(figure, grid, label_of(x, labels) if len(grid) == 1 else "", label_of(y, labels), title)
@@ -223,7 +220,10 @@ def _limits(spots: Sequence[Spot]) -> list[tuple[float, float]]:
 
 
 def _contours(axes: Axes) -> None:
-    """Thin lines of equal x · y, a factor of four apart."""
+    """Ticks, and in place of a grid thin lines of equal x · y, a factor of four apart; once the limits stand."""
+    axes.grid(visible=False)
+    ticks(axes, "x", [])
+    ticks(axes, "y", [])
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     first, last = math.floor(math.log(left * bottom, 4)), math.ceil(math.log(right * top, 4))
     for power in range(first, last + 1):
