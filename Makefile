@@ -3,9 +3,10 @@
 
 EXPERIMENT ?= quick
 SCALE ?= cpu
-# The studies of `make studies`, in an order in which those that read the records of others come behind them. The searches of
-# tuning_path take 50 minutes by themselves: make search.
-STUDIES ?= $(filter-out base regimes tuning_path,$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
+# The studies of `make studies`, in an order in which those that read the records of others come behind them. Left out are
+# those that take long by themselves: tricks, 30 minutes (make study NAME=tricks), and tuning_path, 50 minutes (make search).
+LONG := tricks tuning_path
+STUDIES ?= $(filter-out base regimes $(LONG),$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
 COUNT ?= 10000
 PORT ?= 6006
@@ -42,10 +43,10 @@ train: $(STAMP) ## train: EXPERIMENT (quick) with the overrides in ARGS
 	@$(BIN)/onecycle-train experiment=$(EXPERIMENT) data.fallback=synthetic $(ARGS)
 
 study: $(STAMP) ## run the study NAME at SCALE (cpu, gpu, tiny), or go on with it, and draw its page
-	@test -n "$(NAME)" || { echo "make study needs NAME=…, one of: $(STUDIES) tuning_path"; exit 2; }
+	@test -n "$(NAME)" || { echo "make study needs NAME=…, one of: $(STUDIES) $(LONG)"; exit 2; }
 	@$(BIN)/onecycle-train study=$(NAME) study.scale=$(SCALE) $(ARGS)
 
-studies: $(STAMP) ## run every study at SCALE
+studies: $(STAMP) ## run every study at SCALE but the long ones, tricks (make study NAME=tricks) and tuning_path (make search)
 	@failed=; for name in $(STUDIES); do echo "== $$name"; $(BIN)/onecycle-train study=$$name study.scale=$(SCALE) $(ARGS) || failed="$$failed $$name"; done; \
 		test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 

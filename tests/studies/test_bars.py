@@ -67,7 +67,7 @@ def test_published_values_are_hollow_diamonds_or_lines_with_their_text() -> None
     assert diamond.get_markerfacecolor() == "none"
     assert lines(axes, "_reference")[0].get_xdata() == [94.0, 94.0]
     assert "target" in [text.get_text() for text in axes.texts]
-    assert legend(figure) == ["one seed", "published"]
+    assert legend(figure) == ["single run", "published"]
 
 
 def test_a_diverged_arm_has_a_cross_and_says_so() -> None:
@@ -77,6 +77,55 @@ def test_a_diverged_arm_has_a_cross_and_says_so() -> None:
     assert cross.get_ydata() == [1.0]
     assert cross.get_xdata()[0] > 0.9
     assert [text.get_text() for text in axes.texts] == ["0.300", "diverged"]
+
+
+def test_the_whole_deviation_lies_within_the_axes() -> None:
+    rows = [run(arm="a", seed=seed, images_per_second=value) for seed, value in enumerate((1100.0, 1700.0))]
+    rows += [run(arm="b", images_per_second=500.0)]
+    axes = arms(rows, y="images_per_second").axes[0]
+    assert axes.get_xlim()[0] == 0
+    assert axes.get_xlim()[1] > 1400 + 600 / math.sqrt(2)
+    wide = [run(arm="a", seed=seed, test_accuracy=value) for seed, value in enumerate((10.0, 90.0))]
+    assert arms(wide, y="test_accuracy").axes[0].get_xlim()[0] < 50 - 80 / math.sqrt(2)
+
+
+def test_up_to_three_seeds_are_drawn_as_open_points_more_are_faint() -> None:
+    axes = arms(ARMS, y="test_accuracy").axes[0]
+    assert [seed.get_markerfacecolor() for seed in lines(axes, "_seeds")] == ["white", "white"]
+    many = [run(arm="a", seed=seed, test_accuracy=90.0 + seed) for seed in range(4)]
+    figure = arms(many, y="test_accuracy")
+    assert lines(figure.axes[0], "_seeds")[0].get_alpha() == 0.55
+    assert legend(figure) == ["one seed"]
+
+
+def test_the_form_may_be_chosen_so_that_figures_agree() -> None:
+    bars = arms(ARMS, y="test_accuracy", form="bars").axes[0]
+    assert [bar.get_width() for bar in patches(bars)] == pytest.approx([93.0, 94.0])
+    assert bars.get_xlim()[0] == 0
+    mixed = [*ARMS, run(arm="none", test_accuracy=10.0)]
+    assert not arms(mixed, y="test_accuracy", form="dots").axes[0].patches
+    with pytest.raises(ValueError, match=r"^arms: form=pie: must be bars or dots$"):
+        arms(ARMS, y="test_accuracy", form="pie")  # type: ignore[arg-type]
+
+
+def test_numbers_have_the_decimals_of_their_size_and_ticks_their_separators() -> None:
+    near = [run(arm="a", seed=seed, test_accuracy=70.5 + 0.02 * seed) for seed in (0, 1)]
+    assert [text.get_text() for text in arms(near, y="test_accuracy").axes[0].texts] == ["70.5 ± <0.1  (n = 2)"]
+    fast = [run(arm="a", images_per_second=1394.4), run(arm="b", images_per_second=300.0)]
+    axes: Any = arms(fast, y="images_per_second").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1,394", "300"]
+    axes.get_figure().draw_without_rendering()
+    assert "1,000" in [label.get_text() for label in axes.get_xticklabels()]
+
+
+def test_parts_below_two_percent_of_every_bar_are_one_and_those_without_room_stand_behind_the_total() -> None:
+    long = {"convolution": 280.0, "norm": 45.0, "optimizer": 3.0, "casts": 2.0, "data": 6.0}
+    short = {"convolution": 20.0, "norm": 4.0, "optimizer": 0.2, "casts": 0.1, "data": 0.6}
+    figure = stacked({"N = 512": long, "N = 128": short})
+    axes = figure.axes[0]
+    assert legend(figure) == ["convolution", "norm", "data", "other, each below 2 %"]
+    assert [bar.get_width() for bar in patches(axes)] == pytest.approx([280.0, 45.0, 6.0, 5.0, 20.0, 4.0, 0.6, 0.3])
+    assert [text.get_text() for text in axes.texts] == ["83%", "13%", "336 ms", "80%", "24.9 ms (norm 16%)"]
 
 
 def test_stacked_parts_are_in_the_fixed_order_with_their_shares() -> None:

@@ -64,7 +64,7 @@ def test_a_claim_does_not_hold_where_the_whole_interval_violates_it() -> None:
 def test_a_claim_is_undecided_where_the_interval_contains_the_bound() -> None:
     verdict = judge(CLEAR, change(at_least=2))
     assert (verdict.verdict, verdict.effect) == ("undecided", pytest.approx(1.9))
-    assert verdict.reason == "too small an effect: the interval 1.69 to 2.11 points contains the bound 2"
+    assert verdict.reason == "the interval 1.69 to 2.11 points contains the bound 2"
     assert verdict.if_not == ""
 
 
@@ -76,9 +76,9 @@ def test_a_claim_is_undecided_where_the_interval_contains_the_bound() -> None:
         ({"at_least": 1, "at_most": 3}, "holds", "1.9 ± 0.2 points, 1 to 3 was claimed"),
         ({"at_least": 3, "at_most": 4}, "does not hold", "1.9 ± 0.2 points, 3 to 4 was claimed"),
         ({"at_least": 1.85, "at_most": 1.95}, "undecided",
-         "too small an effect: the interval 1.69 to 2.11 points contains the bounds 1.85 and 1.95"),
+         "the interval 1.69 to 2.11 points contains the bounds 1.85 and 1.95"),
         ({"at_least": 1, "at_most": 2}, "undecided",
-         "too small an effect: the interval 1.69 to 2.11 points contains the bound 2"),
+         "the interval 1.69 to 2.11 points contains the bound 2"),
     ],
 )  # fmt: skip
 def test_both_bounds_are_held_against_the_interval(bounds: dict[str, float], verdict: str, reason: str) -> None:
@@ -174,6 +174,19 @@ def test_optional_texts_may_be_left_out() -> None:
 def test_numbers_are_shown_as_far_as_they_are_known(difference: float, spread: float, reason: str) -> None:
     rows = runs((difference - spread, 0, -1e4), (difference + spread, 0, -1e4))
     assert judge(rows, change(at_least=-9999)).reason == f"{reason}, at least -9999 was claimed"
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [((1, 1), "all of the runs, all of them were claimed"), ((0, 0), "none of the runs, all of them were claimed")],
+)
+def test_a_share_of_the_runs_is_said_in_words(lost: tuple[int, int], reason: str) -> None:
+    rows = [{"arm": "a", "seed": seed, "has_diverged": value} for seed, value in enumerate(lost)]
+    claim = {"id": "fails", "text": "It diverges.", "effect": "value", "metric": "has_diverged", "of": {"arm": "a"},
+             "at_least": 1.0, "unit": "of the runs"}  # fmt: skip
+    verdict = judge(rows, claim)
+    assert verdict.reason == reason
+    assert verdict.verdict == ("holds" if lost[0] else "does not hold")
 
 
 def grid(seed: int, blow_ups: dict[int, int]) -> Table:

@@ -6,7 +6,8 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from onecycle.studies.plots import heat_map_pair, ridge, ridge_slope
+from onecycle.studies.claims import judge
+from onecycle.studies.plots import heat_map_pair, ridge, ridge_power
 
 LRS, SIZES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (128, 256, 512)
 
@@ -32,10 +33,10 @@ def mesh(figure: Figure, panel: int) -> QuadMesh:
 
 @pytest.mark.parametrize("slope", [1.0, -1.0, 2.0])
 @pytest.mark.parametrize("noise", [0.0, 0.01])
-def test_the_slope_of_a_known_ridge_is_found(slope: float, noise: float) -> None:
+def test_the_power_of_a_known_ridge_is_found(slope: float, noise: float) -> None:
     points = ridge(rows(slope, noise, seeds=3), "peak_lr", "batch_size", "test_accuracy")
     assert [y for _, y in points] == list(SIZES)
-    assert ridge_slope(points) == pytest.approx(slope, abs=0.05 * abs(slope))
+    assert 1 / ridge_power(points) == pytest.approx(slope, abs=0.05 * abs(slope))
 
 
 def test_the_ridge_lies_between_grid_points_where_the_parabola_says() -> None:
@@ -67,18 +68,43 @@ def test_a_flat_map_has_no_ridge() -> None:
     table = [{**row, "test_accuracy": 90.0} for row in rows(1.0)]
     points = ridge(table, "peak_lr", "batch_size", "test_accuracy")
     assert points == []
-    assert math.isnan(ridge_slope(points))
-    assert math.isnan(ridge_slope([(0.1, 128)]))
-    assert draw(table).axes[0].get_title() == "no ridge inside the grid"
+    assert math.isnan(ridge_power(points))
+    assert math.isnan(ridge_power([(0.1, 128)]))
+    assert draw(table).axes[0].get_title() == "no ridge inside the grid\nclaimed: λ ∝ N$^{1}$"
 
 
-def test_an_upright_ridge_has_an_infinite_slope() -> None:
-    assert ridge_slope([(0.1, 128), (0.1, 256), (0.1, 512)]) == math.inf
+def test_an_upright_ridge_has_the_power_zero() -> None:
+    assert ridge_power([(0.1, 128), (0.1, 256), (0.1, 512)]) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_the_slope_treats_both_axes_alike() -> None:
+def test_the_power_is_the_least_squares_slope_of_log_x_on_log_y() -> None:
     points = [(1.0, 1.0), (2.0, 5.0), (6.0, 4.0), (8.0, 20.0)]
-    assert ridge_slope([(y, x) for x, y in points]) == pytest.approx(1 / ridge_slope(points))
+    xs, ys = np.log(np.array(points)).T
+    expected = np.sum((ys - ys.mean()) * (xs - xs.mean())) / np.sum((ys - ys.mean()) ** 2)
+    assert ridge_power(points) == pytest.approx(expected)
+
+
+def test_the_title_has_the_power_and_the_interval_of_the_claim() -> None:
+    table = rows(2.0, noise=0.05, seeds=3)
+    claim = {"id": "power", "text": "λ ∝ N", "unit": "power", "effect": "ridge_power", "x": "peak_lr",
+             "y": "batch_size", "z": "test_accuracy", "at_least": 0.6}  # fmt: skip
+    verdict = judge(table, claim)
+    first, second = draw(table).axes[0].get_title().splitlines()
+    assert first == rf"best λ ∝ N$^{{{verdict.effect:.2f} \pm {verdict.uncertainty:.2f}}}$"
+    assert second == "claimed: λ ∝ N$^{1}$"
+
+
+def test_numbers_stand_clear_of_the_dots_of_the_ridge_and_above_its_line() -> None:
+    figure = draw(rows(1.0))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    (dots,) = (line for line in axes.lines if line.get_label() == "_ridge")
+    (fit,) = (line for line in axes.lines if line.get_label() == "_fit")
+    for spot in axes.transData.transform(np.asarray(dots.get_xydata(), float)):
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert not (box.x0 <= spot[0] <= box.x1 and box.y0 <= spot[1] <= box.y1)
+    assert all(text.get_zorder() > max(dots.get_zorder(), fit.get_zorder()) for text in axes.texts)
 
 
 def test_cells_show_the_means_over_seeds_in_a_readable_colour() -> None:
@@ -107,12 +133,13 @@ def test_the_right_panel_shears_cells_and_texts() -> None:
 
 def test_the_fitted_ridge_is_upright_in_the_right_coordinates() -> None:
     left, right = draw(rows(1.0)).axes[:2]
-    assert left.get_title() == "slope of the ridge +1.00"
+    assert left.get_title() == "best λ ∝ N$^{1.00}$\nclaimed: λ ∝ N$^{1}$"
+    assert right.get_title() == "upright where λ ∝ N$^{1}$"
     (fit,) = (line for line in right.lines if line.get_label() == "_fit")
     assert np.ptp(np.log(np.asarray(fit.get_xdata(), float))) < 1e-6
     (points,) = (line for line in left.lines if line.get_label() == "_ridge")
     assert np.asarray(points.get_xdata(), float) == pytest.approx([0.2, 0.4, 0.8])
-    assert draw(rows(-1.0), "product").axes[0].get_title() == "slope of the ridge −1.00"
+    assert draw(rows(-1.0), "product").axes[0].get_title() == "best λ ∝ N$^{-1.00}$\nclaimed: λ ∝ N$^{-1}$"
 
 
 def test_diverged_and_missing_cells_are_hatched_and_the_legend_tells_them_apart() -> None:

@@ -8,8 +8,9 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from onecycle.studies.histories import moving_average
-from onecycle.studies.networks import merged
+from onecycle.studies.axes import round_numbers
+from onecycle.studies.curves import moving_average
+from onecycle.studies.networks import cubic, merged
 from onecycle.studies.plots import layers, surfaces, training_curves
 
 
@@ -61,7 +62,40 @@ def test_a_diverged_seed_ends_in_a_cross_and_does_not_enter_the_mean() -> None:
     assert [ys(line) for line in lines(axes, "_seed")] == [[2.0, 8.0]]
     (cross,) = lines(axes, "_diverged")
     assert (cross.get_xdata(), ys(cross)[0] > 0.9) == ([2.0], True)
-    assert sorted(legends(figure)) == [["", "a"], ["", "diverged"]]
+    assert sorted(legends(figure)) == [["", "a"], ["", "single seed", "diverged"]]
+
+
+def test_a_seed_that_is_not_finite_from_some_place_on_ends_in_a_cross_there() -> None:
+    pair = [series("a", [2.0, 1.0, 1.0]), series("a", [2.0, math.nan, math.nan])]
+    axes = training_curves(pair, y="train_loss").axes[0]
+    (cross,) = lines(axes, "_diverged")
+    assert cross.get_xdata() == [1.0]
+
+
+def test_the_band_is_drawn_only_where_its_mean_lies_within_the_limits() -> None:
+    pair = [series("a", [1.0, 2.0, 2.0, 50.0, 60.0]), series("a", [1.2, 2.2, 2.2, 90.0, 80.0])]
+    axes = training_curves(pair, y="loss", y_limits=[0.5, 3.0]).axes[0]
+    (band,) = axes.collections
+    corners = np.concatenate([np.asarray(path.vertices, float) for path in band.get_paths()])
+    assert corners[:, 0].max() == 2.0
+    assert axes.get_ylim() == (0.5, 3.0)
+
+
+def test_the_legend_says_what_a_band_and_what_a_thin_line_is() -> None:
+    pair = [series("a", [1.0, 2.0]), series("a", [3.0, 4.0])]
+    assert ["", "mean ± 1 sd"] in legends(training_curves(pair, y="loss"))
+    figure = training_curves(pair, y="loss", spread="seeds")
+    assert ["", "single seed"] in legends(figure)
+    assert [ys(line) for line in lines(figure.axes[0], "_seed")] == [[1.0, 2.0], [3.0, 4.0]]
+    assert not figure.axes[0].collections
+
+
+def test_an_exact_zero_is_a_gap_on_a_logarithmic_axis() -> None:
+    axes = training_curves([series("a", [0.0, 0.1, 1.0])], y="deviation", log_y=True).axes[0]
+    (mean,) = lines(axes, "_mean")
+    assert ys(mean)[1:] == [0.1, 1.0]
+    assert math.isnan(ys(mean)[0])
+    assert axes.get_yscale() == "log"
 
 
 def test_a_series_that_only_diverged_is_drawn_to_its_end() -> None:
@@ -81,8 +115,16 @@ def test_groups_are_panels_and_numbers_are_ordered_by_size() -> None:
 def test_the_moving_average_is_centred_and_keeps_its_level_at_the_ends() -> None:
     assert moving_average(np.array([0.0, 3.0, 6.0, 9.0]), 3) == pytest.approx([1.5, 3.0, 6.0, 7.5])
     assert moving_average(np.ones(5), 9) == pytest.approx(np.ones(5))
+    assert moving_average(np.arange(6.0), 9) == pytest.approx([1.0, 1.5, 2.0, 3.0, 3.5, 4.0])
     (mean,) = lines(training_curves([series("a", [0.0, 3.0, 6.0])], y="loss", smooth=3).axes[0], "_mean")
     assert ys(mean) == pytest.approx([1.5, 3.0, 4.5])
+
+
+def test_a_moving_average_over_an_even_number_is_centred_too() -> None:
+    peak = np.zeros(9)
+    peak[4] = 1.0
+    assert moving_average(peak, 4) == pytest.approx(moving_average(peak, 5))
+    assert moving_average(peak, 4)[::-1] == pytest.approx(moving_average(peak, 4))
 
 
 def test_marks_are_lines_in_their_series_colour_with_texts_at_different_heights() -> None:
@@ -127,6 +169,31 @@ def test_layers_have_the_geometric_mean_of_the_seeds_a_panel_for_each_group() ->
 
 def test_layers_that_one_network_has_keep_their_place() -> None:
     assert merged([["prep", "linear"], ["prep", "residual", "linear", "end"]]) == ["prep", "residual", "linear", "end"]
+
+
+def test_a_line_has_a_gap_at_layers_that_its_network_lacks() -> None:
+    deep = {"label": "deep", "layers": ["prep", "layer1.residual.first", "head"], "values": [1.0, 2.0, 3.0]}
+    figure = layers([deep, {"label": "plain", "layers": ["prep", "head"], "values": [1.0, 3.0]}])
+    plain = ys(lines(figure.axes[0], "_mean")[1])
+    assert (plain[0], plain[2]) == (1.0, pytest.approx(3.0))
+    assert math.isnan(plain[1])
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["prep", "layer1\nbranch\nfirst", "head"]
+    assert {text.get_rotation() for text in figure.axes[0].get_xticklabels()} == {0.0}
+
+
+def test_ticks_of_a_narrow_logarithmic_axis_are_round() -> None:
+    assert round_numbers(0.12, 0.45) == [0.15, 0.2, 0.3]
+    assert round_numbers(0.1, 10) == [0.1, 0.3, 1, 3, 10]
+
+
+def test_a_finer_surface_goes_through_its_points_and_follows_a_parabola() -> None:
+    places = np.linspace(-1.0, 1.0, 15)
+    smooth = cubic(places**2, 8)
+    assert smooth[::8] == pytest.approx(places**2)
+    assert smooth[8:-8] == pytest.approx(np.linspace(-1.0, 1.0, 113)[8:-8] ** 2, abs=1e-9)
+    plane = np.outer(np.arange(5.0), np.arange(4.0))
+    assert cubic(plane, 2).shape == (9, 4)
+    assert cubic(plane, 2)[1] == pytest.approx(0.5 * np.arange(4.0))
 
 
 def test_surfaces_share_one_logarithmic_scale_and_mark_the_centre() -> None:

@@ -99,6 +99,37 @@ def test_crosses_at_one_place_stand_above_each_other_clear_of_the_data() -> None
     assert (2.2 - low) / (high - low) < min(heights)
 
 
+def test_no_line_leads_to_a_point_where_a_seed_diverged_and_its_cross_says_how_many() -> None:
+    axes = curves(ROWS, x="peak_lr", y="final_loss", by="subset_size").axes[0]
+    small, large = ([float(y) for y in line.get_ydata()] for line in lines(axes, "_line"))
+    assert small[:2] == pytest.approx([2.1, 1.2])
+    assert math.isnan(small[2])
+    assert large == pytest.approx([1.1, 0.8, 1.6])
+    assert [text.get_text() for text in axes.texts] == ["1 of 2"]
+    beyond = curves(ROWS, x="peak_lr", y="final_loss", by="subset_size", y_limits=[0.7, 2.5]).axes[0]
+    assert [text.get_text() for text in beyond.texts] == ["1 of 2, else 0.5"]
+
+
+def test_crosses_have_a_strip_beyond_the_values_and_their_limits_without_ticks() -> None:
+    rows = [*ROWS, run(peak_lr=0.2, subset_size=9, final_loss=math.nan)]
+    axes: Any = curves(rows, x="peak_lr", y="final_loss", by="subset_size", y_limits=[0.0, 2.5]).axes[0]
+    low, high = axes.get_ylim()
+    assert low == 0.0
+    (strip,) = (patch for patch in axes.patches if patch.get_label() == "_strip")
+    assert (strip.get_y(), strip.get_y() + strip.get_height()) == pytest.approx((2.5, high))
+    for cross in lines(axes, "_diverged"):
+        assert low + cross.get_ydata()[0] * (high - low) > 2.5
+    assert max(axes.get_yticks()) <= 2.5
+    without = curves(ROWS[:2], x="peak_lr", y="final_loss", y_limits=[0.0, 2.5]).axes[0]
+    assert without.get_ylim() == (0.0, 2.5)
+    assert not without.patches
+
+
+def test_one_run_a_point_is_said_in_the_legend() -> None:
+    rows = [run(peak_lr=lr, test_loss=1.0) for lr in LRS]
+    assert legends(curves(rows, x="peak_lr", y="test_loss")) == [["", "optimum", "mean, n = 1"]]
+
+
 def test_the_ring_is_at_the_best_point_without_a_diverged_run() -> None:
     axes = curves(ROWS, x="peak_lr", y="final_loss", by="subset_size").axes[0]
     assert [(ring.get_xdata()[0], ring.get_ydata()[0]) for ring in lines(axes, "_optimum")] == [
@@ -112,7 +143,10 @@ def test_the_ring_is_at_the_best_point_without_a_diverged_run() -> None:
 
 def test_the_legend_has_its_title_the_values_by_size_and_the_marks() -> None:
     figure = curves(ROWS, x="peak_lr", y="final_loss", by="subset_size")
-    assert sorted(legends(figure)) == [["", "optimum", "diverged"], ["training images", "3,125", "50,000"]]
+    assert sorted(legends(figure)) == [
+        ["", "optimum", "mean ± sd, n = 2", "diverged, no value"],
+        ["training images", "3,125", "50,000"],
+    ]
 
 
 def test_ticks_are_the_grids_own_values_in_plain_numbers() -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,45 @@ def test_docs_hold_figures_verdicts_and_the_command_of_complete_studies_of_real_
     text = (tmp_path / "docs/studies.md").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith("| 0.4 beats 0.1 by 5 points. | ✔ holds | "))
     assert line.endswith("at least 5.0 was claimed |")
+    assert "Published test accuracy (%): λ 0.4 → 94.1, here 70.5 (n = 2). From: a book." in text
     assert "4 runs, n = 2 seeds, 2.0 minutes on Zen, 2 threads (32-true)" in text
     assert "`make study NAME=one`" in text
     assert "![One & only](figures/one_figure.png)" in text
     assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000
+
+
+def test_every_sentence_of_a_cell_of_the_docs_ends_in_one_full_stop(tmp_path: Path) -> None:
+    claim = {**CLAIM, "at_least": 50.0, "if_not": "Likely reason: too few.", "margin_from": "Half of what was seen."}
+    report.build(study(tmp_path, claims=[claim]))
+    docs.write_docs(tmp_path, tmp_path / "docs")
+    text = (tmp_path / "docs/studies.md").read_text()
+    assert "at least 50.0 was claimed. Likely reason: too few. Half of what was seen. |" in text
+    assert ".." not in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([0], "n = 1 seed"), ([0, 1, 1, 0], "n = 2 seeds"), ([0] * 3 + [1, 2, 3], "3 with seed 0, 3 with seeds 1–3"),
+        ([0, 0, 1, 4], "2 with seed 0, 2 with seeds 1, 4"),
+    ],
+)  # fmt: skip
+def test_the_docs_say_how_many_runs_have_which_seeds(tmp_path: Path, seeds: list[int], text: str) -> None:
+    folder = study(tmp_path)
+    rows = [{**table.rows(folder)[0], "seed": seed} for seed in seeds]
+    section = docs.section(table.read_plan(folder), rows, [], [], datetime(2026, 11, 25))
+    assert f"{len(seeds)} runs, {text}, " in section
+
+
+def test_published_numbers_may_have_their_own_metric_several_values_and_no_run_of_ours(tmp_path: Path) -> None:
+    rows = table.rows(study(tmp_path))
+    entries = [
+        {"text": "others", "value": [1.0, 0.25]},
+        {"text": "loss", "value": 1.4, "metric": "test_loss", "of": {"peak_lr": 0.1}},
+        {"text": "unmeasured", "value": 2, "metric": "no_such_column", "of": {"peak_lr": 0.1}},
+    ]
+    found = pages.published_and_here({"metric": "test_accuracy", "rows": entries}, rows)
+    assert found == [("others", "1 / 0.25", ""), ("loss", "1.4", "1.5 (n = 2)"), ("unmeasured", "2", "")]
 
 
 def test_a_figure_without_runs_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from onecycle.studies.points import Direction, Point, positive
-from onecycle.studies.style import GRID, INK, MUTED, SMALL, TEXT, TITLE, plain
+from onecycle.studies.style import GRID, INK, MUTED, SMALL, TEXT, TITLE, VOID, plain
 
 # Where crosses of diverged runs stand, in heights of the axes from their edge, and how far above each other.
 EDGE, STEP = 0.035, 0.055
@@ -28,7 +29,7 @@ def panel_grid(
     columns = min(count, columns if count != 4 else 2)
     lines = -(-count // columns)
     size = width or (7.0 if count == 1 else 8.4), (height or (4.2 if lines == 1 else 3.0)) * lines
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=spacious())
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for unused in panels[count:]:
         unused.remove()
@@ -37,6 +38,11 @@ def panel_grid(
         if index + columns >= count:
             axes.tick_params(labelbottom=True)
     return figure, panels[:count]
+
+
+def spacious() -> ConstrainedLayoutEngine:
+    """The layout of every figure: room at its edges, and between panels for the outer numbers of two axes."""
+    return ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06, wspace=0.02, hspace=0.02)
 
 
 def dress(axes: Axes) -> None:
@@ -87,7 +93,7 @@ def ticks(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> None
     elif log:
         places = _with_room(round_numbers(low, high), low, high, inches, log, which)
     else:
-        large = max(abs(low), abs(high)) >= 10_000
+        large = max(abs(low), abs(high)) >= 1000
         axis.set_major_formatter(FuncFormatter(_tick) if large else ScalarFormatter(useOffset=False))
         return
     axis.set_major_locator(FixedLocator(places))
@@ -131,28 +137,47 @@ def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers between two positive limits, three to about ten of them."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     found: list[float] = []
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+    fine = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    for steps, enough in (((1,), 4), ((1, 3), 4), ((1, 2, 5), 4), ((1, 1.5, 2, 3, 5, 7), 3), (fine, 1)):
         everything = (float(f"{step * 10.0**power:.6g}") for power in range(first, last + 1) for step in steps)
         found = [value for value in everything if low <= value <= high]
-        if len(found) >= 4:
+        if len(found) >= enough:
             break
     return found or [float(value) for value in MaxNLocator(5).tick_values(low, high) if low <= value <= high]
 
 
-def crosses(axes: Axes, lines: Sequence[tuple[Sequence[Point], str]], direction: Direction) -> int:
-    """Mark diverged runs at the bad edge of the axes, those at one x above each other. Returns the highest pile."""
+def crosses(
+    axes: Axes, lines: Sequence[tuple[Sequence[Point], str]], direction: Direction, limits: tuple[float, float]
+) -> int:
+    """Mark diverged runs at the bad edge of the axes, those at one x above each other. Returns the highest pile.
+
+    Where some runs of a point alone diverged, their number stands beside the cross, and the mean of the others if it
+    lies beyond `limits`.
+    """
     piles: Counter[float] = Counter()
     for line, colour in lines:
         for point in line:
             if point.diverged:
-                cross(axes, point.x, piles[point.x], colour, direction)
+                cross(axes, point.x, piles[point.x], colour, direction, _others(point, limits))
                 piles[point.x] += 1
     return max(piles.values(), default=0)
 
 
-def cross(axes: Axes, x: float, pile: int, colour: str, direction: Direction) -> None:
-    """The mark of a diverged run at x: on top for losses, at the bottom for accuracies."""
+def _others(point: Point, limits: tuple[float, float]) -> str:
+    if not point.values:
+        return ""
+    beyond = not limits[0] <= point.mean <= limits[1]
+    text = f"{point.diverged} of {point.diverged + len(point.values)}"
+    return text + f", else {plain(float(f'{point.mean:.2g}'))}" * beyond
+
+
+def cross(axes: Axes, x: float, pile: int, colour: str, direction: Direction, text: str = "") -> None:
+    """The mark of a diverged run at x, a text on its left: on top for losses, at the bottom for accuracies."""
     height = EDGE + STEP * pile
+    if text:
+        axes.annotate(text, (x, 1 - height if direction == "loss" else height), (-7, 0), color=INK, fontsize=SMALL - 1,
+                      xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha="right", va="center",
+                      zorder=7)  # fmt: skip
     axes.plot(
         [x], [1 - height if direction == "loss" else height], linestyle="none", marker="X", markersize=8,
         color=colour, markeredgecolor="white", markeredgewidth=0.8, label="_diverged", clip_on=False, zorder=6,
@@ -173,10 +198,20 @@ def make_room(axes: Axes, piles: int, direction: Direction) -> None:
         axes.set_ylim((low, high + extra) if direction == "loss" else (low - extra, high))
 
 
+def strip(axes: Axes, values: tuple[float, float], direction: Direction) -> None:
+    """Set the part of the y axis beyond the limits of the values, where crosses stand, apart: no ticks, no lines."""
+    low, high = axes.get_ylim()
+    inside = [tick for tick in axes.get_yticks() if values[0] <= tick <= values[1]]
+    axes.set_yticks(inside)
+    span = (values[1], high) if direction == "loss" else (low, values[0])
+    axes.axhspan(*span, facecolor=VOID, edgecolor="none", label="_strip", zorder=5.5)
+    axes.set_ylim(low, high)
+
+
 def ring(axes: Axes, x: float, y: float, colour: str) -> None:
     """The mark of a line's optimum."""
     axes.plot([x], [y], linestyle="none", marker="o", markersize=13, markerfacecolor="none", markeredgecolor=colour,
-              markeredgewidth=1.8, label="_optimum", zorder=5)  # fmt: skip
+              markeredgewidth=1.8, label="_optimum", clip_on=False, zorder=5)  # fmt: skip
 
 
 def entry(text: str, colour: str, marker: str) -> Line2D:
@@ -198,13 +233,18 @@ NOTES = {
     "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
     "published": {"marker": "D", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5},
     "one seed": {"marker": "o", "markersize": 4, "alpha": 0.45, "markeredgewidth": 0},
+    "single run": {"marker": "o", "markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK},
+    "mean": {"marker": "o", "markersize": 7},
     "mean ± sd": {"marker": "o", "markersize": 7},
+    "single seed": {"linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
+    "mean ± 1 sd": {"linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
 }
 
 
 def note(name: str) -> Line2D:
-    """The legend's entry for a mark that means the same in all colours."""
-    return Line2D([], [], linestyle="none", color=MUTED, label=name, **NOTES[name])  # type: ignore[arg-type]
+    """The legend's entry for a mark that means the same in all colours; what follows a comma is said of it."""
+    style: dict[str, Any] = {"linestyle": "none", **NOTES[name.partition(",")[0]]}
+    return Line2D([], [], color=MUTED, label=name, **style)
 
 
 def legends(panels: Sequence[Axes], entries: Sequence[Any], notes: Sequence[str], title: str = "") -> None:

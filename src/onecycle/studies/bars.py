@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,16 +22,19 @@ from onecycle.studies.points import (
 from onecycle.studies.style import INK, MUTED, OKABE_ITO, SMALL, TEXT, Labels, label_of, value_text
 
 COLOUR = OKABE_ITO[0]
+FEW = 3  # seeds, of which each is worth more than their mean
+Form = Literal["bars", "dots"]
 
 
 def arms(
     rows: Rows, *, y: str, by: str = "arm", order: Sequence[str] | None = None,
-    reference: Mapping[str, float] | None = None, direction: Direction | None = None, labels: Labels | None = None,
-    title: str | None = None,
+    reference: Mapping[str, float] | None = None, direction: Direction | None = None, form: Form | None = None,
+    labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
     """Mean ± sd of y for each arm, from top to bottom in the order given, the value printed beside it.
 
-    Bars from zero; dots where all values are so far from zero that bars would hide their differences. reference: the
+    form: "bars" from zero or "dots" on axes around the values; by default dots where all values are so far from zero
+    that bars would hide their differences. Up to three seeds are drawn larger than more. reference: the
     published value of an arm, a hollow diamond; a name that is no arm becomes a vertical line with that name. Raises
     ValueError for columns that no row has.
     """
@@ -41,12 +45,15 @@ def arms(
         raise ValueError(f"arms: no run has a value of {y}")
     published = dict(reference or {})
     values = [value for one in found for value in one.values] + list(published.values())
-    bars = bool(values) and 0 <= min(values) < 0.5 * max(values)
+    if form not in (None, "bars", "dots"):
+        raise ValueError(f"arms: form={form}: must be bars or dots")
+    bars = form == "bars" if form else bool(values) and 0 <= min(values) < 0.5 * max(values)
     figure, (axes,) = panel_grid(1, height=1.5 + 0.42 * len(names))
     for one in found:
         _arm(axes, one, bars)
     _references(axes, published, names)
-    _limits(axes, values, bars)
+    reach = [one.mean + sign * one.sd for one in found if math.isfinite(one.sd) for sign in (-1, 1)]
+    _limits(axes, values + reach, bars)
     _numbers(axes, found, direction_of(y, direction))
     axes.set_yticks(range(len(names)), [value_text(by, name, labels) for name in names], fontsize=TEXT)
     axes.set_ylim(len(names) - 0.45, -0.55)
@@ -54,10 +61,16 @@ def arms(
     axes.tick_params(axis="y", length=0)
     ticks(axes, "x", [])
     frame(figure, [axes], label_of(y, labels), "", title)
-    notes = ["one seed"] * any(len(one.values) > 1 for one in found)
-    notes += ["published"] * any(name in published for name in names)
-    legends([axes], [], notes + ["diverged"] * any(one.diverged for one in found))
+    notes = ["published"] * any(name in published for name in names)
+    legends([axes], [], _notes(found)[0] + notes + _notes(found)[1])
     return figure
+
+
+def _notes(found: Sequence[Point]) -> tuple[list[str], list[str]]:
+    """The legend's entries for seeds and for diverged runs."""
+    few = any(1 < len(one.values) <= FEW for one in found)
+    many = any(len(one.values) > FEW for one in found)
+    return ["single run"] * few + ["one seed"] * many, ["diverged"] * any(one.diverged for one in found)
 
 
 def _point(runs: Rows, place: float, y: str, where: str) -> Point:
@@ -79,8 +92,10 @@ def _arm(axes: Axes, one: Point, bars: bool) -> None:
         axes.errorbar([one.mean], [one.x], xerr=[one.sd], color=COLOUR, marker="none" if bars else "o", markersize=8,
                       elinewidth=2, capsize=3.5, capthick=1.5, label="_mean", zorder=4)  # fmt: skip
     if len(one.values) > 1:
-        axes.plot(one.values, [one.x + 0.2] * len(one.values), linestyle="none", marker="o", markersize=4.5,
-                  color=MUTED, markeredgewidth=0, alpha=0.55, label="_seeds", zorder=5)  # fmt: skip
+        few: dict[str, Any] = {"markersize": 6.5, "color": "white", "markeredgecolor": INK, "markeredgewidth": 1.0}
+        many: dict[str, Any] = {"markersize": 4.5, "color": MUTED, "markeredgewidth": 0, "alpha": 0.55}
+        axes.plot(one.values, [one.x + 0.2] * len(one.values), linestyle="none", marker="o", label="_seeds", zorder=5,
+                  **(few if len(one.values) <= FEW else many))  # fmt: skip
 
 
 def _references(axes: Axes, published: Mapping[str, float], names: Sequence[str]) -> None:
@@ -95,10 +110,10 @@ def _references(axes: Axes, published: Mapping[str, float], names: Sequence[str]
 
 
 def _limits(axes: Axes, values: Sequence[float], bars: bool) -> None:
-    """From zero for bars; a margin around the values for dots."""
+    """From zero for bars, from below it only where a value is; a margin around the values for dots."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     room = (high - low) or 0.1 * abs(high) or 1.0
-    axes.set_xlim((0, 1.06 * high) if bars else (low - 0.15 * room, high + 0.12 * room))
+    axes.set_xlim((min(0.0, 1.06 * low), 1.06 * high) if bars else (low - 0.15 * room, high + 0.12 * room))
 
 
 def _numbers(axes: Axes, found: Sequence[Point], direction: Direction) -> None:
@@ -108,7 +123,7 @@ def _numbers(axes: Axes, found: Sequence[Point], direction: Direction) -> None:
         total = len(one.values) + one.diverged
         text = f"{one.mean:,.{digits}f}" if one.values else "diverged"
         if math.isfinite(one.sd):
-            text += f" ± {one.sd:.{digits}f}"
+            text += f" ± {one.sd:,.{digits}f}" if one.sd == 0 or one.sd >= 0.5 * 10**-digits else f" ± <{10**-digits:g}"
         if one.values and total > 1:
             text += f"  ({len(one.values)} of {total})" if one.diverged else f"  (n = {total})"
         axes.annotate(text, (1, one.x), (8, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
@@ -120,8 +135,6 @@ def _numbers(axes: Axes, found: Sequence[Point], direction: Direction) -> None:
 
 
 def _digits(found: Sequence[Point]) -> int:
-    """Decimals such that the smallest deviation shows, for all arms the same; at most three."""
-    sizes = [one.sd for one in found if one.sd > 0]
+    """Decimals, for all arms the same and in all figures those of their size: one for accuracies in percent."""
     largest = max((abs(one.mean) for one in found if one.values), default=1.0)
-    wanted = -math.floor(math.log10(float(f"{min(sizes):.3g}"))) if sizes else 1 if largest >= 10 else 3
-    return min(max(wanted, 0), 0 if largest >= 1000 else 2 if largest >= 10 else 3)
+    return 0 if largest >= 1000 else 1 if largest >= 10 else 3

@@ -1,6 +1,7 @@
 """The verdicts of measurements on claims of the literature. See `claim_form` for what a claim is."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["Claim", "ClaimError", "NoRunError", "Verdict", "check", "judge", "un
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 SLACK = 1e-9  # relative to a bound: what rounding may do to an effect that lies on it
+SHARE_OF_RUNS = "of the runs"  # a unit: the effect is said in words
 NEGLIGIBLE = 1e-6  # relative to an effect: an uncertainty below that is not shown
 
 
@@ -124,20 +126,30 @@ def _reason(result: Estimate, claim: Claim, verdict: str) -> str:
         inside = [str(claim[key]) for key, bound in zip(BOUNDS, (least, most), strict=True) if low <= bound <= high]
         interval = f"{_text(low, decimals + 1)} to {_text(high, decimals + 1)}{unit}"
         bounds = " ".join(["bound" if len(inside) == 1 else "bounds", " and ".join(inside)])
-        return f"too small an effect: the interval {interval} contains the {bounds}"
+        return f"the interval {interval} contains the {bounds}"
+    if claim["unit"].startswith(SHARE_OF_RUNS) and not _matters(result):
+        return f"{_share(result.effect)} {claim['unit']}, {_claimed(claim, _share)}"
     amount = _text(result.effect, decimals)
     if _matters(result):
         amount += f" ± {_text(result.uncertainty, decimals)}"
     elif "." in amount:
         amount = amount.rstrip("0").rstrip(".")
-    return f"{amount}{unit}, {_claimed(claim)} was claimed"
+    return f"{amount}{unit}, {_claimed(claim)}"
 
 
-def _claimed(claim: Claim) -> str:
+def _claimed(claim: Claim, word: Callable[[Any], str] = str) -> str:
+    """What the bounds say. A share that can be no larger, or no smaller, is claimed without "at least" or "at most"."""
     least, most = (claim.get(key) for key in BOUNDS)
+    if word is _share and (least == 1 or most == 0):
+        return f"{_share(1.0 if least == 1 else 0.0)} of them were claimed"
     if least is None:
-        return f"at most {most}"
-    return f"at least {least}" if most is None else f"{least} to {most}"
+        return f"at most {word(most)} was claimed"
+    return f"at least {word(least)} was claimed" if most is None else f"{word(least)} to {word(most)} was claimed"
+
+
+def _share(part: float) -> str:
+    """A share of runs in words, or in percent."""
+    return {0.0: "none", 1.0: "all"}.get(part, f"{100 * part:.0f} %")
 
 
 def _matters(result: Estimate) -> bool:

@@ -2,15 +2,18 @@
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onecycle.studies.shapes import BLOW_UP
 
+Array = NDArray[np.float64]
+
 METRICS = "metrics.csv"
-SMOOTHING = 0.9  # of the range test's loss: an exponential average over about ten steps
+SMOOTHING = 11  # steps of the average of a range test's loss, in its numbers as in its figure
 
 
 def history(folder: Path, *names: str) -> list[list[float]]:
@@ -23,29 +26,35 @@ def history(folder: Path, *names: str) -> list[list[float]]:
     return [[float(line[name]) for line in lines] for name in names]
 
 
-def smoothed(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
-    """Exponential average that starts unbiased; a value that is not finite stays so from there on."""
-    average, result = 0.0, []
-    for number, value in enumerate(values, start=1):
-        average = weight * average + (1 - weight) * value
-        result.append(average / (1 - weight**number))
-    return result
+def moving_average(values: Array, count: int) -> Array:
+    """Centred average over `count` values, over fewer at both ends; one more where it is even, to have a middle."""
+    count = min(count, len(values))
+    if count <= 1:
+        return values
+    # Longer than the values the window would lengthen the result, even it would move it by half a step.
+    window = np.ones(count + 1 - count % 2 if count < len(values) else count - 1 + count % 2)
+    total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
+    return total
 
 
 def range_test(folder: Path) -> dict[str, float]:
-    """Where the smoothed loss of a range test is lowest, and the largest usable LR behind that.
+    """Where the averaged loss of a range test is lowest, and the largest usable LR behind that.
 
-    lr_at_minimum: the LR of the lowest loss. usable_lr: the last LR before the loss exceeds 1.25 times its minimum, or
-    is not finite; the last LR of the test where it never does. usable_lr_log2: its logarithm, in which it varies evenly
-    from run to run. NaN without a curve.
+    lr_at_minimum: the LR of the lowest average. usable_lr: the last LR before the loss exceeds 1.25 times that minimum,
+    on average and by itself, or is not finite; the last LR of the test where it never does. usable_lr_log2: its
+    logarithm, in which it varies evenly from run to run. NaN without a curve.
     """
     lrs, losses = history(folder, "lr", "train/loss")
-    if not losses:
+    wrong = [step for step, loss in enumerate(losses) if not math.isfinite(loss)]
+    sound = np.asarray(losses[: wrong[0] if wrong else None], float)
+    if not len(sound):
         return dict.fromkeys(("lr_at_minimum", "usable_lr", "usable_lr_log2", "lowest_loss"), math.nan)
-    curve = np.array(smoothed(losses))
-    best = int(np.nanargmin(curve))
-    beyond = [step for step in range(best, len(curve)) if not curve[step] <= BLOW_UP * curve[best]]
-    last = beyond[0] - 1 if beyond else len(curve) - 1
+    curve = moving_average(sound, SMOOTHING)
+    best = int(np.argmin(curve))
+    limit = BLOW_UP * curve[best]
+    # The average rises half a window before the loss does.
+    beyond = np.flatnonzero((curve[best:] > limit) & (sound[best:] > limit))
+    last = best + int(beyond[0]) - 1 if len(beyond) else len(sound) - 1
     found = {"lr_at_minimum": lrs[best], "usable_lr": lrs[last], "lowest_loss": float(curve[best])}
     return found | {"usable_lr_log2": math.log2(lrs[last])}
 

@@ -3,12 +3,13 @@
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from onecycle.studies import pages, report, table
+from onecycle.studies import pages, plots, report, table
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "undecided": "? undecided"}
 
@@ -52,17 +53,48 @@ def section(
     lines += [f"![{study['title']}](figures/{study['name']}_{picture})" for picture in pictures]
     lines += ["", "| claim | verdict | measured |", "|---|---|---|"]
     lines += [f"| {_cell(v['text'])} | {MARKS[v['verdict']]} | {_cell(_measured(v))} |" for v in verdicts]
-    seeds = len({row["seed"] for row in rows if "seed" in row})
+    if study.get("published"):
+        lines += ["", _published(study["published"], rows)]
+    if study.get("notes"):
+        lines += ["", str(study["notes"])]
     minutes = sum(row["seconds_total"] for row in rows) / 60
     again = "" if not study.get("records_of") else " made before, by " + ", ".join(study["records_of"])
-    lines += ["", f"{len(rows)} runs{again}, n = {seeds} seeds, {minutes:.1f} minutes on {rows[0]['machine']}, "
+    lines += ["", f"{len(rows)} runs{again}, {_seeds(rows)}, {minutes:.1f} minutes on {rows[0]['machine']}, "
               f"{newest:%Y-%m-%d}: `make study NAME={study['name']}`", ""]  # fmt: skip
     return "\n".join(lines)
 
 
 def _measured(verdict: Mapping[str, Any]) -> str:
+    """What was measured and what is to be said of it, as sentences with one full stop each; a single one has none."""
     extra = [verdict[key] for key in ("if_not", "margin_from") if verdict.get(key)]
-    return ". ".join([verdict["reason"], *extra])
+    return ". ".join(text.rstrip(".") for text in [verdict["reason"], *extra]) + "." * bool(extra)
+
+
+def _published(published: Mapping[str, Any], rows: Sequence[table.Row]) -> str:
+    """The published numbers in one line, ours behind them where we have them."""
+    entries = [
+        f"{text} → {value}" + (f", here {here}" if here else "")
+        for text, value, here in pages.published_and_here(published, rows)
+    ]
+    return f"Published {plots.label_of(published['metric'])}: {'; '.join(entries)}. From: {published['source']}."
+
+
+def _seeds(rows: Sequence[table.Row]) -> str:
+    """How often runs were repeated: "n = 3 seeds", or which seeds how many runs have where they differ."""
+    runs = Counter(row["seed"] for row in rows if "seed" in row)
+    groups: dict[int, list[Any]] = {}
+    for seed, count in sorted(runs.items()):
+        groups.setdefault(count, []).append(seed)
+    if len(groups) < 2:
+        return f"n = {len(runs)} seed{'s' if len(runs) != 1 else ''}"
+    return ", ".join(f"{count * len(seeds)} with {_which(seeds)}" for count, seeds in groups.items())
+
+
+def _which(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    row = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return "seeds " + (f"{seeds[0]}–{seeds[-1]}" if row else ", ".join(map(str, seeds)))
 
 
 def _cell(text: str) -> str:

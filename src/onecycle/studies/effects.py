@@ -172,14 +172,12 @@ def _positive(level: object, column: str) -> float:
 def ridge_power(rows: Rows, x: str, y: str, z: str, where: Filter | None = None) -> float:
     """The power p of "the best x goes as y to the power of p", along the ridge that the heat map draws.
 
-    Least squares of log x on log y: unlike the slope of the line in the figure, about 1/p, it stays finite where the
-    best x does not depend on y. Rows of the grid whose best lies at its edge do not count; see `ridges`.
+    Rows of the grid whose best lies at its edge do not count; see `ridges`.
     """
-    points = ridges.ridge(select(rows, where), x, y, z)
-    if len(points) < 2:
+    power = ridges.ridge_power(ridges.ridge(select(rows, where), x, y, z))
+    if math.isnan(power):
         raise UnmeasurableError("fewer than two rows of the grid have their best inside it")
-    best, heights = np.log(np.array(points)).T
-    return float(np.polyfit(heights, best, 1)[0])
+    return power
 
 
 def ridge_contrast(

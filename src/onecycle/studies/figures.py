@@ -105,11 +105,14 @@ def _layers(rows: list[Row], parameters: Parameters) -> "Figure":
 
 
 def _surfaces(rows: list[Row], parameters: Parameters) -> "Figure":
-    """Loss surfaces, one panel for each value of `by`: the first run that has one."""
+    """Loss surfaces, one panel for each value of `by`: the first run that has one; the title says of how many."""
     own = dict(parameters)
     by = own.pop("by", "arm")
     panels = {str(row[by]): row["surface"] for row in reversed(rows) if row.get("surface")}
     ordered = dict.fromkeys(str(row[by]) for row in rows)
+    seeds = {row.get("seed") for row in rows if row.get("surface")}
+    if own.get("title"):
+        own["title"] += f", one seed of {len(seeds)}" if len(seeds) > 1 else ", one seed"
     return plots.surfaces([{"label": name, **panels[name]} for name in ordered if name in panels], **own)
 
 

@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from onecycle.studies.axes import colour_bar, dress, frame, length, note, panel_title, ticks
+from onecycle.studies.axes import colour_bar, dress, frame, length, note, panel_title, spacious, ticks
+from onecycle.studies.estimate import Noise, complete_seeds, estimate
 from onecycle.studies.points import Direction, Rows
-from onecycle.studies.ridges import Grid, grid_of, ridge, ridge_slope
+from onecycle.studies.ridges import Grid, grid_of, ridge, ridge_power
+from onecycle.studies.selection import UnmeasurableError
 from onecycle.studies.style import (
     INK,
     MUTED,
@@ -33,6 +36,7 @@ from onecycle.studies.style import (
 Array = NDArray[np.float64]
 Transform = Literal["ratio", "product"]
 RIDGE, HATCH = OKABE_ITO[1], "#C4C4C4"
+LOWERED = 0.24  # of a cell's height
 
 
 def heat_map_pair(
@@ -42,8 +46,9 @@ def heat_map_pair(
     """Mean z over (x, y), and over (x/y, y) or (x·y, y), where a ridge of slope +1 or −1 is upright.
 
     transform: "ratio" or "product". A cell with a diverged run is grey, hatched and crossed; one without a run is grey
-    and hatched. The line is the ridge's fit, its dots are the ridge's points; the slope is in the title. labels: may
-    hold the transformed axis's text at "transformed".
+    and hatched. The dots are the ridge's points, the line is their fit. The title has its power p, the best x going as
+    y to the power of p: the effect of the claim `ridge_power`, the mean over seeds, with its 90 % interval from two
+    seeds on. labels: may hold the transformed axis's text at "transformed".
     """
     if transform not in ("ratio", "product"):
         raise ValueError(f"heat_map_pair: transform={transform}: must be ratio or product")
@@ -51,17 +56,18 @@ def heat_map_pair(
     if not any(cell for line in grid.cells for cell in line):
         raise ValueError(f"heat_map_pair: no run has a value of {z}")
     found = ridge(rows, x, y, z, direction)
-    slope, scale = ridge_slope(found), _scale(grid)
-    figure = Figure(figsize=(9.2, max(3.4, 1.5 + 0.62 * len(grid.ys))), layout="constrained")
+    power, scale = ridge_power(found), _scale(grid)
+    figure = Figure(figsize=(9.2, max(3.4, 1.5 + 0.62 * len(grid.ys))), layout=spacious())
     wider = min(1.9, max(1.0, _slots(grid) / len(grid.xs)))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, wider])
     for axes, shear in ((left, 0), (right, -1 if transform == "ratio" else 1)):
         dress(axes)
         mesh = _cells(axes, grid, shear, scale)
-        _ridge_line(axes, found, slope, shear)
+        _ridge_line(axes, found, power, shear)
     _axis_texts(left, right, grid, (x, y), transform, labels)
-    panel_title(left, _slope_text(slope))
-    panel_title(right, f"upright if the slope is {'+1' if transform == 'ratio' else '−1'}")
+    claimed = f"{symbol(x)} ∝ {symbol(y)}$^{{{1 if transform == 'ratio' else -1}}}$"
+    panel_title(left, _power_text(rows, (x, y, z), power, direction) + f"\nclaimed: {claimed}")
+    panel_title(right, f"upright where {claimed}")
     bar = figure.colorbar(mesh, ax=[left, right], pad=0.015, extend=_extend(grid, scale))
     colour_bar(bar, z_label or label_of(z, labels))
     _legend(figure, grid, bool(found))
@@ -83,10 +89,22 @@ def _slots(grid: Grid) -> float:
     return columns + math.log(grid.ys[-1] / grid.ys[0]) / step
 
 
-def _slope_text(slope: float) -> str:
-    if math.isnan(slope):
+def _power_text(rows: Rows, columns: tuple[str, str, str], power: float, direction: Direction | None) -> str:
+    """The ridge's power as a claim has it, with its interval; that of the mean map where seeds alone have none."""
+    x, y, z = columns
+    if math.isnan(power):
         return "no ridge inside the grid"
-    return "ridge upright" if abs(slope) >= 100 else f"slope of the ridge {slope:+.2f}".replace("-", "−")
+
+    def effect(seed: Rows) -> float:
+        found = ridge_power(ridge(seed, x, y, z, direction))
+        if math.isnan(found):
+            raise UnmeasurableError("no ridge inside the grid")
+        return found
+
+    result = estimate(list(complete_seeds(rows, [{}], [x, y]).values()), effect, Noise(z, axes=[x, y]))
+    value, width = (power if math.isnan(result.effect) else result.effect), result.uncertainty
+    exponent = f"{round(value, 2) + 0.0:.2f}" + (rf" \pm {width:.2f}" if width >= 0.005 else "")
+    return f"best {symbol(x)} ∝ {symbol(y)}$^{{{exponent}}}$"
 
 
 def _scale(grid: Grid) -> Normalize:
@@ -127,6 +145,10 @@ def _cells(axes: Axes, grid: Grid, shear: int, scale: Normalize) -> Any:
     axes.grid(visible=False)
     means = grid.means()
     scheme = matplotlib.colormaps["viridis" if grid.better == "accuracy" else "viridis_r"]
+    # Numbers stand in the lower part of their cells: the ridge's dots lie in the middle of a row.
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    low = axes.transData + ScaledTranslation(*_lowered(axes, grid, shear), figure.dpi_scale_trans)
     mesh = axes.pcolormesh(across, up, np.ma.masked_invalid(means), cmap=scheme, norm=scale, edgecolors="white",
                            linewidth=1.0)  # fmt: skip
     for row, high in enumerate(grid.ys):
@@ -135,8 +157,9 @@ def _cells(axes: Axes, grid: Grid, shear: int, scale: Normalize) -> Any:
             cell = grid.cells[row][column]
             if math.isfinite(value):
                 colour = scheme(scale(value))
+                halo = [withStroke(linewidth=3, foreground=colour)]
                 axes.text(*centre, _value_text(value), ha="center", va="center", fontsize=size, color=contrast(colour),
-                          zorder=5, path_effects=[withStroke(linewidth=2.5, foreground=colour)])  # fmt: skip
+                          zorder=5, transform=low, path_effects=halo)  # fmt: skip
                 continue
             ring = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)]
             axes.add_patch(Polygon([(across[at], up[at]) for at in ring], facecolor=VOID, edgecolor=HATCH,
@@ -147,20 +170,30 @@ def _cells(axes: Axes, grid: Grid, shear: int, scale: Normalize) -> Any:
     return mesh
 
 
+def _lowered(axes: Axes, grid: Grid, shear: int) -> tuple[float, float]:
+    """From the middle of a cell to the place of its number, along the slant of a sheared one: inches across and up."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    up = -LOWERED * math.log(top / bottom) / len(grid.ys)
+    return (
+        shear * up * length(axes, "x") / math.log(right / left),
+        up * length(axes, "y") / math.log(top / bottom),
+    )
+
+
 def _value_text(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _ridge_line(axes: Axes, found: Sequence[tuple[float, float]], slope: float, shear: int) -> None:
-    """The ridge's points and its fit through their middle, over the height of the grid."""
+def _ridge_line(axes: Axes, found: Sequence[tuple[float, float]], power: float, shear: int) -> None:
+    """The ridge's points and its fit through their middle, over the height of the grid; both below the numbers."""
     if found:
         xs, ys = [wide * high**shear for wide, high in found], [high for _, high in found]
         axes.plot(xs, ys, linestyle="none", marker="o", markersize=7, color=RIDGE, markeredgecolor="white",
                   label="_ridge", zorder=4)  # fmt: skip
-    if math.isnan(slope) or slope == 0:
+    if math.isnan(power):
         return
     (x, y), heights = np.exp(np.log(found).mean(axis=0)), np.array(axes.get_ylim())
-    wide = x * (heights / y) ** (1 / slope)
+    wide = x * (heights / y) ** power
     limits = axes.get_xlim()
     axes.plot(wide * heights**shear, heights, color=RIDGE, linewidth=2.2, label="_fit", zorder=3, scalex=False,
               scaley=False, path_effects=[withStroke(linewidth=4, foreground="white")])  # fmt: skip

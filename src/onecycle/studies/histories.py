@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,15 +12,21 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from onecycle.studies.axes import cross, frame, legends, length, logarithmic, make_room, panel_grid, panel_title, ticks
+from onecycle.studies.curves import moving_average
 from onecycle.studies.points import Direction, direction_of
 from onecycle.studies.style import INK, SMALL, Labels, colours, label_of, plain
 
 Array = NDArray[np.float64]
+Spread = Literal["band", "seeds"]
+SEEDS = {"mean ± 1 sd": "_band", "single seed": "_seed"}  # what the legend says of the marks of seeds
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One seed's curve, its finite part, smoothed; where it diverged, if it did."""
+    """One seed's curve, its finite part, smoothed; where it diverged, if it did.
+
+    On a logarithmic axis a value of exactly 0 is NaN, a gap.
+    """
 
     x: Array
     y: Array
@@ -30,22 +36,23 @@ class Run:
 def training_curves(
     series: Sequence[Mapping[str, Any]], *, y: str, x: str = "epoch", smooth: int = 1, log_x: bool = False,
     log_y: bool = False, marks: Sequence[Mapping[str, Any]] | None = None, y_limits: Sequence[float] | None = None,
-    direction: Direction | None = None, labels: Labels | None = None, title: str | None = None,
+    direction: Direction | None = None, spread: Spread = "band", labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
     """Curves y over x, a panel for each `group` of the series; those that share label and group are seeds.
 
     series: {"label", "x": [...], "y": [...], "group"?, "diverged"?}. Seeds of equal length: their mean, with a band of
-    ± 1 sd; of unequal length: each faintly, and the mean over their common beginning. Labels that are numbers are
-    ordered by size. smooth: points of the centred moving average. marks: {"label", "x", "text", "group"?}, vertical
-    lines in the colour of the series of that label. labels: "label" holds the legend's title, "group" the template of
-    the panels' titles. Raises ValueError where there is nothing to draw.
+    ± 1 sd where it lies within the limits of y, or with spread: seeds each faintly; of unequal length: each faintly,
+    and the mean over their common beginning. A seed that is not finite from some place on ends in a cross there. Labels
+    that are numbers are ordered by size. smooth: points of the centred moving average. marks: {"label", "x", "text",
+    "group"?}, vertical lines in the colour of the series of that label. labels: "label" holds the legend's title,
+    "group" the template of the panels' titles. Raises ValueError where there is nothing to draw.
     """
     names, groups = _distinct(series, "label"), _distinct(series, "group")
     if not names:
         raise ValueError("training_curves: no series to draw")
     palette = dict(zip(names, colours([_typed(name) for name in names]), strict=True))
     figure, grid = panel_grid(len(groups))
-    drawn = [{name: _runs(series, name, group, smooth) for name in names} for group in groups]
+    drawn = [{name: _runs(series, name, group, smooth, gaps=log_y) for name in names} for group in groups]
     for axes, group, lines in zip(grid, groups, drawn, strict=True):
         runs = [run for line in lines.values() for run in line]
         if not any(len(run.x) for run in runs):
@@ -55,7 +62,7 @@ def training_curves(
         if log_y:
             logarithmic(axes, "y", y, [value for run in runs for value in run.y])
         for name, line in lines.items():
-            _line(axes, line, palette[name])
+            _line(axes, line, palette[name], y_limits, band=spread == "band")
         if group:
             panel_title(axes, _group_text(group, labels))
     lost = _finish(grid, drawn, palette, direction_of(y, direction), y_limits)
@@ -63,8 +70,8 @@ def training_curves(
         chosen = [mark for mark in marks or () if str(mark.get("group", group)) == group]
         _marks(axes, chosen, palette, direction_of(y, direction), piles)
     frame(figure, grid, label_of(x, labels), label_of(y, labels), title)
-    entries = [Line2D([], [], color=palette[name], linewidth=2, label=_text(name, labels)) for name in names]
-    legends(grid, entries if any(names) else [], ["diverged"] * any(lost), (labels or {}).get("label", ""))
+    entries = [Line2D([], [], color=palette[name], linewidth=2, label=_text(name, labels)) for name in names if name]
+    legends(grid, entries, _notes(grid) + ["diverged"] * any(lost), (labels or {}).get("label", ""))
     return figure
 
 
@@ -91,29 +98,27 @@ def _group_text(group: str, labels: Labels | None) -> str:
     return text if group in (labels or {}) else (labels or {}).get("group", "{}").format(text)
 
 
-def _runs(series: Sequence[Mapping[str, Any]], name: str, group: str, smooth: int) -> list[Run]:
+def _runs(series: Sequence[Mapping[str, Any]], name: str, group: str, smooth: int, *, gaps: bool) -> list[Run]:
     result = []
     for one in series:
         if str(one["label"]) == name and str(one.get("group", "")) == group:
             x, y = np.asarray(one["x"], float), np.asarray(one["y"], float)
             finite = np.isfinite(x) & np.isfinite(y)
             lost = None
-            if one.get("diverged") and len(x):
+            if (one.get("diverged") or not finite.all()) and len(x):
                 lost = float(x[len(x) - 1 if finite.all() else np.flatnonzero(~finite)[0]])
-            result.append(Run(x[finite], moving_average(y[finite], smooth), lost))
+            y = moving_average(y[finite], smooth)
+            result.append(Run(x[finite], np.where(y == 0, np.nan, y) if gaps else y, lost))
     return result
 
 
-def moving_average(values: Array, count: int) -> Array:
-    """Centred average over `count` values, over fewer at both ends."""
-    if count <= 1 or len(values) < 2:
-        return values
-    window = np.ones(min(count, len(values)))
-    total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
-    return total
+def _notes(grid: Sequence[Axes]) -> list[str]:
+    """The legend's entries for what is drawn of seeds."""
+    drawn = {artist.get_label() for axes in grid for artist in (*axes.lines, *axes.collections)}
+    return [note for note, mark in SEEDS.items() if mark in drawn]
 
 
-def _line(axes: Axes, runs: Sequence[Run], colour: str) -> None:
+def _line(axes: Axes, runs: Sequence[Run], colour: str, limits: Sequence[float] | None, *, band: bool) -> None:
     """The seeds of one series: mean and band, and each that the mean does not show whole."""
     whole = [run for run in runs if run.lost_at is None and len(run.x)] or [run for run in runs if len(run.x)]
     if not whole:
@@ -123,11 +128,15 @@ def _line(axes: Axes, runs: Sequence[Run], colour: str) -> None:
     mean = lines.mean(axis=0)
     single = "o" if len(shared) == 1 else None
     axes.plot(shared, mean, color=colour, linewidth=2, label="_mean", zorder=3, marker=single)
-    if len(whole) > 1 and equal:
+    if len(whole) > 1 and equal and band:
         sd = lines.std(axis=0, ddof=1)
-        axes.fill_between(shared, mean - sd, mean + sd, color=colour, alpha=0.2, linewidth=0, label="_band", zorder=2)
+        # The band of a mean beyond the axes would be a block from one edge to the other.
+        shown = (mean >= limits[0]) & (mean <= limits[1]) if limits else np.isfinite(mean)
+        axes.fill_between(
+            shared, mean - sd, mean + sd, where=shown, color=colour, alpha=0.2, linewidth=0, label="_band", zorder=2
+        )
     for run in runs:
-        if not equal or run not in whole:
+        if not equal or run not in whole or (len(whole) > 1 and not band):
             axes.plot(run.x, run.y, color=colour, linewidth=0.9, alpha=0.45, label="_seed", zorder=2)
 
 

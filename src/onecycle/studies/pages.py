@@ -1,6 +1,7 @@
 """The HTML of a study's page and of the index: one file each, without anything from the network."""
 
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -75,16 +76,26 @@ def _verdict(verdict: Any) -> str:
     )
 
 
+def published_and_here(published: Mapping[str, Any], rows: Sequence[table.Row]) -> list[tuple[str, str, str]]:
+    """Of each published entry its text, its number or numbers, and the mean of our runs that it speaks of, with n.
+
+    The last is empty where none of our runs has its metric.
+    """
+    found = []
+    for entry in published["rows"]:
+        metric = entry.get("metric", published["metric"])
+        own = select(rows, entry["of"]) if entry.get("of") else []
+        mean = table.summary(own, [], [metric])[0][metric] if own else math.nan
+        values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
+        here = f"{mean:.4g} (n = {len(own)})" if math.isfinite(mean) else ""
+        found.append((entry["text"], " / ".join(f"{value:g}" for value in values), here))
+    return found
+
+
 def _published(published: Mapping[str, Any], rows: Sequence[table.Row]) -> str:
     """The published numbers beside the mean of our runs that they speak of."""
-    metric = published["metric"]
-    body = []
-    for entry in published["rows"]:
-        own = select(rows, entry["of"]) if entry.get("of") else []
-        here = table.summary(own, [], [metric])
-        text = f"{here[0][metric]:.4g} (n = {here[0]['n']})" if here else "not run here"
-        body.append([entry["text"], f"{entry['value']:g}", text])
-    name = plots.label_of(metric)
+    body = [(text, value, here or "not run here") for text, value, here in published_and_here(published, rows)]
+    name = plots.label_of(published["metric"])
     return _table(["", f"published {name}", f"here {name}"], body) + f"<p class=quiet>{_(published['source'])}</p>"
 
 

@@ -5,6 +5,7 @@ a faint dot. Diverged runs are crosses at the bad edge of the axes. In `labels`,
 "column=value" one value's text, "column=" the template of a panel's title, as "N = {}".
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,12 @@ from onecycle.studies.axes import (
     panel_grid,
     panel_title,
     ring,
+    strip,
     ticks,
 )
 from onecycle.studies.bars import arms
 from onecycle.studies.clouds import scatter
-from onecycle.studies.heatmaps import heat_map_pair, ridge, ridge_slope
+from onecycle.studies.heatmaps import heat_map_pair, ridge, ridge_power
 from onecycle.studies.histories import training_curves
 from onecycle.studies.networks import layers, surfaces
 from onecycle.studies.paths import path, progress
@@ -52,7 +54,7 @@ __all__ = [
     "path",
     "progress",
     "ridge",
-    "ridge_slope",
+    "ridge_power",
     "save",
     "scatter",
     "stacked",
@@ -78,7 +80,9 @@ def curves(
     """Lines of y against x: one for each value of `by`, a panel for each value of `panels`, all with the same y axis.
 
     direction: whether the optimum, marked by a ring, is the lowest ("loss") or the highest ("accuracy"); by default y's
-    name says so. A point where a run diverged is no optimum. Raises ValueError for columns that no row has.
+    name says so. A point where a run diverged is no optimum and no line leads there, since its mean is that of the
+    other seeds alone; how many diverged stands beside the cross. Crosses have a strip of their own, beyond the values
+    and beyond `y_limits`. Raises ValueError for columns that no row has.
     """
     require("curves", rows, x, y, by, panels)
     better, groups, values = direction_of(y, direction), values_of(rows, by), values_of(rows, panels)
@@ -109,7 +113,11 @@ def curves(
 def _notes(drawn: Sequence[Sequence[Line]], optimum: bool) -> list[str]:
     everything = [point for lines in drawn for line in lines for point in line.points]
     best = optimum and any(point.values and not point.diverged for point in everything)
-    return ["optimum"] * best + ["diverged"] * any(point.diverged for point in everything)
+    counts = sorted({len(point.values) + point.diverged for point in everything if point.values})
+    runs = [f"mean ± sd, n = {'–'.join(map(str, dict.fromkeys([counts[0], counts[-1]])))}"] if counts else []
+    if counts and counts[-1] == 1:
+        runs = ["mean, n = 1"]
+    return ["optimum"] * best + runs + ["diverged, no value"] * any(point.diverged for point in everything)
 
 
 def _markers(groups: Sequence[Any]) -> list[str]:
@@ -125,7 +133,10 @@ def _draw(axes: Axes, lines: Sequence[Line], direction: Direction, optimum: bool
             continue
         xs, means = [point.x for point in shown], [point.mean for point in shown]
         axes.errorbar(xs, means, yerr=[point.sd for point in shown], color=line.colour, marker=line.marker,
-                      markersize=5.5, linewidth=1.8, elinewidth=1.3, capsize=2.5, label="_mean", zorder=3)  # fmt: skip
+                      markersize=5.5, linestyle="none", elinewidth=1.3, capsize=2.5, label="_mean",
+                      zorder=3)  # fmt: skip
+        whole = [math.nan if point.diverged else point.mean for point in shown]
+        axes.plot(xs, whole, color=line.colour, linewidth=1.8, label="_line", zorder=3)
         singles = [(point.x, value) for point in shown for value in point.values if len(point.values) > 1]
         if singles:
             axes.plot(*zip(*singles, strict=True), linestyle="none", marker="o", markersize=3.5, color=line.colour,
@@ -140,15 +151,18 @@ def _finish(
     grid: Sequence[Axes], drawn: Sequence[Sequence[Line]], direction: Direction, limits: Sequence[float] | None
 ) -> None:
     """Crosses, limits and ticks, once every panel has its lines."""
+    if limits:
+        grid[0].set_ylim(*limits)
+    values = grid[0].get_ylim()
     piles = [
-        crosses(axes, [(line.points, line.colour) for line in lines], direction)
+        crosses(axes, [(line.points, line.colour) for line in lines], direction, values)
         for axes, lines in zip(grid, drawn, strict=True)
     ]
     xs = sorted({point.x for lines in drawn for line in lines for point in line.points})
-    if limits:
-        grid[0].set_ylim(*limits)
-    elif max(piles):
+    if max(piles):
         make_room(grid[0], max(piles), direction)
     for axes in grid:
         ticks(axes, "x", xs)
         ticks(axes, "y", [])
+        if max(piles):
+            strip(axes, values, direction)

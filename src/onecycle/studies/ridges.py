@@ -102,14 +102,12 @@ def vertex(places: Sequence[float], heights: Sequence[float]) -> float:
     return (a + b) / 2 - left * (c - a) / (2 * (right - left))
 
 
-def ridge_slope(points: Sequence[tuple[float, float]]) -> float:
-    """Slope of log y on log x by total least squares, since both have errors.
+def ridge_power(points: Sequence[tuple[float, float]]) -> float:
+    """The power p of "the best x goes as y to the power of p": least squares of log x on log y over a ridge.
 
-    inf for a ridge at one x; NaN for fewer than two distinct points.
+    It stays finite where the best x does not depend on y. NaN for fewer than two points.
     """
-    if len(set(points)) < 2:
+    if len(points) < 2:
         return math.nan
-    offsets = np.log(np.asarray(points, float))
-    offsets -= offsets.mean(axis=0)
-    across, up = np.linalg.svd(offsets, full_matrices=False)[2][0]
-    return math.inf if abs(across) < 1e-9 else float(up / across)
+    best, heights = np.log(np.asarray(points, float)).T
+    return float(np.polyfit(heights, best, 1)[0])
