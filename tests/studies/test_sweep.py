@@ -153,6 +153,28 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, overrides: tup
     assert not (tmp_path / "logs").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("seed=[]", "seed=[]: must be at least one value"),
+        ("schedule.peak_lr=", "schedule.peak_lr=: must be at least one value"),
+        ("schedule.peak_lr=0.05,-1", "schedule.peak_lr=-1: must be a finite number above 0"),
+    ],
+)
+def test_an_axis_that_no_run_can_have_is_refused_before_anything_is_written(
+    undisturbed: Path, tmp_path: Path, word: str, line: str
+) -> None:
+    folder = tmp_path / "logs"
+    shutil.copytree(undisturbed, folder)
+    before = (folder / "studies/lr_vs_subset_size/study.json").read_bytes()
+    refused = study(folder, word)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stdout.splitlines()[0] == line
+    assert "Traceback" not in refused.stdout
+    assert (folder / "studies/lr_vs_subset_size/study.json").read_bytes() == before
+    assert len(results(folder)) == RUNS
+
+
 class FullDisk:
     """A launcher whose second run finds the disk full."""
 

@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
@@ -20,6 +18,7 @@ from onecycle import run
 from onecycle.config import plain
 from onecycle.faults import ConfigError, storage_errors_named
 from onecycle.studies import best, plan, search, search_axes, table
+from onecycle.studies.changes import changes, refuse
 from onecycle.studies.launching import launch, launcher_runs_one_by_one
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,9 @@ def search_alone(
 
 def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
     """Run what is missing of a study at its scale; see `sweep`."""
-    points = plan.points(study, changes(arguments, study))
+    changed = changes(arguments, study)
+    points = plan.points(study, changed)
+    refuse(changed, config)
     folder = Path(config.hydra.sweep.dir)
     if study["force"]:
         move_aside(folder)
@@ -69,7 +70,7 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
     try:
         results = launch(launcher, points, folder, alone=alone)
         for block in study.get("searches") or ():
-            results += explore(launcher, noted, block, changes(arguments, study), folder, alone=alone)
+            results += explore(launcher, noted, block, changed, folder, alone=alone)
         results += confirm(launcher, noted, results, folder, alone=alone)
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on; what is finished is kept.")
@@ -187,25 +188,6 @@ def keep_best(noted: table.Plan, block: dict[str, Any], path: search.Path, folde
             run.write_atomically(target, best.experiment(own, found_by))
         words += f". Ready for conf/experiment: {target}"
     return words
-
-
-def changes(arguments: Sequence[str], study: dict[str, Any]) -> plan.Changes:
-    """What the command line changes: values of axes, and overrides that every run gets."""
-    axes: dict[str, list[Any]] = {}
-    common = []
-    known = {"seed", *(key for block in study.get("runs") or [] for key in block.get("axes") or {})}
-    for override in OverridesParser.create().parse_overrides(list(arguments)):
-        key = override.get_key_element().lstrip("+~")
-        line = override.input_line or ""
-        if key == "study" or key.startswith(("study.", "hydra.", "hydra/")):
-            continue
-        if override.is_sweep_override():
-            axes[key] = [yaml.safe_load(value) for value in override.sweep_string_iterator()]
-        elif key in known:
-            axes[key] = [override.value()]
-        else:
-            common.append(line)
-    return plan.Changes(axes, tuple(common))
 
 
 def command() -> str:
