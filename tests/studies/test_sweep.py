@@ -175,6 +175,22 @@ def test_an_axis_that_no_run_can_have_is_refused_before_anything_is_written(
     assert len(results(folder)) == RUNS
 
 
+def test_a_column_that_the_first_record_does_not_have_stops_the_study_there_and_stands_on_its_page(
+    tmp_path: Path,
+) -> None:
+    figures = "[{kind:curves,x:peak_lr,y:test_accuracy,by:subset_size},{kind:curves,x:peak_lr,y:finall_loss}]"
+    stopped = study(tmp_path / "logs", f"study.figures={figures}")
+    assert stopped.returncode == 2, stopped.stdout
+    line = "study.figures[1].y: no column 'finall_loss'; did you mean final_loss?"
+    assert line in stopped.stdout.splitlines()
+    assert "Traceback" not in stopped.stdout
+    assert len(results(tmp_path / "logs")) == 1
+    report = tmp_path / "logs/studies/lr_vs_subset_size/report"
+    page = (report / "index.html").read_text()
+    assert "no row has the column &#x27;finall_loss&#x27;" in page
+    assert [path.name for path in report.glob("*.png")] == ["figure.png"]  # what can be drawn is drawn
+
+
 class FullDisk:
     """A launcher whose second run finds the disk full."""
 
