@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from onecycle.faults import ConfigError
 
+SHARED = "base"  # what the options of a group have in common: no option itself
+
 
 def check(words: Sequence[str], conf: Path, name: str) -> None:
     """Raise ConfigError for words that are no override, options that a group has not, and keys that are unknown.
@@ -66,7 +68,7 @@ def _is_swept(override: Override) -> bool:
 
 def _option_problems(override: Override, conf: Path) -> list[str]:
     group, folder = _group(override), conf / _group(override)
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    known = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != SHARED)
     if override.is_delete() or _is_swept(override) or isinstance(override.value(), dict):
         return []
     value = override.value()
@@ -74,7 +76,7 @@ def _option_problems(override: Override, conf: Path) -> list[str]:
     return [
         f"{group}={option}: must be one of {', '.join(known)}{near(str(option), known)}"
         for option in chosen
-        if option is not None and not (folder / f"{option}.yaml").is_file()
+        if option is not None and str(option) not in known
     ]
 
 
