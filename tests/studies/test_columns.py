@@ -21,7 +21,7 @@ CLAIM = {
 def study(**changes: Any) -> dict[str, Any]:
     runs = [{"arm": "a", "axes": {"schedule.peak_lr": [0.1, 0.4]}}]
     figures = [{"kind": "curves", "x": "peak_lr", "y": "test_loss", "where": {"seed": 0}}]
-    own = {"name": "one", "scale": None, "seeds": [0], "fixed": {}, "runs": runs}
+    own: dict[str, Any] = {"name": "one", "scale": None, "seeds": [0], "fixed": {}, "runs": runs}
     return {**own, "claims": [CLAIM], "figures": figures, **changes}
 
 

@@ -143,6 +143,7 @@ def test_a_failing_run_does_not_stop_the_others_and_is_reported(undisturbed: Pat
         (("model.width=4,8",), "model.width: is no axis of lr_vs_subset_size, which has batch_size, data.subset_size"),
         (("study.clams=[]",), "study"),
         (("study=lr_vs_subset_sise",), "lr_vs_subset_size"),
+        (("study=base",), "study=base: must be one of forgetting, heatmap_batch, "),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, overrides: tuple[str, ...], line: str) -> None:
@@ -360,9 +361,22 @@ def test_a_coordinate_search_from_the_shell_leaves_its_best_as_an_experiment(tmp
         ("[7]", "hydra.sweeper.coordinates: 7 has no key, the name of a configuration value"),
         (
             "[{key:schedule.peak_rl}]",
-            "schedule.peak_rl.start=None: must be a number; the configuration has no such key",
+            "hydra.sweeper.coordinates: there is no key schedule.peak_rl in schedule; did you mean peak_lr?",
         ),
-        ("[{key:schedule.peak_lr,factor:-2}]", "schedule.peak_lr.factor=-2: must be above 1"),
+        (
+            "[{key:schedule.peak_rl,start:0.1}]",
+            "hydra.sweeper.coordinates: there is no key schedule.peak_rl in schedule; did you mean peak_lr?",
+        ),
+        (
+            "[{key:hyperparameters.effective_decay}]",
+            "hydra.sweeper.coordinates: there is no key hyperparameters.effective_decay in hyperparameters; "
+            "set hyperparameters=effective",
+        ),
+        (
+            "[{key:hyperparameters.momentum,start:1.5}]",
+            "hydra.sweeper.coordinates: hyperparameters.momentum=1.5: must be a number in [0, 1)",
+        ),
+        ("[{key:schedule.peak_lr,factor:-2}]", "hydra.sweeper.coordinates.schedule.peak_lr.factor=-2: must be above 1"),
         ("[]", "coordinates: is empty; name at least one key, such as hyperparameters.effective_decay"),
     ],
 )

@@ -38,16 +38,14 @@ def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> l
 def search_alone(
     config: DictConfig, launcher: Launcher, arguments: Sequence[str], seeds: Sequence[int], block: dict[str, Any]
 ) -> list[JobReturn]:
-    """Run one search, a block of a study's `searches`, around the configuration as it is composed; see `sweep`.
-
-    A coordinate without a start begins at the configuration's own value.
-    """
+    """Run one search, a block of a study's `searches`, around the configuration as it is composed; see `sweep`."""
     if config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
     if block["method"] == "coordinate":
         block["coordinates"] = search_axes.coordinates_of(block["coordinates"] or [], config)
     else:
         block["space"], arguments = search_axes.space_of(arguments)
+        search_axes.refuse_ends(block["space"], config)
     return conduct(plan.of_search(config.name, seeds, block), config, launcher, arguments)
 
 
