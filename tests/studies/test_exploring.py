@@ -1,15 +1,21 @@
 import json
+import math
 import os
 import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle import run
+from onecycle.studies import decisions, exploring, plan, report, table
+from onecycle.studies.progress import Progress
+from onecycle.studies.style import label_of
 from studying import comparable, ended, finished, killed, results, start, unchanged
 
 SEARCH = [
@@ -56,6 +62,80 @@ def test_a_search_selects_on_held_out_images_and_reads_back_what_it_did(searched
     spoken = (searched.parent / "first").read_text().splitlines()
     (line,) = (line for line in spoken if line.startswith(f"{FLAT}, point 2 of at most 4"))
     assert line.endswith(f"{100 * doubled[0]:.2f} %")
+    # The progress is that of the whole: grid, budgets and what is trained again.
+    progress = [line.split(" ")[0] for line in spoken if line.startswith("[")]
+    assert progress == [f"[{number}/{len(SEARCHED)}]" for number in range(1, len(SEARCHED) + 1)]
+    assert "left" in next(line for line in spoken if line.startswith("[5/"))
+
+
+def test_a_search_keeps_what_it_decided_and_shows_it_beside_both_accuracies(searched: Path) -> None:
+    folder = searched / "studies" / "tuning_path"
+    decided = decisions.read(folder)
+    assert list(decided) == [entry for entry in SEARCHED if entry[1] is not None]
+    assert decided[FLAT, 0] == {"coordinate": "", "decision": "start"}
+    assert {decided[FLAT, number]["decision"] for number in range(1, 4)} <= {"better", "worse"}
+    assert decided[FLAT, 1]["coordinate"] == "effective_decay"
+    report_of = report.Report(folder, table.read_plan(folder), table.rows(folder), [], [])
+    header, body = report.lines(report_of)
+    assert {"coordinate", "decision", label_of("val_accuracy"), label_of("test_accuracy")} <= set(header)
+    assert header.index(label_of("test_accuracy")) == header.index(label_of("val_accuracy")) + 1
+    assert len(body) == len(SEARCHED)
+
+
+def test_the_mean_over_the_seeds_decides_unless_one_of_them_failed_or_diverged() -> None:
+    def returned(*scores: float | None) -> list[JobReturn]:
+        jobs = []
+        for score in scores:
+            job = JobReturn(status=JobStatus.FAILED if score is None else JobStatus.COMPLETED)
+            job.return_value = ValueError() if score is None else score
+            jobs.append(job)
+        return jobs
+
+    assert exploring.mean_score(returned(0.25, 0.5, 0.75)) == 0.5
+    assert exploring.mean_score(returned(0.25, None)) is None
+    assert math.isnan(exploring.mean_score(returned(0.25, math.nan)) or 0.0)
+
+
+def test_each_point_of_a_search_has_all_seeds_and_their_mean_leads_the_way(tmp_path: Path) -> None:
+    """The first seed alone would stay at 1; the mean over both goes to 2."""
+    accuracies = {(1.0, 0): 0.6, (1.0, 1): 0.2, (2.0, 0): 0.5, (2.0, 1): 0.5, (4.0, 0): 0.4, (4.0, 1): 0.4}
+    block: dict[str, Any] = {
+        "arm": "a", "method": "coordinate", "budget": 3, "coordinates": {"schedule.peak_lr": {"start": 1.0}},
+    }  # fmt: skip
+    noted = table.Plan(plan.of_search("one", [0, 1], block), [], "")
+
+    def launch(points: Sequence[plan.Point]) -> list[JobReturn]:
+        made = []
+        for point in points:
+            made.append(JobReturn(status=JobStatus.COMPLETED))
+            made[-1].return_value = accuracies[point.values["peak_lr"], point.values["seed"]]
+        return made
+
+    progress = Progress(6)
+    explorer = exploring.Explorer(noted, plan.Changes(), tmp_path, launch, progress, alone=True)
+    assert len(explorer.explore(block)) == 6
+    assert [(entry["mean_score"], entry["seeds"], entry["decision"]) for entry in explorer.decided.lines] == [
+        ("0.4", 2, "start"), ("0.5", 2, "better"), ("0.4", 2, "worse"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_search_on_a_pool_tries_both_neighbours_at_once_and_counts_the_runs(tmp_path: Path) -> None:
+    words = [
+        "-m", "hydra/sweeper=coordinate", "hydra/launcher=local_pool", "hydra.launcher.n_jobs=2", "experiment=debug",
+        "data.val_size=50", "hydra.sweeper.coordinates=[{key:schedule.peak_lr,start:0.1}]", "hydra.sweeper.budget=3",
+        "trainer.max_epochs=1", "data.source.train_size=320",
+    ]  # fmt: skip
+    done = ended(start(tmp_path / "logs", *words))
+    assert done.returncode == 0, done.stdout
+    folder = tmp_path / "logs" / "sweeps" / "debug"
+    assert [run["values"]["peak_lr"] for run in json.loads((folder / "study.json").read_text())["runs"]] == [
+        0.1, 0.2, 0.05,
+    ]  # fmt: skip
+    assert {record["status"] for record in results(tmp_path / "logs").values()} == {"finished"}
+    assert [f"[{number}/3]" in done.stdout for number in (1, 2, 3)] == [True] * 3
+    assert set(decisions.read(folder)) == {("coordinate search", number) for number in range(3)}
+    assert "Scale: None" not in (folder / "report" / "index.html").read_text()
 
 
 def test_the_best_of_every_arm_is_trained_again_with_other_seeds(searched: Path) -> None:

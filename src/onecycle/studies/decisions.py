@@ -46,15 +46,16 @@ def reason(step: Step) -> str:
     """Why a search decided so: "52.10 % against 51.30 %"."""
     if step.decision == START:
         return "the first point"
-    beside = "every point so far diverged" if step.beside == -math.inf else f"against {_percent(step.beside)}"
     if not math.isfinite(step.score):
         return "it diverged"
+    if not math.isfinite(step.beside):
+        return f"{_percent(step.score)}, every point before it diverged"
     least = f", which is less than {_percent(step.min_gain)} better" if _is_small(step) else ""
-    return f"{_percent(step.score)} {beside}{least}"
+    return f"{_percent(step.score)} against {_percent(step.beside)}{least}"
 
 
 def _is_small(step: Step) -> bool:
-    return step.decision != BETTER and step.score > step.beside
+    return step.decision != BETTER and step.beside < step.score <= step.beside + step.min_gain
 
 
 def _percent(share: float) -> str:

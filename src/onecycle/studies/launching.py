@@ -55,7 +55,7 @@ def launch(
             accuracy = ""
             if result.status == JobStatus.COMPLETED:
                 accuracy = "diverged, " if math.isnan(result.return_value) else f"{result.return_value:.2%}, "
-            log.info("%s %s: %s%s%s", progress, point.label, accuracy, outcome, progress.left)
+            log.info("%s %s: %s%s%s", str(progress), point.label, accuracy, outcome, progress.left)
             if result.status == JobStatus.COMPLETED:
                 check(point)
     return results
@@ -69,7 +69,7 @@ def _launch_at_once(
         outcome = "read back" if result is None else str(result["status"])
         if result and result["status"] == "finished":
             outcome = f"{(result['val'] or result['test'])['accuracy']:.2%}"
-        log.info("%s %s: %s%s", progress, label, outcome, progress.left)
+        log.info("%s %s: %s%s", str(progress), label, outcome, progress.left)
 
     jobs = [list(point.overrides) for point in points]
     if not jobs:
