@@ -66,6 +66,7 @@ def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..
          "study.figures[0].x: no column 'peak_rl'; did you mean peak_lr?"),
         ({"figures": [{"kind": "curves", "x": "peak_lr", "y": "test_loss", "where": {"zzz": 1}}]},
          "study.figures[0].where: no column 'zzz'; there are arm, "),
+        ({"derive": "magic"}, "study.derive=magic: unknown; there are range_test"),
     ],
 )  # fmt: skip
 def test_a_name_that_no_record_can_have_is_refused_without_one(

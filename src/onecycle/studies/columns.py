@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from onecycle.faults import ConfigError
 from onecycle.hyperparameters import Hyperparameters
 from onecycle.overrides import near
 from onecycle.rules import PARTS
@@ -25,7 +26,13 @@ RECORD: dict[str, Any] = {
 
 
 def known(study: Mapping[str, Any], points: Sequence[Point], config: DictConfig, folder: Path) -> set[str]:
-    """The columns that follow from the form of a record, the axes, `derive`, and the records of other studies."""
+    """The columns that follow from the form of a record, the axes, `derive`, and the records of other studies.
+
+    Raises ConfigError for an unknown `derive`.
+    """
+    derive = study.get("derive")
+    if derive and derive not in curves.DERIVED:
+        raise ConfigError([f"study.derive={derive}: unknown; there are {', '.join(curves.DERIVED)}"])
     record = dict(RECORD)
     if config.data.val_size or _sets(study, "data.val_size"):
         record["val"] = record["train"]
@@ -36,8 +43,8 @@ def known(study: Mapping[str, Any], points: Sequence[Point], config: DictConfig,
         found |= {"arm", "number", "seed"}
         found |= {column(key) for part in ("coordinates", "space") for key in block.get(part) or {}}
     found |= set(table.row_of(Point("", {}, ()), folder, record))
-    if study.get("derive"):
-        found |= set(curves.DERIVED[study["derive"]](folder / ".no_run"))
+    if derive:
+        found |= set(curves.DERIVED[derive](folder / ".no_run"))
     for name in study.get("records_of") or ():
         found |= {"study", *(key for row in table.rows(folder.parent / name) for key in row)}
     return found

@@ -70,7 +70,7 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
         log.info("Interrupted. The same command goes on; what is finished is kept.")
         raise
     except ConfigError as error:
-        log.error("The study stops here: its page could not be drawn as it is configured.")
+        log.error("The study stops here.")
         results, stopped = [], [error]
     draw(folder, stopped)
     for result in results:
