@@ -64,6 +64,27 @@ def test_a_launcher_whose_package_is_missing_says_what_to_install(
     assert (done.stdout + done.stderr).splitlines()[0] == line
 
 
+def test_without_the_commands_of_slurm_it_says_so_before_anything_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    (tmp_path / "bin").mkdir()
+    done = run(tmp_path, "hydra/launcher=slurm", *TINY, "seed=0,1", PATH=str(tmp_path / "bin"))
+    assert done.returncode == 2
+    line = "hydra/launcher=slurm: this machine has no sbatch and no srun; start it where SLURM is, or take"
+    assert (done.stdout + done.stderr).splitlines()[0].startswith(line)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.slow
+def test_without_a_ray_cluster_it_says_where_it_looked_for_one(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    done = run(tmp_path, "hydra/launcher=ray_cluster", *TINY, "seed=0,1", RAY_ADDRESS="auto")
+    assert done.returncode == 1
+    line = "hydra.launcher.ray.init.address=auto: no Ray cluster can be reached there; start one with"
+    assert [said.startswith(line) for said in (done.stdout + done.stderr).splitlines()].count(True) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_the_batch_script_for_slurm_is_the_golden_one(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     commands = tmp_path / "bin"
@@ -74,7 +95,10 @@ def test_the_batch_script_for_slurm_is_the_golden_one(tmp_path: Path) -> None:
         "hydra.launcher.gpus_per_node=2", "hydra.launcher.setup=[module load cuda]",
     ]  # fmt: skip
     done = run(tmp_path, *launcher, *TINY, "seed=0,1,2", PATH=f"{commands}{os.pathsep}{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert "hydra/launcher=slurm: sbatch refuses the runs: " in done.stdout + done.stderr
     assert "no cluster here" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
     script = (tmp_path / "script").read_text().replace(str(tmp_path), "FOLDER").replace(sys.executable, "PYTHON")
     assert script == GOLDEN.read_text()
 

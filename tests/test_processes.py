@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,28 @@ def test_a_process_knows_its_place_from_whoever_started_it() -> None:
     assert processes.place({name: value for name, value in srun.items() if name != "SLURM_STEP_ID"}) is None  # sbatch
     assert processes.place(srun | {"SLURM_NTASKS": "1"}) is None  # one run of a sweep
     assert processes.place(ranks) is None  # nobody's that we know
+
+
+def test_what_srun_says_becomes_what_torch_reads_and_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in processes.VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what is set here is undone
+        monkeypatch.delenv(name)
+    srun = {
+        "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", "SLURM_NODEID": "2",
+        "SLURM_NODELIST": "gpu[07-09,12]", "SLURM_JOB_ID": "1234567", "SLURM_JOB_NAME": "train",
+    }  # fmt: skip
+    for name, value in srun.items():
+        monkeypatch.setenv(name, value)
+    found = processes.place(os.environ)
+    assert found is not None
+    processes._adopt_srun(found)
+    assert {name: os.environ[name] for name in processes.VARIABLES} == {
+        "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "NODE_RANK": "2", "MASTER_ADDR": "gpu07",
+        "MASTER_PORT": str(15_000 + 4567),
+    }  # fmt: skip
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    processes._adopt_srun(found)
+    assert os.environ["MASTER_ADDR"] == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -148,3 +171,24 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     assembly.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
     assert record["test"]["loss"] == pytest.approx(classifier.test_metrics()["loss"], rel=1e-6)
     assert record["test"]["accuracy"] == classifier.test_metrics()["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("test_size", [203, 133])
+def test_two_processes_find_the_accuracy_and_loss_that_one_finds_with_the_same_weights(
+    test_size: int, tmp_path: Path, tiny: Any
+) -> None:
+    """203 images make batches of 67, 67, 67 and 2, 133 make 67 and 66: neither divides among two."""
+    shared = [*SHARED, f"data.source.test_size={test_size}", "evaluation.tta=flip"]
+    record = train(tiny(*TWO, *shared), [])
+    folder = only_folder(tmp_path / "runs")
+    cfg = tiny(*ONE, *shared)
+    dataset = load(assembly.instantiate(cfg.data.source), Path(cfg.data.cache))
+    classifier, test = assembly.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
+    assembly.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    alone, together = classifier.test_metrics(), record["test"]
+    assert record["data"]["test_size"] == test_size
+    assert together.keys() == alone.keys() == {"accuracy", "accuracy_tta", "loss"}
+    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    for name in ("accuracy", "accuracy_tta"):
+        assert together[name] * test_size == pytest.approx(round(alone[name] * test_size), abs=1e-4)

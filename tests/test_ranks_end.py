@@ -106,7 +106,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_ends_with_the_same_bits
 
 
 def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    run = ["-m", "seed=0", "trainer.max_epochs=200", "callbacks.checkpoint.every_n_steps=10"]
+    run = ["-m", "seed=0", "trainer.max_epochs=60", "callbacks.checkpoint.every_n_steps=10"]
     with started(tmp_path, *run) as process:
         wait_for(lambda: checkpoint_in(tmp_path))
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does
@@ -122,6 +122,16 @@ def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_p
         process.kill()
         process.wait()
         wait_for(lambda: ranks_in(tmp_path) == [], seconds=40)
+    (tmp_path / "whole").mkdir()
+    assert done(tmp_path / "whole", *run)[0] == 0
+    code, said = done(tmp_path, *run)
+    assert code == 0, said
+    assert "going on behind step" in said
+    assert record(tmp_path)["status"] == "finished"
+    for part in ("test", "train", "steps", "identity"):
+        assert record(tmp_path)[part] == record(tmp_path / "whole")[part]
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_sweep_goes_on_behind_a_run_that_cannot_be_made_and_each_run_has_its_own_processes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The work is done by hydra-ray-launcher and hydra-submitit-launcher; conf/hydra/l
 
 import importlib
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from onecycle.faults import ConfigError
+from onecycle.faults import ClusterError, ConfigError
 
 
 class _In:
@@ -97,12 +98,48 @@ class RayLauncher(_ExtraLauncher):
     real = ("hydra_plugins.hydra_ray_launcher.ray_launcher", "RayLauncher")
     needs, extra, task = "ray", "ray", _In
 
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs. Raises ClusterError where there is no cluster at the address."""
+        try:
+            return super().launch(job_overrides, initial_job_idx)
+        except ConnectionError as error:
+            address = self.settings["ray"]["init"].get("address")
+            raise ClusterError(
+                f"hydra.launcher.ray.init.address={address}: no Ray cluster can be reached there; start one with "
+                f"`ray start --head`, name another, or take hydra/launcher=ray_local ({_line(error)})"
+            ) from error
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says, without a full stop."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
 
 class SlurmLauncher(_ExtraLauncher):
     """Each run is a task of one SLURM job array; preempted, or out of time, it is queued again and goes on."""
 
     real = ("hydra_plugins.hydra_submitit_launcher.submitit_launcher", "SlurmLauncher")
     needs, extra, task = "submitit", "slurm", _Requeued
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher. Raises ConfigError as above, and on a machine without SLURM's commands."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        missing = [command for command in ("sbatch", "srun") if shutil.which(command) is None]
+        if missing:
+            raise ConfigError(
+                [f"hydra/launcher=slurm: this machine has no {' and no '.join(missing)}; start it where SLURM is, or "
+                 "take hydra/launcher=slurm_local"]
+            )  # fmt: skip
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs. Raises ClusterError where sbatch refuses them."""
+        from submitit.core.utils import FailedJobError
+
+        try:
+            return super().launch(job_overrides, initial_job_idx)
+        except FailedJobError as error:
+            said = " ".join(str(error).split())
+            raise ClusterError(f"hydra/launcher=slurm: sbatch refuses the runs: {said}") from error
 
 
 class SubmititLocalLauncher(_ExtraLauncher):

@@ -65,6 +65,10 @@ class WorkerError(FaultError):
     """A process that a parallel launcher had started has died."""
 
 
+class ClusterError(FaultError):
+    """The cluster that a launcher hands its runs to cannot be reached, or refuses them."""
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ESTALE)
 

@@ -24,6 +24,7 @@ FLAGS = (
 )  # fmt: skip
 MAY_BE_LEFT_OUT = ("experiment", "study", "data")  # groups that null leaves out
 SHOWN = 100  # signs of a word that is no override
+SHARED = "base"  # what the options of a group have in common: no option itself
 
 # How Hydra begins to refuse an override that is well written, and what is to be said of it.
 REASONS = {
@@ -146,7 +147,9 @@ def _options(override: Override, conf: Path) -> list[str] | None:
     group = _group(override)
     if group.startswith("hydra/"):
         return sorted(GlobalHydra.instance().config_loader().get_group_options(group))
-    return sorted(path.stem for path in (conf / group).glob("*.yaml")) if (conf / group).is_dir() else None
+    if not (conf / group).is_dir():
+        return None
+    return sorted(path.stem for path in (conf / group).glob("*.yaml") if path.stem != SHARED)
 
 
 def _option_problems(override: Override, conf: Path) -> list[str]:

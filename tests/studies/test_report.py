@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import yaml
 
 from onecycle.config import CONF
 from onecycle.faults import ConfigError
-from onecycle.studies import docs, figures, pages, plan, report, table
+from onecycle.studies import decisions, docs, figures, pages, plan, report, table
+from onecycle.studies.search import Step
 from onecycle.studies.table import Plan
 
 CLAIM = {
@@ -124,6 +126,36 @@ def test_what_does_not_fit_the_rows_is_one_line(tmp_path: Path, changes: dict[st
         report.build(study(tmp_path, **changes))
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(line)
+
+
+def test_the_page_shows_what_can_be_drawn_and_what_cannot(tmp_path: Path) -> None:
+    folder = study(
+        tmp_path, claims=[CLAIM, {**CLAIM, "id": "b", "metric": "tset"}], figures=[{"kind": "pie"}, *STUDY["figures"]]
+    )
+    with pytest.raises(ConfigError) as caught:
+        report.build(folder)
+    assert [line.split(":")[0] for line in caught.value.problems] == ["claim b", "study.figures[0].kind=pie"]
+    page = (folder / "report/index.html").read_text()
+    assert "claim b: no column &#x27;tset&#x27;; there are " in page
+    assert "kind=pie: unknown; there are " in page
+    assert page.count("data:image/png;base64,") == 1
+    (verdict,) = json.loads((folder / "report/verdicts.json").read_text())
+    assert (verdict["id"], verdict["verdict"]) == ("high_beats_low", "holds")
+
+
+def test_a_search_of_its_own_has_no_scale_and_shows_what_it_decided(tmp_path: Path) -> None:
+    folder = study(tmp_path, scale=None)
+    assert "Scale" not in (report.build(folder).folder / "report/index.html").read_text()
+    points = [replace(p, values=p.values | {"arm": "a", "number": n}) for n, p in enumerate(plan.points(STUDY))]
+    table.write_plan(folder, Plan({**STUDY, "scale": None, "claims": []}, points, "x"))
+    decided = decisions.Decisions(folder)
+    decided.add("a", Step(0, {"schedule.peak_lr": 0.1}, 0.5, "start", "start"), 1)
+    decided.add("a", Step(1, {"schedule.peak_lr": 0.4}, 0.7, "schedule.peak_lr", "better", 0.5), 1)
+    header, body = report.lines(report.build(folder))
+    place = header.index("decision"), header.index("coordinate")
+    assert [[line[at] for at in place] for line in body] == [
+        ["start", ""], ["better", "peak_lr"], ["", ""], ["", ""],
+    ]  # fmt: skip
 
 
 def test_a_study_without_any_result_says_how_to_run_it(tmp_path: Path) -> None:

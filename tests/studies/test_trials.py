@@ -1,5 +1,6 @@
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from optuna.trial import TrialState
 from onecycle.faults import ConfigError
 from onecycle.studies import search, search_axes, trials
 from onecycle.studies.search import Values
+from studying import ended, finished, killed, results, start, unchanged
 
 SPACE = {"lr": {"low": 0.01, "high": 1.0, "log": True}}
 
@@ -204,6 +206,29 @@ def test_from_the_shell_runs_are_pruned_read_back_and_drawn(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_killed_while_it_trains_it_goes_on_from_its_database(tmp_path: Path) -> None:
+    folder, chance = tmp_path / "logs", random.Random(2)
+    command = [
+        "-m", "hydra/sweeper=tpe", "experiment=debug", "data.val_size=50", "hydra.sweeper.budget=6",
+        "schedule.peak_lr=tag(log,interval(0.01,1))", f"hydra.sweeper.storage=sqlite:///{tmp_path / 'trials.db'}",
+    ]  # fmt: skip
+    before: dict[Path, tuple[bytes, int]] = {}
+    for count in (0, 2, 4):
+        done = killed(start(folder, *command), folder, count, chance.uniform(0, 0.8))
+        assert unchanged(before, done)
+        assert count <= len(done) < 6
+        before = done
+    last = ended(start(folder, *command))
+    assert last.returncode == 0, last.stdout
+    assert unchanged(before, finished(folder))
+    assert len(finished(folder)) == len(results(folder)) == 6
+    study = optuna.load_study(study_name="optuna", storage=f"sqlite:///{tmp_path / 'trials.db'}")
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    scores = sorted(record["val"]["accuracy"] for record in results(folder).values())
+    assert sorted(trial.value for trial in study.trials if trial.value is not None) == pytest.approx(scores)
+
+
+@pytest.mark.slow
 def test_two_processes_share_one_storage(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=tpe", "experiment=debug", "data.val_size=50",
@@ -229,6 +254,8 @@ def test_two_processes_share_one_storage(tmp_path: Path) -> None:
         (["hydra.sweeper.sampler=magic"], "hydra.sweeper.sampler=magic: unknown; there are tpe, random, "),
         (["hydra.sweeper.budget=0"], "hydra.sweeper.budget=0: must be a whole number of points, at least 1"),
         (["schedule.peak_lr=interval(1,0.1)"], "hydra.sweeper.schedule.peak_lr: "),
+        (["schedule.peak_lr=interval(-1,1)"], "schedule.peak_lr=-1.0: must be a finite number above 0"),
+        (["batch_size=choice(64,0)"], "batch_size=0: must be"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_leaves_nothing(

@@ -19,12 +19,13 @@ log = logging.getLogger(__name__)
 Parameters = dict[str, Any]
 
 
-def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, "Figure"]:
-    """The study's figures by file name: figure, figure_2, … or what `name` says.
+def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> tuple[dict[str, "Figure"], list[str]]:
+    """The study's figures by file name, figure, figure_2, … or what `name` says, and why others could not be drawn.
 
-    Raises ConfigError for an unknown kind and for parameters that a kind does not take.
+    A line for each unknown kind, for parameters that a kind does not take, and for columns that no row has.
     """
     drawn: dict[str, Figure] = {}
+    problems: list[str] = []
     for number, settings in enumerate(study.get("figures") or (), start=1):
         parameters = dict(settings)
         kind, name = (
@@ -33,18 +34,21 @@ def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, "Figure"]:
         )
         where = parameters.pop("where", None)
         if kind not in KINDS:
-            raise ConfigError([f"study.figures[{number - 1}].kind={kind}: unknown; there are {', '.join(KINDS)}"])
+            problems.append(f"study.figures[{number - 1}].kind={kind}: unknown; there are {', '.join(KINDS)}")
+            continue
         chosen = select(rows, where)
         if not chosen:  # a part of a study, or a smaller scale, need not have the runs of every figure
             log.warning("%s is left out: no run has %s.", name, words(where))
             continue
         try:
             figure = KINDS[kind](chosen, parameters)
-        except (ValueError, TypeError) as error:
-            raise ConfigError([f"study.figures[{number - 1}]: {error}"]) from error
+        except (ValueError, TypeError, KeyError) as error:
+            said = f"no row has the column {error}" if isinstance(error, KeyError) else error
+            problems.append(f"study.figures[{number - 1}]: {said}")
+            continue
         if figure is not None:
             drawn[name] = figure
-    return drawn
+    return drawn, problems
 
 
 def _of_rows(function: Callable[..., "Figure"]) -> Callable[[list[Row], Parameters], "Figure"]:

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from onecycle import run
 from onecycle.faults import StorageError, dead_workers_named
 from onecycle.studies import plan, table
+from onecycle.studies.progress import Progress, counting
 
 log = logging.getLogger(__name__)
 
@@ -23,35 +25,60 @@ def launcher_runs_one_by_one(config: DictConfig) -> bool:
     return str(config.hydra.launcher._target_).endswith("BasicLauncher")
 
 
-def launch(launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, alone: bool) -> list[JobReturn]:
-    """All runs, in this process one after the other with the progress of the whole, or at once for a parallel launcher.
+def launch(
+    launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, alone: bool, progress: Progress | None = None,
+    check: Callable[[plan.Point], None] = lambda point: None,
+) -> list[JobReturn]:  # fmt: skip
+    """All runs, one after the other in this process, or at once by a parallel launcher, with the progress of the whole.
 
-    Runs that are done are read back by the run itself, which compares identities.
+    Runs that are done are read back by the run itself, which compares identities. check: called with each run that has
+    ended without a failure, under a parallel launcher when all have; what it raises ends the study.
     """
+    progress = progress or Progress(len(points))
     if not alone:
-        jobs = [list(point.overrides) for point in points]
-        with dead_workers_named():
-            return list(launcher.launch(jobs, initial_job_idx=0)) if jobs else []
+        return _launch_at_once(launcher, points, folder, progress, check)
     results: list[JobReturn] = []
     before = {key: (path, written(path)) for key, path in table.finished(folder).items()}
-    training, trained = 0.0, 0
     with only_this_module_speaks():
-        for number, point in enumerate(points, start=1):
+        for number, point in enumerate(points):
             started = time.perf_counter()
-            result = launcher.launch([list(point.overrides)], initial_job_idx=number - 1)[0]
+            result = launcher.launch([list(point.overrides)], initial_job_idx=number)[0]
             results.append(result)
             stop_if_unwritable(result)
-            outcome, seconds = "read back", time.perf_counter() - started
-            if result.status == JobStatus.FAILED:
-                outcome = "failed; the study goes on"
-            elif not is_unchanged(before.get(run.settings(point.overrides))):
-                training, trained = training + seconds, trained + 1
+            seconds, outcome = time.perf_counter() - started, "failed; the study goes on"
+            is_trained = result.status != JobStatus.FAILED
+            if is_trained and is_unchanged(before.get(run.settings(point.overrides))):
+                is_trained, outcome = False, "read back"
+            elif is_trained:
                 outcome = f"{seconds:.0f} s"
+            progress.add(seconds if is_trained else None)
             accuracy = ""
             if result.status == JobStatus.COMPLETED:
                 accuracy = "diverged, " if math.isnan(result.return_value) else f"{result.return_value:.2%}, "
-            left = _time_left(training, trained, len(points) - number)
-            log.info("[%d/%d] %s: %s%s%s", number, len(points), point.label, accuracy, outcome, left)
+            log.info("%s %s: %s%s%s", str(progress), point.label, accuracy, outcome, progress.left)
+            if result.status == JobStatus.COMPLETED:
+                check(point)
+    return results
+
+
+def _launch_at_once(
+    launcher: Launcher, points: Sequence[plan.Point], folder: Path, progress: Progress,
+    check: Callable[[plan.Point], None],
+) -> list[JobReturn]:  # fmt: skip
+    def say(label: str, result: dict[str, Any] | None) -> None:
+        outcome = "read back" if result is None else str(result["status"])
+        if result and result["status"] == "finished":
+            outcome = f"{(result['val'] or result['test'])['accuracy']:.2%}"
+        log.info("%s %s: %s%s", str(progress), label, outcome, progress.left)
+
+    jobs = [list(point.overrides) for point in points]
+    if not jobs:
+        return []
+    with dead_workers_named(), counting(points, folder, progress, say):
+        results = list(launcher.launch(jobs, initial_job_idx=0))
+    for point, result in zip(points, results, strict=True):
+        if result.status == JobStatus.COMPLETED:
+            check(point)
     return results
 
 
@@ -74,14 +101,6 @@ def written(folder: Path) -> int:
 def is_unchanged(record: tuple[Path, int] | None) -> bool:
     """Whether there was a record, and it has not been written since."""
     return record is not None and written(record[0]) == record[1]
-
-
-def _time_left(seconds: float, trained: int, runs: int) -> str:
-    """The mean time of the runs so far, times those to come."""
-    if not trained or not runs:
-        return ""
-    minutes = seconds / trained * runs / 60
-    return f"; about {minutes:.0f} min left" if minutes >= 1.5 else "; about a minute left"
 
 
 @contextlib.contextmanager

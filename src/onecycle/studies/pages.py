@@ -56,7 +56,7 @@ def study_page(report: "Report", images: Mapping[str, str], lines: tuple[list[st
 
 
 def _warnings(report: "Report") -> list[str]:
-    texts = []
+    texts = list(report.problems)
     if report.missing > 0:
         texts.append(f"{report.missing} of {len(report.plan.points)} runs have no result yet: run the command again.")
     sets = sorted({str(row.get("data_name")) for row in report.rows})
@@ -101,10 +101,12 @@ def _published(published: Mapping[str, Any], rows: Sequence[table.Row]) -> str:
 
 def _provenance(report: "Report") -> list[str]:
     row = report.rows[0]
+    # A search of its own has none.
+    scale = f"Scale: {report.plan.study['scale']}. " if report.plan.study["scale"] else ""
     facts = [
         f"{len(report.rows)} runs, {report.seconds / 60:.1f} minutes of set-up, training and testing on "
         f"{row['machine']}.",
-        f"Data: {row['data_name']}. Scale: {report.plan.study['scale']}. Drawn on {datetime.now():%Y-%m-%d}.",
+        f"Data: {row['data_name']}. {scale}Drawn on {datetime.now():%Y-%m-%d}.",
     ]
     if report.plan.study.get("notes"):
         facts.append(str(report.plan.study["notes"]))

@@ -148,16 +148,18 @@ def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict
         raise ConfigError([line.replace("study.seeds", "hydra.sweeper.seeds") for line in given]) from None
 
 
-def walk(block: Mapping[str, Any], width: int = 1, folder: Path | None = None) -> search.Search:
+def walk(
+    block: Mapping[str, Any], width: int = 1, folder: Path | None = None, told: search.Told = search.untold
+) -> search.Search:
     """The search that a block of `searches` describes; raises ConfigError with every mistake.
 
     width: points to ask for at once. folder: where the runs and what the search itself remembers are kept; None where
-    it is only checked.
+    it is only checked. told: called with each step when it is decided.
     """
-    return METHODS[block["method"]](block, width, folder)
+    return METHODS[block["method"]](block, width, folder, told)
 
 
-def _coordinate(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
+def _coordinate(block: Mapping[str, Any], width: int, folder: Path | None, told: search.Told) -> search.Search:
     gain, refinements = block.get("min_gain", 0.0), block.get("refinements", 0)
     problems = []
     if not is_finite_number(gain) or gain < 0:
@@ -167,21 +169,22 @@ def _coordinate(block: Mapping[str, Any], width: int, folder: Path | None) -> se
     if problems:
         raise ConfigError(problems)
     axes = search_space.coordinates(block.get("coordinates") or {})
-    return search.search(axes, budget=block["budget"], pairs=width > 1, min_gain=gain, refinements=refinements)
+    pairs, budget = width > 1, block["budget"]
+    return search.search(axes, budget=budget, pairs=pairs, min_gain=gain, refinements=refinements, told=told)
 
 
-def _random(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
+def _random(block: Mapping[str, Any], width: int, folder: Path | None, told: search.Told) -> search.Search:
     space = search_space.intervals(block.get("space") or {})
-    return search.random_search(space, budget=block["budget"], seed=block.get("seed") or 0)
+    return search.random_search(space, budget=block["budget"], seed=block.get("seed") or 0, told=told)
 
 
-def _optuna(block: Mapping[str, Any], width: int, folder: Path | None) -> search.Search:
+def _optuna(block: Mapping[str, Any], width: int, folder: Path | None, told: search.Told) -> search.Search:
     from onecycle.studies import trials  # Optuna is optional, and slow to import
 
-    return trials.search(block, width, folder)
+    return trials.search(block, width, folder, told)
 
 
-METHODS: dict[str, Callable[[Mapping[str, Any], int, Path | None], search.Search]] = {
+METHODS: dict[str, Callable[[Mapping[str, Any], int, Path | None, search.Told], search.Search]] = {
     "coordinate": _coordinate, "random": _random, "optuna": _optuna,
 }  # fmt: skip
 

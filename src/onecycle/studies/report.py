@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 REPORT = "report"
 METRICS = (
+    "val_accuracy",
     "test_accuracy",
     "test_accuracy_tta",
     "test_loss",
@@ -39,12 +40,13 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a study: its plan, its rows, and the verdict on each claim."""
+    """What is known of a study: its plan, its rows, the verdict on each claim, what could not be judged or drawn."""
 
     folder: Path
     plan: table.Plan
     rows: list[Row]
     verdicts: list[claims.Verdict]
+    problems: list[str]
 
     @property
     def missing(self) -> int:
@@ -61,7 +63,8 @@ class Report:
 def build(folder: Path) -> Report:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
-    Raises ConfigError where a claim or a figure does not fit the rows, one line each.
+    Raises ConfigError where a claim or a figure does not fit the rows, one line each, behind a page with all the others
+    and these lines.
     """
     plan = table.read_plan(folder)
     rows = table.rows(folder)
@@ -69,23 +72,26 @@ def build(folder: Path) -> Report:
     target.mkdir(exist_ok=True)
     if not rows:
         raise ConfigError([f"{folder}: no run is finished; run it: make study NAME={folder.name}"])
-    report = Report(folder, plan, rows, judged(plan, rows))
-    drawn = figures.draw(plan.study, rows)
+    verdicts, unjudged = judged(plan, rows)
+    drawn, undrawn = figures.draw(plan.study, rows)
+    report = Report(folder, plan, rows, verdicts, unjudged + undrawn)
     for name, figure in drawn.items():
         plots.save(figure, target, name)
     table.write_csv(target / "table.csv", rows)
-    verdicts = [verdict.as_dict() for verdict in report.verdicts]
-    run.write_atomically(target / "verdicts.json", json.dumps(verdicts, indent=1, allow_nan=False) + "\n")
+    entries = [verdict.as_dict() for verdict in report.verdicts]
+    run.write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
     run.write_atomically(target / "index.html", pages.study_page(report, _embedded(drawn, target), lines(report)))
     _write_tensorboard(target / "tensorboard", drawn, rows)
     for verdict in report.verdicts:
         log.info("%s: %s (%s)", verdict.verdict, verdict.text, verdict.reason)
     log.info("Page: %s", target / "index.html")
+    if report.problems:
+        raise ConfigError(report.problems)
     return report
 
 
-def judged(plan: table.Plan, rows: Sequence[Row]) -> list[claims.Verdict]:
-    """The verdict on every claim of a study; raises ConfigError naming every claim that cannot be asked of the rows.
+def judged(plan: table.Plan, rows: Sequence[Row]) -> tuple[list[claims.Verdict], list[str]]:
+    """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows.
 
     Where only a part of the study was run, a claim about the other part is undecided.
     """
@@ -107,9 +113,7 @@ def judged(plan: table.Plan, rows: Sequence[Row]) -> list[claims.Verdict]:
                 verdicts.append(claims.unmeasured(claim, f"cannot be measured: {str(error).partition(': ')[2]}"))
         except claims.ClaimError as error:
             problems.append(str(error))
-    if problems:
-        raise ConfigError(problems)
-    return verdicts
+    return verdicts, problems
 
 
 def lines(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -117,6 +121,7 @@ def lines(report: Report) -> tuple[list[str], list[list[str]]]:
     axes = list(dict.fromkeys(key for point in report.plan.points for key in point.values if key != "seed"))
     axes = axes or ["study", "batch_size", "subset_size", "peak_lr"]
     known = table.columns(report.rows)
+    axes += [name for name in ("coordinate", "decision") if name in known]
     metrics = [name for name in METRICS if name in known]
     header = [plots.label_of(axis) for axis in axes] + ["n"]
     header += [plots.label_of(metric) for metric in metrics]

@@ -28,13 +28,19 @@ class FailedRunError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One point that was tried: its place in the path, its values, its score, and what followed from it."""
+    """One point that was tried: its place in the path, its values, its score, and what followed from it.
+
+    coordinate: the one it is a step along, empty for a draw. beside: the score that it was held against, NaN for the
+    first point. min_gain: by how much it had to be better.
+    """
 
     number: int
     values: Values
     score: float
     coordinate: str
     decision: str
+    beside: float = math.nan
+    min_gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,22 +56,30 @@ class Path:
         return max(self.steps, key=lambda step: step.score)
 
 
+Told = Callable[[Step], None]
+
+
+def untold(step: Step) -> None:
+    """What is decided at a step is told to nobody."""
+
+
 START, BETTER, WORSE = "start", "better", "worse"
 SETTLED, SPENT = "no step is better", "the budget is spent"
 
 
 def search(
-    axes: Sequence[Coordinate], *, budget: int, pairs: bool = False, min_gain: float = 0.0, refinements: int = 0
-) -> Search:
+    axes: Sequence[Coordinate], *, budget: int, pairs: bool = False, min_gain: float = 0.0, refinements: int = 0,
+    told: Told = untold,
+) -> Search:  # fmt: skip
     """Look for the highest score; a score that is NaN is the worst there is.
 
     Along each coordinate in turn it steps up until that is no better, and down where the first step up was not, and
     goes round until no coordinate moves. Each point is asked for once. budget: points to ask for at most. pairs: ask
     for both neighbours at once, for two to be trained at the same time, and go the better way first. min_gain: by how
     much a step must be better, such as the noise of a score. refinements: how often, where no coordinate moves, the
-    factors become their square roots and it goes on.
+    factors become their square roots and it goes on. told: called with each step when it is decided.
     """
-    state = _State(axes, budget, min_gain, parts=2**refinements)
+    state = _State(axes, budget, min_gain, parts=2**refinements, told=told)
     here: Exponents = (0,) * len(axes)
     yield from state.ask([here], START)
     end = SETTLED
@@ -107,17 +121,18 @@ def _moved(point: Exponents, place: int, by: int) -> Exponents:
     return (*point[:place], point[place] + by, *point[place + 1 :])
 
 
-def random_search(space: Sequence[Interval], *, budget: int, seed: int) -> Search:
-    """Independent draws; equal seeds draw the same points."""
+def random_search(space: Sequence[Interval], *, budget: int, seed: int, told: Told = untold) -> Search:
+    """Independent draws; equal seeds draw the same points. told: called with each step when it is decided."""
     generator = np.random.default_rng(seed)
     steps: list[Step] = []
     for number in range(budget):
         values = {axis.name: axis.at(float(generator.random())) for axis in space}
-        (told,) = yield [values]
-        score = rank(told)
+        (answer,) = yield [values]
+        score = rank(answer)
         best = max((step.score for step in steps), default=-math.inf)
         decision = START if not steps else BETTER if score > best else WORSE
-        steps.append(Step(number, values, score, "", decision))
+        steps.append(Step(number, values, score, "", decision, beside=best if steps else math.nan))
+        told(steps[-1])
     return Path(steps, SPENT)
 
 
@@ -153,8 +168,8 @@ class _SpentError(Exception):
 class _State:
     """What is known of each point, and how far to step: `stride` of the `parts` of a coordinate's factor."""
 
-    def __init__(self, axes: Sequence[Coordinate], budget: int, min_gain: float, parts: int) -> None:
-        self.axes, self.budget, self.min_gain = axes, budget, min_gain
+    def __init__(self, axes: Sequence[Coordinate], budget: int, min_gain: float, parts: int, told: Told) -> None:
+        self.axes, self.budget, self.min_gain, self.told = axes, budget, min_gain, told
         self.parts = self.stride = parts
         self.scores: dict[Exponents, float] = {}
         self.steps: list[Step] = []
@@ -174,10 +189,15 @@ class _State:
             elif len(self.steps) + len(wanted) < self.budget:
                 wanted[point] = allowed
         if wanted:
-            for point, score in zip(wanted, (yield list(wanted.values())), strict=True):
-                self.scores[point] = rank(score)
-                decision = START if beside is None else BETTER if self._gains(self.scores[point], beside) else WORSE
-                self.steps.append(Step(len(self.steps), wanted[point], self.scores[point], coordinate, decision))
+            scores = [rank(score) for score in (yield list(wanted.values()))]
+            for place, (point, score) in enumerate(zip(wanted, scores, strict=True)):
+                self.scores[point] = score
+                # Of two neighbours that are both better, only one is gone to.
+                is_best = place == scores.index(max(scores))
+                decision = START if beside is None else BETTER if is_best and self._gains(score, beside) else WORSE
+                against = {"beside": math.nan if beside is None else beside, "min_gain": self.min_gain}
+                self.steps.append(Step(len(self.steps), wanted[point], score, coordinate, decision, **against))
+                self.told(self.steps[-1])
         if points[0] not in self.scores:
             raise _SpentError
 

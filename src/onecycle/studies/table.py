@@ -11,7 +11,7 @@ from typing import Any
 
 from onecycle import run
 from onecycle.faults import ConfigError
-from onecycle.studies import curves
+from onecycle.studies import curves, decisions
 from onecycle.studies.plan import Point
 
 log = logging.getLogger(__name__)
@@ -88,12 +88,13 @@ def rows(folder: Path) -> list[Row]:
     ]
     done = finished(folder)
     derive = curves.DERIVED[plan.study["derive"]] if plan.study.get("derive") else None
-    table = borrowed
+    table, decided = borrowed, decisions.read(folder)
     for point in plan.points:
         path = done.get(run.settings(point.overrides))
         result = run.read_result(path) if path else None
         if path and result:
             row = row_of(point, path, result)
+            row |= decided.get((point.values.get("arm"), point.values.get("number")), {})
             table.append(row | derive(path) if derive else row)
     return table
 

@@ -52,9 +52,10 @@ class Axis:
         return float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
 
 
-def search(block: Mapping[str, Any], width: int, folder: Path | None) -> Search:
+def search(block: Mapping[str, Any], width: int, folder: Path | None, told: searches.Told = searches.untold) -> Search:
     """A search by Optuna; raises ConfigError with every mistake, also where Optuna is not installed.
 
+    told: called with each step at the end, when the trials of other processes are known as well.
     block: see `plan.SEARCH`; `space` is {key: {low, high, log, step, integer, complement}} or {key: {choices}}.
     """
     try:
@@ -90,7 +91,7 @@ def search(block: Mapping[str, Any], width: int, folder: Path | None) -> Search:
         "_target_": "onecycle.callbacks.pruning.Pruning", "storage": where, "study": block["arm"], "pruner": pruning,
         "pruner_options": pruning_options,
     }  # fmt: skip
-    return _Trials(study, axes, block["budget"], None if pruning == "none" else callback).walk(width)
+    return _Trials(study, axes, block["budget"], None if pruning == "none" else callback, told).walk(width)
 
 
 def _seed(seed: int, trials: Sequence["optuna.trial.FrozenTrial"]) -> int:
@@ -200,9 +201,9 @@ class _Trials:
     """One process's part in a study of Optuna."""
 
     def __init__(
-        self, study: "optuna.Study", axes: Sequence[Axis], budget: int, pruning: Mapping[str, Any] | None
+        self, study: "optuna.Study", axes: Sequence[Axis], budget: int, pruning: Any, told: searches.Told
     ) -> None:
-        self.study, self.axes, self.budget, self.pruning = study, axes, budget, pruning
+        self.study, self.axes, self.budget, self.pruning, self.told = study, axes, budget, pruning, told
         self.shown: list[int] = []
 
     def walk(self, width: int) -> Search:
@@ -253,9 +254,8 @@ class _Trials:
     def _finished(self) -> Iterator["optuna.trial.FrozenTrial"]:
         """Trials with a result that have not been shown yet; failed ones would only fail again."""
         for trial in self.study.get_trials(deepcopy=False):
-            sound = (
-                trial.state.is_finished() and trial.user_attrs.get("outcome") != "failed" and trial.number < self.budget
-            )
+            failed = trial.user_attrs.get("outcome") == "failed"
+            sound = trial.state.is_finished() and not failed and trial.number < self.budget
             if sound and trial.number not in self.shown:
                 yield trial
 
@@ -273,7 +273,7 @@ class _Trials:
         return {**values, "+callbacks.pruning": {**self.pruning, "trial": trial._trial_id}}
 
     def _steps(self) -> list[Step]:
-        """Every trial that was shown, in that order."""
+        """Every trial that was shown, in that order; told as well."""
         steps: list[Step] = []
         best = -math.inf
         trials = self.study.get_trials(deepcopy=False)
@@ -281,9 +281,10 @@ class _Trials:
             trial = trials[number]
             score = trial.value if trial.value is not None and trial.state.name == "COMPLETE" else -math.inf
             decision = START if not steps else BETTER if score > best else WORSE
-            best = max(best, score)
             values = {axis.key: axis.value(trial.params[axis.key]) for axis in self.axes}
-            steps.append(Step(place, values, score, "", decision))
+            steps.append(Step(place, values, score, "", decision, beside=best if steps else math.nan))
+            self.told(steps[-1])
+            best = max(best, score)
         return steps
 
 

@@ -1,0 +1,260 @@
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+
+from onecycle import run
+from onecycle.studies import decisions, exploring, plan, report, table
+from onecycle.studies.progress import Progress
+from onecycle.studies.style import label_of
+from studying import comparable, ended, finished, killed, results, start, unchanged
+
+SEARCH = [
+    "study=tuning_path", "study.scale=tiny", "seed=0", "schedule.peak_lr=0.016",
+]  # fmt: skip
+FLAT, RAW = "along λα/(1−ρ), ρ, α", "along λ, ρ, α"
+SEARCHED = [
+    ("grid", None), *((FLAT, n) for n in range(4)), *((RAW, n) for n in range(3)), ("TPE", 0), ("TPE", 1),
+    ("best of grid", None), (f"best of {FLAT}", None), (f"best of {RAW}", None), ("best of TPE", None),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that ran through at once, and once again."""
+    folder = tmp_path_factory.mktemp("search") / "logs"
+    for name in ("first", "again"):
+        done = ended(start(folder, *SEARCH))
+        assert done.returncode == 0, done.stdout
+        (folder.parent / name).write_text(done.stdout)
+    return folder
+
+
+def planned(folder: Path) -> list[dict[str, Any]]:
+    plan = json.loads((folder / "studies" / "tuning_path" / "study.json").read_text())
+    runs: list[dict[str, Any]] = plan["runs"]
+    return runs
+
+
+def test_a_search_selects_on_held_out_images_and_reads_back_what_it_did(searched: Path) -> None:
+    runs = planned(searched)
+    assert [(run["values"]["arm"], run["values"].get("number")) for run in runs] == SEARCHED
+    assert runs[2]["values"]["effective_decay"] == 4e-05  # the first step doubles λα/(1−ρ)
+    assert (searched.parent / "again").read_text().count("read back") == len(SEARCHED) == len(results(searched))
+    for record in results(searched).values():
+        assert record["data"]["val_size"] == 100
+        assert 0 <= record["val"]["accuracy"] <= 1
+    doubled = [
+        record["val"]["accuracy"]
+        for record in results(searched).values()
+        if {"hyperparameters.effective_decay=4e-05", "hyperparameters.momentum=0.5", "seed=0"}
+        <= set(record["overrides"])
+    ]
+    spoken = (searched.parent / "first").read_text().splitlines()
+    (line,) = (line for line in spoken if line.startswith(f"{FLAT}, point 2 of at most 4"))
+    assert line.endswith(f"{100 * doubled[0]:.2f} %")
+    # The progress is that of the whole: grid, budgets and what is trained again.
+    progress = [line.split(" ")[0] for line in spoken if line.startswith("[")]
+    assert progress == [f"[{number}/{len(SEARCHED)}]" for number in range(1, len(SEARCHED) + 1)]
+    assert "left" in next(line for line in spoken if line.startswith("[5/"))
+
+
+def test_a_search_keeps_what_it_decided_and_shows_it_beside_both_accuracies(searched: Path) -> None:
+    folder = searched / "studies" / "tuning_path"
+    decided = decisions.read(folder)
+    assert list(decided) == [entry for entry in SEARCHED if entry[1] is not None]
+    assert decided[FLAT, 0] == {"coordinate": "", "decision": "start"}
+    assert {decided[FLAT, number]["decision"] for number in range(1, 4)} <= {"better", "worse"}
+    assert decided[FLAT, 1]["coordinate"] == "effective_decay"
+    report_of = report.Report(folder, table.read_plan(folder), table.rows(folder), [], [])
+    header, body = report.lines(report_of)
+    assert {"coordinate", "decision", label_of("val_accuracy"), label_of("test_accuracy")} <= set(header)
+    assert header.index(label_of("test_accuracy")) == header.index(label_of("val_accuracy")) + 1
+    assert len(body) == len(SEARCHED)
+
+
+def test_the_mean_over_the_seeds_decides_unless_one_of_them_failed_or_diverged() -> None:
+    def returned(*scores: float | None) -> list[JobReturn]:
+        jobs = []
+        for score in scores:
+            job = JobReturn(status=JobStatus.FAILED if score is None else JobStatus.COMPLETED)
+            job.return_value = ValueError() if score is None else score
+            jobs.append(job)
+        return jobs
+
+    assert exploring.mean_score(returned(0.25, 0.5, 0.75)) == 0.5
+    assert exploring.mean_score(returned(0.25, None)) is None
+    assert math.isnan(exploring.mean_score(returned(0.25, math.nan)) or 0.0)
+
+
+def test_each_point_of_a_search_has_all_seeds_and_their_mean_leads_the_way(tmp_path: Path) -> None:
+    """The first seed alone would stay at 1; the mean over both goes to 2."""
+    accuracies = {(1.0, 0): 0.6, (1.0, 1): 0.2, (2.0, 0): 0.5, (2.0, 1): 0.5, (4.0, 0): 0.4, (4.0, 1): 0.4}
+    block: dict[str, Any] = {
+        "arm": "a", "method": "coordinate", "budget": 3, "coordinates": {"schedule.peak_lr": {"start": 1.0}},
+    }  # fmt: skip
+    noted = table.Plan(plan.of_search("one", [0, 1], block), [], "")
+
+    def launch(points: Sequence[plan.Point]) -> list[JobReturn]:
+        made = []
+        for point in points:
+            made.append(JobReturn(status=JobStatus.COMPLETED))
+            made[-1].return_value = accuracies[point.values["peak_lr"], point.values["seed"]]
+        return made
+
+    progress = Progress(6)
+    explorer = exploring.Explorer(noted, plan.Changes(), tmp_path, launch, progress, alone=True)
+    assert len(explorer.explore(block)) == 6
+    assert [(entry["mean_score"], entry["seeds"], entry["decision"]) for entry in explorer.decided.lines] == [
+        ("0.4", 2, "start"), ("0.5", 2, "better"), ("0.4", 2, "worse"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_search_on_a_pool_tries_both_neighbours_at_once_and_counts_the_runs(tmp_path: Path) -> None:
+    words = [
+        "-m", "hydra/sweeper=coordinate", "hydra/launcher=local_pool", "hydra.launcher.n_jobs=2", "experiment=debug",
+        "data.val_size=50", "hydra.sweeper.coordinates=[{key:schedule.peak_lr,start:0.1}]", "hydra.sweeper.budget=3",
+        "trainer.max_epochs=1", "data.source.train_size=320",
+    ]  # fmt: skip
+    done = ended(start(tmp_path / "logs", *words))
+    assert done.returncode == 0, done.stdout
+    folder = tmp_path / "logs" / "sweeps" / "debug"
+    assert [run["values"]["peak_lr"] for run in json.loads((folder / "study.json").read_text())["runs"]] == [
+        0.1, 0.2, 0.05,
+    ]  # fmt: skip
+    assert {record["status"] for record in results(tmp_path / "logs").values()} == {"finished"}
+    assert [f"[{number}/3]" in done.stdout for number in (1, 2, 3)] == [True] * 3
+    assert set(decisions.read(folder)) == {("coordinate search", number) for number in range(3)}
+    assert "Scale: None" not in (folder / "report" / "index.html").read_text()
+
+
+def test_the_best_of_every_arm_is_trained_again_with_other_seeds(searched: Path) -> None:
+    records = {frozenset(run.settings(record["overrides"])): record for record in results(searched).values()}
+    runs = planned(searched)
+    for arm in ("TPE", RAW, FLAT):
+        scores = [
+            (records[frozenset(run.settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
+            for entry in runs
+            if entry["values"]["arm"] == arm
+        ]
+        best = max(scores, key=lambda score: score[0])[1]
+        (again,) = (entry for entry in runs if entry["values"]["arm"] == f"best of {arm}")
+        assert again["values"]["peak_lr" if "peak_lr" in best else "effective_decay"] == best.get(
+            "peak_lr", best.get("effective_decay")
+        )
+        assert again["values"]["seed"] == 2
+        assert "seed=2" in again["overrides"]
+
+
+def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_path: Path) -> None:
+    folder, chance = tmp_path / "logs", random.Random(1)
+    before: dict[Path, tuple[bytes, int]] = {}
+    amid = 0
+    for count in sorted(chance.sample(range(len(SEARCHED)), 2)):
+        done = killed(start(folder, *SEARCH), folder, count, chance.uniform(0, 0.8))
+        assert unchanged(before, done)
+        before = done
+        amid += 0 < len(done) < len(SEARCHED)
+    assert amid
+    last = ended(start(folder, *SEARCH))
+    assert last.returncode == 0, last.stdout
+    assert unchanged(before, finished(folder))
+    drawn = ("TPE", "best of TPE")  # a sampler that goes on draws anew
+    ours, theirs = (
+        [(run["values"], run["label"]) for run in planned(logs) if run["values"]["arm"] not in drawn]
+        for logs in (folder, searched)
+    )
+    assert ours == theirs
+    assert [(run["values"]["arm"], run["values"].get("number")) for run in planned(folder)] == SEARCHED
+    mine, undisturbed = results(folder), results(searched)
+    assert len(mine) == len(SEARCHED)  # no run that is not in the plan
+    same = [name for name in undisturbed if "TPE" not in name]
+    assert len(same) == len(SEARCHED) - 3
+    assert {name: comparable(mine[name]) for name in same} == {name: comparable(undisturbed[name]) for name in same}
+
+
+def test_a_search_without_held_out_images_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "onecycle.train", *SEARCH, "data.val_size=0", f"output={tmp_path / 'logs'}"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[0].startswith("data.val_size=0: a search selects on held-out images")
+
+
+@pytest.mark.slow
+def test_a_coordinate_search_from_the_shell_leaves_its_best_as_an_experiment(tmp_path: Path) -> None:
+    searching = [
+        "-m", "hydra/sweeper=coordinate", "hyperparameters=effective", "hydra.sweeper.budget=3", "experiment=debug",
+        "data.val_size=50", "model.norm=group", "model.norm_groups=2", "schedule=one_cycle_cosine",
+        f"output={tmp_path / 'logs'}",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(tmp_path / "cache")}
+    program = [sys.executable, "-m", "onecycle.train"]
+    done = subprocess.run(
+        [*program, *searching], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "logs" / "sweeps" / "debug"
+    plan = json.loads((folder / "study.json").read_text())
+    # The first coordinate starts where the configuration stands, and is doubled.
+    assert [run["values"]["effective_decay"] for run in plan["runs"]][:2] == [0.002, 0.004]
+    assert (folder / "report" / "index.html").exists()
+    (best,) = folder.glob("best_*.yaml")
+    records = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
+    top = max(record["val"]["accuracy"] for record in records)
+    chosen = next(r for r in sorted(records, key=lambda r: r["started"]) if r["val"]["accuracy"] == top)
+    assert f"{100 * top:.2f} % on held-out images" in best.read_text().splitlines()[1]
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    shutil.copy(best, tmp_path / "own" / "experiment" / "best.yaml")
+    again = ["experiment=best", f"hydra.searchpath=[file://{tmp_path / 'own'}]", f"output={tmp_path / 'again'}"]
+    rerun = subprocess.run(
+        [*program, *again], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert rerun.returncode == 0, rerun.stdout + rerun.stderr
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("again/runs/*/result.json"))
+    assert record["identity"] == chosen["identity"]
+    assert record["test"] == chosen["test"]
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "line"),
+    [
+        ("[{start:0.1}]", "hydra.sweeper.coordinates: {'start': 0.1} has no key, the name of a configuration value"),
+        ("[7]", "hydra.sweeper.coordinates: 7 has no key, the name of a configuration value"),
+        (
+            "[{key:schedule.peak_rl}]",
+            "hydra.sweeper.coordinates: there is no key schedule.peak_rl in schedule; did you mean peak_lr?",
+        ),
+        (
+            "[{key:schedule.peak_rl,start:0.1}]",
+            "hydra.sweeper.coordinates: there is no key schedule.peak_rl in schedule; did you mean peak_lr?",
+        ),
+        (
+            "[{key:hyperparameters.effective_decay}]",
+            "hydra.sweeper.coordinates: there is no key hyperparameters.effective_decay in hyperparameters; "
+            "set hyperparameters=effective",
+        ),
+        (
+            "[{key:hyperparameters.momentum,start:1.5}]",
+            "hydra.sweeper.coordinates: hyperparameters.momentum=1.5: must be a number in [0, 1)",
+        ),
+        ("[{key:schedule.peak_lr,factor:-2}]", "hydra.sweeper.coordinates.schedule.peak_lr.factor=-2: must be above 1"),
+        ("[]", "coordinates: is empty; name at least one key, such as hyperparameters.effective_decay"),
+    ],
+)
+def test_bad_coordinates_are_one_line_each(tmp_path: Path, coordinates: str, line: str) -> None:
+    command = [sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=coordinate", "data.val_size=50",
+               f"hydra.sweeper.coordinates={coordinates}", f"output={tmp_path / 'logs'}"]  # fmt: skip
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[0].endswith(line)
+    assert not (tmp_path / "logs").exists()
