@@ -24,6 +24,8 @@ def check(words: Sequence[str], conf: Path, name: str) -> None:
     # Hydra's own flags may take a value, and may bring another folder of configurations: those are Hydra's to report.
     if any(word.startswith("-") and word not in ("-m", "--multirun") for word in words):
         return
+    if any(word.lstrip("+").startswith("hydra.searchpath=") for word in words):
+        return  # it brings options from elsewhere
     overrides, problems = [], []
     for word in words:
         if word.startswith("-"):
