@@ -94,7 +94,7 @@ def answers(cases: list[Case], parent: Path, *options: str) -> list[dict[str, An
 def expected(case: Case, here: str) -> list[str]:
     """Patterns of the lines."""
     options = {
-        f"@{group}@": ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        f"@{group}@": ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "base"))
         for group in ("callbacks", "data", "experiment", "hyperparameters", "logger", "model", "optimizer", "schedule",
                       "study", "trainer")
     }  # fmt: skip

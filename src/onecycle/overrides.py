@@ -46,6 +46,8 @@ def check(words: Sequence[str], conf: Path, name: str, values: Values = lambda c
     own = [word for word in words if _is_flag(word) and word not in SWEEPING]
     if own and not problems:
         return
+    if any(word.lstrip("+").startswith("hydra.searchpath=") for word in words):
+        return  # it brings options from elsewhere
     overrides = []
     for word in words:
         if word.startswith("-") or own:

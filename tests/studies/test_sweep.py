@@ -15,7 +15,7 @@ from studying import comparable, ended, finished, killed, results, start, unchan
 
 STUDY = [
     "study=lr_vs_subset_size", "study.scale=tiny", "seed=0", "batch_size=16", "data.subset_size=160,640",
-    "schedule.peak_lr=0.05,0.8",
+    "schedule.peak_lr=0.05,0.8", "trainer.max_steps=40",
 ]  # fmt: skip
 RUNS = 4
 
@@ -130,8 +130,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, overrides: tup
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("seed=[]", "seed=[]: must be at least one value"),
-        ("schedule.peak_lr=", "schedule.peak_lr=: must be at least one value"),
+        ("seed=[]", "seed=[]: must be a whole number from 0 to 4294967295"),
+        ("schedule.peak_lr=", "schedule.peak_lr='': must be a finite number above 0"),
         ("schedule.peak_lr=0.05,-1", "schedule.peak_lr=-1: must be a finite number above 0"),
     ],
 )
