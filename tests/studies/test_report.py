@@ -223,6 +223,20 @@ def test_docs_hold_figures_verdicts_and_the_command_of_complete_studies_of_real_
     assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000
 
 
+def test_docs_keep_the_sections_of_studies_whose_records_are_not_here(tmp_path: Path) -> None:
+    report.build(study(tmp_path / "here"))
+    docs.write_docs(tmp_path / "here", tmp_path / "docs")
+    page = tmp_path / "docs/studies.md"
+    before = page.read_text()
+    page.write_text(before + "\n## Another\n\nWhy?\n\n3 runs: `make study NAME=another`\n")
+    docs.write_docs(tmp_path / "here", tmp_path / "docs")
+    introduction, _, own = before.partition("## One & only")
+    another = "## Another\n\nWhy?\n\n3 runs: `make study NAME=another`\n\n"
+    assert page.read_text() == f"{introduction}{another}## One & only{own}"
+    docs.write_docs(tmp_path / "nothing", tmp_path / "docs")
+    assert page.read_text() == f"{introduction}{another}## One & only{own}"
+
+
 def test_every_sentence_of_a_cell_of_the_docs_ends_in_one_full_stop(tmp_path: Path) -> None:
     claim = {**CLAIM, "at_least": 50.0, "if_not": "Likely reason: too few.", "margin_from": "Half of what was seen."}
     report.build(study(tmp_path, claims=[claim]))

@@ -1,6 +1,7 @@
 """The studies as pages for the repository: `python -m onecycle.studies.docs [FOLDER] [DOCS]` writes docs/studies.md."""
 
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -17,9 +18,10 @@ MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "undecided"
 def write_docs(studies: Path, docs: Path) -> list[str]:
     """Write studies.md and figures/ in `docs` from the reports below `studies`; returns the names of the studies.
 
-    Only complete studies of a real data set are shown.
+    Only complete studies of a real data set are shown. What is said there of others stays: a study that was run
+    elsewhere, or whose records are gone, keeps its section.
     """
-    sections, names = [], []
+    sections, names = _earlier(docs / "studies.md"), []
     figures = docs / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for path in sorted(studies.glob(f"*/{report.REPORT}/verdicts.json")):
@@ -33,11 +35,19 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
         for picture in pictures:
             shutil.copyfile(picture, figures / f"{folder.name}_{picture.name}")
         newest = datetime.fromtimestamp(max((Path(row["folder"]) / "result.json").stat().st_mtime for row in rows))
-        sections.append(section(plan, rows, json.loads(path.read_text()), [p.name for p in pictures], newest))
+        found = section(plan, rows, json.loads(path.read_text()), [p.name for p in pictures], newest)
+        sections[folder.name] = found
         names.append(folder.name)
-    text = f"# What the studies found\n\n{pages.INTERVALS}\n\n" + "\n".join(sections)
+    text = f"# What the studies found\n\n{pages.INTERVALS}\n\n" + "\n".join(sections[name] for name in sorted(sections))
     (docs / "studies.md").write_text(text)
     return names
+
+
+def _earlier(path: Path) -> dict[str, str]:
+    """The sections of a studies.md by the name of their study, which their last line has."""
+    parts = re.split(r"^(?=## )", path.read_text(), flags=re.MULTILINE)[1:] if path.exists() else []
+    named = {re.search(r"`make study NAME=(\w+)`\s*$", part): part for part in parts}
+    return {name[1]: part.rstrip("\n") + "\n" for name, part in named.items() if name}
 
 
 def section(
