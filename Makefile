@@ -56,7 +56,7 @@ search: $(STAMP) ## the study tuning_path: searches along the flat directions, b
 report: $(STAMP) ## draw the pages of all studies again from their records, without training
 	@$(BIN)/python -m onecycle.studies.report
 
-benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes about 100 s
+benchmark: $(STAMP) ## loader, step and start-up beside baselines: ARGS=--quick takes a minute or two
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)
 
 test: $(STAMP) ## the fast tests (minutes)

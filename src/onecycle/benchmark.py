@@ -180,7 +180,7 @@ def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> 
 def main() -> None:
     """Command: python -m onecycle.benchmark [--quick] [--widths 16 64] [--only loader step profile start]."""
     parser = argparse.ArgumentParser(description="Measure this machine; results go to logs/benchmarks/ as JSON.")
-    parser.add_argument("--quick", action="store_true", help="few repetitions: about 100 seconds on two cores")
+    parser.add_argument("--quick", action="store_true", help="few repetitions: a minute or two on two cores")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=Path("logs/benchmarks"))
