@@ -116,7 +116,8 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> Row:
     environment = result["environment"]
     row["threads"] = environment["threads"]
     if result["device"] == "cpu":
-        row["machine"] = f"{environment.get('processor', 'cpu')}, {row['threads']} threads ({result['precision']})"
+        threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
+        row["machine"] = f"{environment.get('processor', 'cpu')}, {threads} ({result['precision']})"
     row |= {key: result[key] for key in ("epochs", "steps", "parameters", "images_per_second", "name")}
     for name, value in result.get("measures", {}).items():
         row[name] = math.nan if value is None or (diverged and isinstance(value, float)) else value
