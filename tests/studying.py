@@ -46,8 +46,9 @@ def finished(folder: Path) -> Finished:
 def killed(process: subprocess.Popen[str], folder: Path, count: int, fraction: float) -> Finished:
     """Kill a study when `count` runs are finished and the next one, or what follows, has gone on for a while.
 
-    fraction: that while, as a share of what the runs so far took. Returns what was finished. Raises AssertionError
-    where the process ended before, or was not killed.
+    fraction: that while, as a share of what the runs so far took. It ends with the next run, for later ones take less:
+    the first has the libraries to warm up, and by its time a whole study would be over. Returns what was finished.
+    Raises AssertionError where the process ended before, or was not killed.
     """
     end = time.monotonic() + 120
     while len(finished(folder)) < count or not results(folder):
@@ -55,7 +56,9 @@ def killed(process: subprocess.Popen[str], folder: Path, count: int, fraction: f
         assert time.monotonic() < end, f"{count} runs were not finished in two minutes"
         time.sleep(0.01)
     took = [record["seconds"]["total"] for record in results(folder).values() if record["status"] == "finished"]
-    time.sleep(fraction * (sum(took) / len(took) if took else 0.5))
+    until = time.monotonic() + fraction * (sum(took) / len(took) if took else 0.5)
+    while time.monotonic() < until and len(finished(folder)) <= count:
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
