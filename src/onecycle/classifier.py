@@ -136,11 +136,9 @@ class Classifier(pl.LightningModule):
         with torch.no_grad():
             correct = (logits.argmax(1) == batch.labels).sum()
             count = len(batch.labels)
-            sums = torch.stack(
-                [loss.detach().float() * count, correct.float(), torch.full_like(correct, count).float()]
-            )
-            self.epoch_sums += sums
-            self.window_sums += sums
+            sums = torch.stack([loss.float() * count, correct, loss.new_full((), count)])
+            self.epoch_sums.add_(sums)
+            self.window_sums.add_(sums)
         return loss
 
     def on_validation_start(self) -> None:
