@@ -112,9 +112,9 @@ def build_classifier(cfg: DictConfig, datamodule: DataModule, steps: int) -> Cla
     with torch.random.fork_rng():
         torch.manual_seed(cfg.seed)
         network = instantiate(cfg.model, torch.nn.Module, classes=len(datamodule.classes))
-    side = min(datamodule.splits["train"].pixels.shape[1:])
-    if cfg.resizing and max(wanted for _, wanted in cfg.resizing) > side:
-        raise ValueError(f"resizing={cfg.resizing}: the images have {side} pixels; take at most {side}")
+    too_large = room.side_problems(cfg.resizing, min(datamodule.splits["train"].pixels.shape[1:]))
+    if too_large:
+        raise ConfigError(too_large)
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
     return _classifier(cfg, network, steps)

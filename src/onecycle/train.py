@@ -37,7 +37,7 @@ def train(
     Raises ConfigError for a configuration that cannot be run.
     """
     config.check(cfg)
-    unfit = room.problems(config.plain(cfg)["data"], cfg.batch_size)
+    unfit = room.problems(config.plain(cfg))
     if unfit:
         raise ConfigError(unfit)
     if processes.must_be_started(cfg):

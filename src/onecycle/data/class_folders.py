@@ -61,6 +61,12 @@ class ImageFolder:
                 digest.update(entry.encode(errors="surrogateescape"))
         return {"name": self.name, "image_size": self.image_size, "decoding": DECODING, "files": digest.hexdigest()}
 
+    def counts(self) -> dict[str, int]:
+        """Training images by class; raises ValueError where either split is not laid out as it should be."""
+        training = self._files("train")
+        self._files("test")
+        return dict(Counter(path.parent.name for path, _ in training))
+
     def decode(self) -> tuple[dict[str, np.ndarray], list[str]]:
         """Every image of both splits, in the order of class and file name.
 

@@ -1,20 +1,27 @@
 """Whether classes and sizes fit a data set, told before an image is read or a heavy library imported."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Counts = dict[str, int]  # training images by class
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR_TRAINING = 50_000
+SIDE = 32  # pixels of a CIFAR image, and of a drawn one
 
 
-def problems(data: Mapping[str, Any], batch_size: int) -> list[str]:
+def problems(config: Mapping[str, Any]) -> list[str]:
     """What a checked configuration asks of its data set in vain, a line each.
 
     Nothing is said of a source that is not this package's own; of CIFAR-100 its classes are not known here.
     """
+    data = config["data"]
+    side = _side(data["source"])
+    found = [] if side is None else side_problems(config["resizing"], side)
+    return found + _count_problems(data, config["batch_size"])
+
+
+def _count_problems(data: Mapping[str, Any], batch_size: int) -> list[str]:
     try:
         counts = training_counts(data["source"])
     except ValueError as error:
@@ -39,9 +46,7 @@ def training_counts(source: Mapping[str, Any]) -> Counts | None:
     if kind == "onecycle.data.class_folders.ImageFolder":
         from onecycle.data.class_folders import ImageFolder
 
-        folder = ImageFolder(source["name"], source["root"], source["image_size"])
-        folder.key()  # looks at the test images as well
-        return dict(Counter(path.parent.name for path, _ in folder._files("train")))
+        return ImageFolder(source["name"], source["root"], source["image_size"]).counts()
     if kind == "onecycle.data.sources.Synthetic" and source["train_size"] % 10 == 0:
         from onecycle.data.synthetic import CLASSES
 
@@ -58,6 +63,21 @@ def _total(source: Mapping[str, Any]) -> int | None:
     if source["_target_"] == "onecycle.data.sources.Synthetic":
         return int(source["train_size"])
     return CIFAR_TRAINING if source["_target_"] == "onecycle.data.sources.Cifar" else None
+
+
+def _side(source: Mapping[str, Any]) -> int | None:
+    """The pixels of a source's images along one side."""
+    if source["_target_"] == "onecycle.data.class_folders.ImageFolder":
+        return int(source["image_size"])
+    own = ("onecycle.data.sources.Synthetic", "onecycle.data.sources.Cifar")
+    return SIDE if source["_target_"] in own else None
+
+
+def side_problems(resizing: Sequence[Sequence[float]] | None, side: int) -> list[str]:
+    """A line where training images of `side` pixels would have to grow."""
+    if not resizing or max(wanted for _, wanted in resizing) <= side:
+        return []
+    return [f"resizing={resizing}: the images have {side} pixels; take at most {side}"]
 
 
 def _size_problems(data: Mapping[str, Any], total: int, batch_size: int) -> list[str]:
