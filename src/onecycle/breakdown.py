@@ -1,5 +1,6 @@
 """Where the time of a training step goes, by component, from PyTorch's profiler."""
 
+import os
 from collections.abc import Iterable
 from itertools import chain, repeat
 
@@ -23,6 +24,9 @@ WORDS = {
     "casts": ("aten::to", "_to_copy"),
 }
 OTHER = "other"
+
+# The profiler's library reports each start and stop, and a missing GPU as an error, between the lines of a study.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
 def of_steps(
