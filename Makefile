@@ -4,7 +4,7 @@
 EXPERIMENT ?= quick
 SCALE ?= cpu
 # The studies of `make studies`, in an order in which those that read the records of others come behind them. Left out are
-# those that take long by themselves: tricks, 30 minutes (make study NAME=tricks), and tuning_path, 50 minutes (make search).
+# those that take long by themselves: tricks, 15 minutes (make study NAME=tricks), and tuning_path, 50 minutes (make search).
 LONG := tricks tuning_path
 STUDIES ?= $(filter-out base regimes $(LONG),$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
