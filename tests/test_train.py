@@ -102,6 +102,11 @@ def test_images_grow_with_progress_and_are_tested_whole(
     assert set(seen["test_step"]) == set(seen["validation_step"]) == {32}
     with pytest.raises(ConfigError, match=r"^resizing=.*: the images have 32 pixels; take at most 32$"):
         train(tiny("resizing=[[0,16],[0.5,40]]"), [])
+    # Of a source of one's own the size is known only when its images are there.
+    cfg = tiny("resizing=[[0,16],[0.5,40]]")
+    datamodule = assembly.build_datamodule(cfg, assembly.load_dataset(cfg)[1])
+    with pytest.raises(ConfigError, match=r"^resizing=.*: the images have 32 pixels; take at most 32$"):
+        assembly.build_classifier(cfg, datamodule, 10)
 
 
 def test_a_fraction_of_an_epoch_ends_the_cycle_on_its_last_step(tmp_path: Path, tiny: Compose) -> None:

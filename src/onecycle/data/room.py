@@ -7,7 +7,7 @@ Counts = dict[str, int]  # training images by class
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR_TRAINING = 50_000
-SIDE = 32  # pixels of a CIFAR image, and of a drawn one
+CIFAR_SIDE = 32
 
 
 def problems(config: Mapping[str, Any]) -> list[str]:
@@ -69,8 +69,11 @@ def _side(source: Mapping[str, Any]) -> int | None:
     """The pixels of a source's images along one side."""
     if source["_target_"] == "onecycle.data.class_folders.ImageFolder":
         return int(source["image_size"])
-    own = ("onecycle.data.sources.Synthetic", "onecycle.data.sources.Cifar")
-    return SIDE if source["_target_"] in own else None
+    if source["_target_"] == "onecycle.data.sources.Synthetic":
+        from onecycle.data.synthetic import SIDE
+
+        return SIDE
+    return CIFAR_SIDE if source["_target_"] == "onecycle.data.sources.Cifar" else None
 
 
 def side_problems(resizing: Sequence[Sequence[float]] | None, side: int) -> list[str]:
