@@ -12,6 +12,9 @@ from onecycle.models.norms import make_norm
 from onecycle.models.options import layer_channels, problems
 from onecycle.models.whitening import PatchWhitening
 
+# Activations that never fall: the largest of a window is the same before them and after. Pooled first, they and their
+# gradients have a quarter of the values to go through.
+RISING = (nn.ReLU, nn.CELU)
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -25,7 +28,8 @@ class ResNet9(nn.Module):
     - `residual`: the layers that end in x + block(block(x)), where the activation comes before the sum.
     - `extra`: the layers that end in one more plain block. In a layer named twice the residual comes first.
     - `norm`, `train_scale`, `ghost_size` (images), `norm_groups`: see `make_norm`.
-    - `pool`: "after" is conv, norm, activation, pool; "before" is conv, pool, norm, activation.
+    - `pool`: "after" is conv, norm, activation, pool (computed as norm, pool, activation where that is the same);
+      "before" is conv, pool, norm, activation.
     - `downsample`: "pool" halves by max pooling after a 3×3 convolution, the others by their stride.
     - `head_pool`: global pooling before the head; "concat" is [max, average], and doubles the head's input.
     - `prep`: "whitening" puts fixed whitening filters, set by `fit_whitening`, before a 1×1 convolution.
@@ -195,8 +199,11 @@ def _block(
         modules["pool"] = nn.MaxPool2d(2)
     if norm_layer is not None:
         modules["norm"] = norm_layer
-    modules["act"] = activation()
-    if pool == "after":
+    act = activation()
+    if pool == "after" and isinstance(act, RISING):
+        modules["pool"] = nn.MaxPool2d(2)
+    modules["act"] = act
+    if pool == "after" and not isinstance(act, RISING):
         modules["pool"] = nn.MaxPool2d(2)
     return nn.Sequential(modules)
 
