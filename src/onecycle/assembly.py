@@ -90,12 +90,18 @@ def choose_precision(cfg: DictConfig) -> DictConfig:
 
 
 def build_datamodule(cfg: DictConfig, dataset: Dataset, **overrides: Any) -> DataModule:
-    """The data module of a config."""
+    """The data module of a config.
+
+    Training images come in the precision that the first convolution reads, rounded as autocast would, at once: unless
+    they are made smaller first, which is done in float32.
+    """
     data = cfg.data
+    dtype = torch.float32 if cfg.resizing else precision.INPUTS.get(cfg.trainer.precision, torch.float32)
     arguments = {
         "batch_size": cfg.batch_size, "evaluation_batch_size": cfg.evaluation.batch_size, "seed": cfg.seed,
         "augmentation": Augmentation(**data.augment), "classes": data.classes and list(data.classes),
         "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size,
+        "dtype": dtype,
     }  # fmt: skip
     return DataModule(dataset, **{**arguments, **overrides})
 

@@ -3,6 +3,10 @@
 import torch
 
 
+# What autocast makes of a convolution's input.
+INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
 def choose(requested: str, device: torch.device) -> tuple[str, str]:
     """Lightning's name of the precision, and the reason for it.
 

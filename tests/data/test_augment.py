@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Draws, Normalizer, augment, draw, places
+from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Canvas, Draws, Normalizer, draw
 from onecycle.data.sources import channel_statistics, pack
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -19,7 +19,8 @@ def draws_for(augmentation: Augmentation, count: int = 40, seed: int = 0) -> Dra
 
 
 def run(augmentation: Augmentation, draws: Draws) -> torch.Tensor:
-    return augment(PIXELS, INDICES, places(draws, augmentation, 32, 32), augmentation, Normalizer(MEAN, STD, CPU))
+    canvas = Canvas(PIXELS, augmentation, CPU)
+    return canvas.gather(canvas.places(INDICES, draws), Normalizer(MEAN, STD, CPU))
 
 
 def reference(index: int, a: Augmentation, d: Draws, place: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Normalizer
+from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Normalizer, unpack
 from onecycle.data.loader import BatchLoader
 from onecycle.data.sources import Dataset, Split
 from onecycle.data.subsets import split_indices
@@ -16,7 +16,8 @@ class DataModule(pl.LightningDataModule):
     """The training subset, the validation images and the test images of a data set, as batches on the device.
 
     `monitored` names the split that is shown while training: "val", or "test" where no image is held out.
-    `normalization` ([mean, std] on 0–255) overrides the data set's own constants, for a network trained with others.
+    `dtype` is that of the training images. `normalization` ([mean, std] on 0–255) overrides the data set's own
+    constants, for a network trained with others.
 
     Raises ValueError for classes, sizes or an augmentation that the data set does not have room for.
     """
@@ -33,6 +34,7 @@ class DataModule(pl.LightningDataModule):
         subset_size: int | float | None,
         subset_seed: int,
         val_size: int,
+        dtype: torch.dtype = torch.float32,
         normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class DataModule(pl.LightningDataModule):
         self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": test}
         self.normalization = normalization or (dataset.mean, dataset.std)
         self.batch_size, self.evaluation_batch_size, self.seed = batch_size, evaluation_batch_size, seed
-        self.augmentation = augmentation
+        self.augmentation, self.dtype = augmentation, dtype
         self.monitored = "val" if val_size else "test"
         self._loaders: dict[str, BatchLoader] = {}
 
@@ -73,7 +75,7 @@ class DataModule(pl.LightningDataModule):
 
     def normalized(self, count: int) -> torch.Tensor:
         """A sample of `count` images without augmentation: float32 [count, 3, h, w], on the CPU."""
-        return Normalizer(*self.normalization, torch.device("cpu"))(self.sample(count).pixels.contiguous())
+        return Normalizer(*self.normalization, torch.device("cpu"))(unpack(self.sample(count).pixels))
 
     def record(self) -> dict[str, Any]:
         """The run record's entry on the data."""
@@ -86,7 +88,7 @@ class DataModule(pl.LightningDataModule):
         train = name == "train"
         return BatchLoader(
             self.splits[name],
-            Normalizer(*self.normalization, device),
+            Normalizer(*self.normalization, device, self.dtype if train else torch.float32),
             batch_size=self.batch_size if train else self.evaluation_batch_size,
             seed=self.seed,
             device=device,

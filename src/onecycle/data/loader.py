@@ -8,8 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Draws, Normalizer, Places, augment, draw, places
+from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Canvas, Draws, Normalizer, Places, draw
 from onecycle.data.sources import Split
+
+
+# Images made at a time, as whole batches: between two steps on a CPU one batch of 256 takes twice as long as when it
+# follows another, because the step has cleared the caches of all that it needs.
+GATHERED = 2048
 
 
 class Batch(NamedTuple):
@@ -49,7 +54,7 @@ class BatchLoader:
             raise ValueError(
                 f"batch_size={batch_size} is larger than the {len(split.labels)} training images; take a smaller one"
             )
-        self.pixels, self.labels = split.pixels.to(device), split.labels.to(device)
+        self.canvas, self.labels = Canvas(split.pixels, augmentation, device), split.labels.to(device)
         self.normalizer, self.augmentation = normalizer, augmentation
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
@@ -70,11 +75,15 @@ class BatchLoader:
         if self.batch >= len(self) or (self.batch and not self._restored):
             self.epoch, self.batch = self.epoch + 1, 0
         self._restored = False
-        order, where = self._plan()
+        order, draws = self._plan()
+        # This rank's images of a full batch; fewer are left for the last ranks, and at the end, where nothing is shuffled.
+        share = len(self._share(torch.arange(self.batch_size)))
+        ahead = max(1, GATHERED // self.batch_size)
         while self.batch < len(self):
-            start = self.batch * self.batch_size
-            self.batch += 1
-            yield self._gather(order, where, start, min(start + self.batch_size, self.size))
+            first, last = self.batch, min(self.batch + ahead, len(self))
+            for batch in self._gather(order, draws, first * share, last * share, share):
+                self.batch += 1
+                yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch comes from, and what must not change between saving and loading."""
@@ -107,25 +116,26 @@ class BatchLoader:
         share = -(-len(batch) // self.world_size)
         return batch[self.rank * share : (self.rank + 1) * share]
 
-    def _plan(self) -> tuple[Tensor, Places]:
-        """This epoch's order, int64 [size], and from where each image is read, by position in that order."""
+    def _plan(self) -> tuple[Tensor, Draws]:
+        """This rank's part of the epoch's order, int64 [n], and the draws of the images, by their place in it."""
         generator = _generator(self.seed, self.epoch)
-        device = self.labels.device
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
-        _, height, width = self.pixels.shape
-        draws = draw(self.augmentation, self.size, height, width, generator)
+        draws = draw(self.augmentation, self.size, self.canvas.height, self.canvas.width, generator)
         if self.augmentation.flip == "alternating":
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, None))
             draws = draws._replace(flip=(first[order] + self.epoch) % 2)
         # One transfer an epoch: no step waits for a copy to the device.
-        draws = Draws(*(part.to(device) for part in draws))
-        return order.to(device), places(draws, self.augmentation, height, width)
+        mine, device = self.positions(), self.labels.device
+        return order[mine].to(device), Draws(*(part[mine].to(device) for part in draws))
 
-    def _gather(self, order: Tensor, where: Places, start: int, stop: int) -> Batch:
-        indices = self._share(order[start:stop])
-        mine = Places(*(self._share(part[start:stop]) for part in where))
-        images = augment(self.pixels, indices, mine, self.augmentation, self.normalizer)
-        return Batch(images, self.labels[indices])
+    def _gather(self, order: Tensor, draws: Draws, start: int, stop: int, share: int) -> list[Batch]:
+        """Batches of `share` images, of which the last may be smaller."""
+        indices = order[start:stop]
+        mine = Draws(*(part[start:stop] for part in draws))
+        where = self.canvas.places(indices, mine)
+        ends = tuple(range(share, stop - start, share))
+        parts = zip(*(part.tensor_split(ends) for part in (*where, self.labels[indices])), strict=True)
+        return [Batch(self.canvas.gather(Places(*part), self.normalizer), labels) for *part, labels in parts]
 
 
 def _generator(seed: int, epoch: int | None) -> torch.Generator:
