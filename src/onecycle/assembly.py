@@ -26,6 +26,7 @@ from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, 
 from onecycle.faults import ConfigError
 from onecycle.hyperparameters import Hyperparameters
 from onecycle.loggers import TensorBoard
+from onecycle.loop import StepLoop
 from onecycle.schedule import Schedule
 
 log = logging.getLogger("onecycle")
@@ -191,6 +192,7 @@ def build_trainer(
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
+    trainer.fit_loop.epoch_loop = StepLoop(trainer, max_steps=steps)
     if cfg.batch_size % trainer.world_size:
         raise ValueError(f"batch_size={cfg.batch_size}: does not divide among {trainer.world_size} devices")
     return trainer

@@ -137,6 +137,41 @@ def test_alternating_flip_mirrors_an_image_in_every_other_epoch() -> None:
     assert 30 < epochs[0].sum() < 70
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_batches_of_another_type_are_those_of_float32_rounded_once(dtype: torch.dtype) -> None:
+    constants = (13.7, 5.0, 80.1), (61.3, 7.7, 50.9)
+    exact, rounded = (
+        BatchLoader(
+            SPLIT, Normalizer(*constants, CPU, kind), batch_size=16, seed=0, device=CPU, shuffle=True,
+            augmentation=AUGMENTATION,
+        )
+        for kind in (torch.float32, dtype)
+    )  # fmt: skip
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.images.dtype == dtype
+        assert other.images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(one.images.to(dtype), other.images)
+
+
+def test_batches_that_are_kept_stay_what_they_were() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        batches = iter(BatchLoader(
+            SPLIT, Normalizer((0.0,) * 3, (1.0,) * 3, CPU, dtype), batch_size=16, seed=0, device=CPU, shuffle=True,
+        ))  # fmt: skip
+        first = next(batches)
+        kept = first.images.clone()
+        list(batches)
+        assert torch.equal(first.images, kept)
+
+
+def test_batches_are_the_same_however_many_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = list(loader())
+    for size in (1, 16, 40, 64):
+        monkeypatch.setattr("onecycle.data.loader.GATHERED", size)
+        assert same(together, list(loader()))
+        assert same(list(loader(shuffle=False, batch_size=48)), list(loader(shuffle=False, batch_size=48)))
+
+
 def test_a_batch_size_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=101 is larger than the 100 training images"):
         loader(batch_size=101)

@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from onecycle.data import sources, synthetic
-from onecycle.data.augment import Normalizer
+from onecycle.data.augment import Normalizer, unpack
 from onecycle.data.class_folders import ImageFolder
 from onecycle.data.sources import (
     Arrays,
@@ -505,12 +505,12 @@ def test_a_constant_channel_becomes_zero_not_a_division_by_zero() -> None:
     images[..., 2] = 77
     mean, std = channel_statistics(images)
     assert (mean[2], std[2]) == (77.0, 1.0)
-    normalized = Normalizer(tuple(mean), tuple(std), torch.device("cpu"))(torch.from_numpy(pack(images)))
+    normalized = Normalizer(tuple(mean), tuple(std), torch.device("cpu"))(unpack(torch.from_numpy(pack(images))))
     assert torch.equal(normalized[:, 2], torch.zeros(10, 4, 4))
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1(tmp_path: Path) -> None:
     dataset = load(Counted(), tmp_path)
-    images = Normalizer(dataset.mean, dataset.std, torch.device("cpu"))(dataset.train.pixels)
+    images = Normalizer(dataset.mean, dataset.std, torch.device("cpu"))(unpack(dataset.train.pixels))
     assert images.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
     assert images.std((0, 2, 3), correction=0).tolist() == pytest.approx([1, 1, 1], rel=1e-5)
