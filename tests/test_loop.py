@@ -139,9 +139,7 @@ def test_what_is_not_plain_gets_lightnings_step(settings: dict[str, Any]) -> Non
 
 
 def test_gradients_that_are_accumulated_get_lightnings_step() -> None:
-    lean, theirs = (
-        train(loop, accumulate_grad_batches=2, steps=4) for loop in (StepLoop, _TrainingEpochLoop)
-    )
+    lean, theirs = (train(loop, accumulate_grad_batches=2, steps=4) for loop in (StepLoop, _TrainingEpochLoop))
     assert lean[0] == theirs[0]
     assert torch.equal(lean[1], theirs[1])
 

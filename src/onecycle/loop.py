@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +12,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
 from onecycle.data.loader import Batch
@@ -45,7 +45,7 @@ class StepLoop(_TrainingEpochLoop):
         self._plain = is_plain(self.trainer) and not isinstance(data_fetcher, _DataLoaderIterDataFetcher)
         module = self.trainer.lightning_module
         self._hooks = {name: _written(self.trainer, name) for name in HOOKS}
-        self._takes_index = "batch_idx" in signature(module.training_step).parameters
+        self._takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """One step, from fetching the batch to its last hook."""
@@ -79,9 +79,8 @@ class StepLoop(_TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """What is left at the end of a step: nothing, unless there is something to evaluate or a signal to obey."""
         trainer = self.trainer
-        if not self._plain or self._skip_next_val or trainer.should_stop or trainer.received_sigterm:
-            super().on_advance_end(data_fetcher)
-        elif self._should_check_val_fx(data_fetcher):
+        asked = self._skip_next_val or trainer.should_stop or trainer.received_sigterm
+        if not self._plain or asked or self._should_check_val_fx(data_fetcher):
             super().on_advance_end(data_fetcher)
         else:
             self._batches_that_stepped += 1
@@ -112,7 +111,7 @@ class StepLoop(_TrainingEpochLoop):
             return outputs.get("loss")
 
         counts.step.increment_ready()
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[arg-type]
         counts.step.increment_completed()
         return outputs
 
@@ -138,20 +137,20 @@ def _loss_and_outputs(output: Any) -> tuple[Tensor | None, dict[str, Any]]:
 
 
 def is_plain(trainer: pl.Trainer) -> bool:
-    """Whether a step is that of one device and one optimizer, with nothing in it that Lightning adds or a user replaced."""
+    """Whether a step is that of one device and one optimizer, with nothing that Lightning adds or a user replaced."""
     module, plugin = trainer.lightning_module, trainer.precision_plugin
-    data = getattr(trainer, "datamodule", None)
+    data, transfers = getattr(trainer, "datamodule", None), (*REPLACEABLE[-2:], "on_after_batch_transfer")
     return (
         type(trainer.strategy) is SingleDeviceStrategy
         and type(plugin) in (Precision, MixedPrecision)
         and getattr(plugin, "scaler", None) is None
-        and type(trainer.profiler) is PassThroughProfiler
+        and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]
         and module.automatic_optimization
         and not trainer.gradient_clip_val
         and not trainer.lr_scheduler_configs
         and len(trainer.optimizers) == 1
         and not any(_overrides(module, pl.LightningModule, name) for name in REPLACEABLE)
-        and not (data and any(_overrides(data, DataHooks, name) for name in (*REPLACEABLE[-2:], "on_after_batch_transfer")))
+        and not (data and any(_overrides(data, DataHooks, name) for name in transfers))
     )
 
 

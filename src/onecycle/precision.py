@@ -2,7 +2,6 @@
 
 import torch
 
-
 # What autocast makes of a convolution's input.
 INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 

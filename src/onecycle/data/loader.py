@@ -11,7 +11,6 @@ from torch import Tensor
 from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Canvas, Draws, Normalizer, Places, draw
 from onecycle.data.sources import Split
 
-
 # Images made at a time, as whole batches: between two steps on a CPU one batch of 256 takes twice as long as when it
 # follows another, because the step has cleared the caches of all that it needs.
 GATHERED = 2048
@@ -76,7 +75,7 @@ class BatchLoader:
             self.epoch, self.batch = self.epoch + 1, 0
         self._restored = False
         order, draws = self._plan()
-        # This rank's images of a full batch; fewer are left for the last ranks, and at the end, where nothing is shuffled.
+        # This rank's images of a full batch. Fewer are left for the last ranks, and at the end of what is not shuffled.
         share = len(self._share(torch.arange(self.batch_size)))
         ahead = max(1, GATHERED // self.batch_size)
         while self.batch < len(self):
