@@ -68,7 +68,9 @@ class Recorder(pl.Callback):
     def note(self, name: str, trainer: pl.Trainer, *arguments: Any) -> None:
         loop = trainer.fit_loop.epoch_loop
         counts = (loop.batch_progress.state_dict(), loop.automatic_optimization.optim_progress.state_dict())
-        shown = [a.tolist() if isinstance(a, Tensor) else a for a in arguments if isinstance(a, Tensor | int)]
+        shown: list[Any] = [
+            a.tolist() if isinstance(a, Tensor) else a for a in arguments if isinstance(a, Tensor | int)
+        ]
         shown += [{k: float(v) for k, v in a.items()} for a in arguments if isinstance(a, dict)]
         self.calls.append((name, trainer.lightning_module._current_fx_name, trainer.global_step, shown, repr(counts)))
 
