@@ -11,7 +11,7 @@ RACE = Race("resnet9", width=4, batch_size=32, groups=2, group=4, turn=2, warm=1
 CPU = torch.device("cpu")
 
 
-def test_a_ratio_is_taken_turn_by_turn() -> None:
+def test_a_ratio_counts_every_step_and_not_the_machines_speed() -> None:
     # The machine slows down to a third; the contestant is always 25 % slower than the bare loop.
     row = benchmark._paired_row(Paired(contestant=[0.125, 0.250, 0.375], bare=[0.1, 0.2, 0.3]), batch_size=10)
     assert row["ratio"] == pytest.approx(0.8)

@@ -40,7 +40,10 @@ def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
         for name in names[turn:] + names[:turn]:
             rates[name].append(ways[name]())
     ours = rates["onecycle | crop, flip, cutout"]
-    rows = {name: _row(values, [a / b for a, b in zip(values, ours, strict=True)]) for name, values in rates.items()}
+    rows = {
+        name: _row(values, statistics.median(a / b for a, b in zip(values, ours, strict=True)))
+        for name, values in rates.items()
+    }
     show("Augmented batches", rows, "images/s", "ratio to onecycle | crop, flip, cutout")
     return rows
 
@@ -50,10 +53,10 @@ def race_of(model: str, width: int, quick: bool, gpu: bool) -> Race:
     if gpu:
         return Race(model, width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
     if width <= 16:
-        return Race(model, width, batch_size=256, groups=1 if quick else 8, group=5 if quick else 10, turn=1, warm=3)
+        return Race(model, width, batch_size=256, groups=1 if quick else 8, group=8 if quick else 10, turn=1, warm=3)
     if quick:
         return Race(model, width, batch_size=32, groups=1, group=5, turn=1, warm=1)
-    return Race(model, width, batch_size=128, groups=3, group=10, turn=1, warm=3)
+    return Race(model, width, batch_size=128, groups=4, group=8, turn=1, warm=3)
 
 
 def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> 
     }
     peak = statistics.median(peaks + [contestants.matmul_flops(device, dtype) for _ in range(3)])
     bare = [seconds for paired in results.values() for seconds in paired.bare]
-    rows = {f"bare loop, {kind}, channels_last": _row([race.batch_size / seconds for seconds in bare], [1.0])}
+    rows = {f"bare loop, {kind}, channels_last": _row([race.batch_size / seconds for seconds in bare], 1.0)}
     rows |= {name: _paired_row(paired, race.batch_size) for name, paired in results.items()}
     title = f"Training steps, {model} of width {width}, batches of {race.batch_size}"
     show(title, rows, "images/s", "ratio to the bare loop")
@@ -79,7 +82,7 @@ def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> 
         "batch_size": race.batch_size,
         "matmul_flops": peak,
         "peak_share": rows["onecycle, logging on"]["median"] * contestants.flops_per_image(model, width) / peak,
-        "overhead_ms": 1000 * statistics.median(a - b for a, b in zip(ours.contestant, ours.bare, strict=True)),
+        "overhead_ms": 1000 * statistics.mean(a - b for a, b in zip(ours.contestant, ours.bare, strict=True)),
         "ratio_to_plain": rows["onecycle, logging on"]["ratio"] / plain["ratio"],
     }
     print(
@@ -94,6 +97,7 @@ def measure_profile(model: str, width: int, quick: bool, device: torch.device) -
     """Milliseconds of a training step by component."""
     race = race_of(model, width, quick, device.type != "cpu")
     cfg = contestants.configured(f"model={model}", f"model.width={width}", f"batch_size={race.batch_size}")
+    cfg = assembly.choose_precision(cfg)
     _, dataset, _ = assembly.load_dataset(cfg)
     datamodule = assembly.build_datamodule(cfg, dataset)
     steps = 2 if quick else 20
@@ -155,16 +159,17 @@ def sweep_overhead_seconds(runs: int) -> list[float]:
     return seconds[1:]  # the first one of a process loads the data and warms up
 
 
-def _row(values: Sequence[float], ratios: Sequence[float]) -> dict[str, Any]:
+def _row(values: Sequence[float], ratio: float) -> dict[str, Any]:
     median = statistics.median(values)
     quartiles = statistics.quantiles(values, n=4) if len(values) > 2 else [min(values), median, max(values)]
     spread = (quartiles[2] - quartiles[0]) / 2
-    return {"median": median, "spread": spread, "ratio": statistics.median(ratios), "values": list(values)}
+    return {"median": median, "spread": spread, "ratio": ratio, "values": list(values)}
 
 
 def _paired_row(paired: Paired, batch_size: int) -> dict[str, Any]:
-    ratios = [bare / contestant for contestant, bare in zip(paired.contestant, paired.bare, strict=True)]
-    return _row([batch_size / seconds for seconds in paired.contestant], ratios)
+    """The ratio is that of all steps together: every one counts, also those that make batches, log or save."""
+    ratio = sum(paired.bare) / sum(paired.contestant)
+    return _row([batch_size / seconds for seconds in paired.contestant], ratio)
 
 
 def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from itertools import chain, repeat
+from itertools import chain, cycle, islice, repeat
 
 import torch
 import torch.nn.functional as F
@@ -41,15 +41,14 @@ def of_steps(
 ) -> dict[str, float]:
     """Seconds a step by component, largest first, over `steps` training steps of `network` behind `warm` others.
 
-    `loader` is walked again and again. "data" is the making of the batch. On a CPU these are the operators' own
-    times, on a GPU those of the kernels that they start.
+    `loader` is walked again and again. "data" is the making of a batch, of as many as the loader makes at a time. On a
+    CPU these are the operators' own times, on a GPU those of the kernels that they start.
     """
     batches = chain.from_iterable(repeat(loader))
     device = next(network.parameters()).device
 
-    def step() -> None:
-        with record_function("onecycle.data"):
-            images, labels = next(batches)
+    def step(batch: Batch) -> None:
+        images, labels = batch
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
         loss.backward()
@@ -58,16 +57,19 @@ def of_steps(
             optimizer.zero_grad()
 
     network.train()
-    for _ in range(warm):
-        step()
+    for batch in islice(batches, warm):
+        step(batch)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as profiler:
-        for _ in range(steps):
-            step()
+        with record_function("onecycle.data"):
+            made = list(islice(batches, getattr(loader, "ahead", 1)))
+        for batch in islice(cycle(made), steps):
+            step(batch)
     seconds = dict.fromkeys((*WORDS, OTHER), 0.0)
     for event in profiler.events() or ():
         own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-        seconds[component(event)] += own / 1e6 / steps
+        part = component(event)
+        seconds[part] += own / 1e6 / (len(made) if part == "data" else steps)
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
 

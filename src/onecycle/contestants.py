@@ -42,8 +42,9 @@ class Paired:
 class Race:
     """One size of the comparison of training steps.
 
-    group: steps behind which the times are summed (ten of ours hold exactly one log). turn: steps a contestant takes
-    before the bare loop takes as many; on a GPU more than one, because handing over makes the device wait.
+    group: steps behind which the times are summed. turn: steps a contestant takes before the bare loop takes as many;
+    on a GPU more than one, because handing over makes the device wait. All groups together hold as many steps as the
+    loader makes batches at a time, or a multiple.
     """
 
     model: str

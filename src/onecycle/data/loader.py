@@ -65,6 +65,11 @@ class BatchLoader:
         """Images in the split."""
         return len(self.labels)
 
+    @property
+    def ahead(self) -> int:
+        """Batches that are made at a time."""
+        return max(1, GATHERED // self.batch_size)
+
     def __len__(self) -> int:
         """Batches an epoch: full ones only where shuffled (every step then sees the same batch size)."""
         return self.size // self.batch_size if self.shuffle else math.ceil(self.size / self.batch_size)
@@ -77,9 +82,8 @@ class BatchLoader:
         order, draws = self._plan()
         # This rank's images of a full batch. Fewer are left for the last ranks, and at the end of what is not shuffled.
         share = len(self._share(torch.arange(self.batch_size)))
-        ahead = max(1, GATHERED // self.batch_size)
         while self.batch < len(self):
-            first, last = self.batch, min(self.batch + ahead, len(self))
+            first, last = self.batch, min(self.batch + self.ahead, len(self))
             for batch in self._gather(order, draws, first * share, last * share, share):
                 self.batch += 1
                 yield batch
