@@ -166,8 +166,8 @@ def test_batches_that_are_kept_stay_what_they_were() -> None:
 
 def test_batches_are_the_same_however_many_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     together = list(loader())
-    for size in (1, 16, 40, 64):
-        monkeypatch.setattr("onecycle.data.loader.GATHERED", size)
+    for images in (1, 16, 40, 64):
+        monkeypatch.setattr("onecycle.data.loader.GATHERED", images * 32 * 32)
         assert same(together, list(loader()))
         assert same(list(loader(shuffle=False, batch_size=48)), list(loader(shuffle=False, batch_size=48)))
 

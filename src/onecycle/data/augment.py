@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PORTION = 1024  # images that are laid out at a time
+PORTION = 1 << 20  # pixels that are laid out at a time: in caches, and without much memory of their own
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,12 @@ class Canvas:
         self.padded = len(columns)
         copies = 1 if augmentation.flip == "none" else 2
         values = torch.empty((copies, self.count, self.height, self.padded, 3), dtype=torch.uint8, device=device)
-        for first in range(0, self.count, PORTION):  # some at a time: in caches, and without much memory of its own
-            part = pixels[first : first + PORTION].to(device)
+        portion = max(1, PORTION // (self.height * self.width))
+        for first in range(0, self.count, portion):
+            part = pixels[first : first + portion].to(device)
             part = part.gather(2, columns.expand(*part.shape[:2], -1))
             for copy in range(copies):
-                values[copy, first : first + PORTION] = unpack(part.flip(2) if copy else part)
+                values[copy, first : first + portion] = unpack(part.flip(2) if copy else part)
         # Every run of `width` pixels, from wherever it begins, as a row of one matrix: nothing is copied for it.
         self.runs = values.as_strided((values.numel() // 3 - self.width + 1, self.width * 3), (3, 1))
 
