@@ -116,14 +116,16 @@ class StepLoop(_TrainingEpochLoop):
         return outputs
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call the callbacks' hooks and then the module's own; returns what the last one returned."""
+        """Call the callbacks' hooks and then the module's own; returns what the module's returned."""
         result = None
-        hooks = self._hooks[name]
-        if hooks:
+        hooks, own = self._hooks[name]
+        if hooks or own:
             module = self.trainer.lightning_module
             module._current_fx_name = name  # self.log() wants to know who calls
             for hook in hooks:
-                result = hook(*arguments)
+                hook(*arguments)
+            if own:
+                result = own(*arguments)
             module._current_fx_name = None
         return result
 
@@ -154,8 +156,8 @@ def is_plain(trainer: pl.Trainer) -> bool:
     )
 
 
-def _written(trainer: pl.Trainer, name: str) -> list[Callable[..., Any]]:
-    """The hooks of that name that are not Lightning's empty ones, in the order in which Lightning calls them."""
+def _written(trainer: pl.Trainer, name: str) -> tuple[list[Callable[..., Any]], Callable[..., Any] | None]:
+    """The hooks of that name that are not Lightning's empty ones: those of the callbacks, and the module's."""
     module = trainer.lightning_module
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     hooks: list[Callable[..., Any]] = [
@@ -163,7 +165,7 @@ def _written(trainer: pl.Trainer, name: str) -> list[Callable[..., Any]]:
         for callback in callbacks
         if _overrides(callback, pl.Callback, name)
     ]
-    return hooks + ([getattr(module, name)] if _overrides(module, pl.LightningModule, name) else [])
+    return hooks, getattr(module, name) if _overrides(module, pl.LightningModule, name) else None
 
 
 def _overrides(part: object, base: type, name: str) -> bool:
