@@ -10,7 +10,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch import Tensor, nn
 
 from onecycle.data.loader import Batch
-from onecycle.loop import HOOKS, StepLoop, is_plain
+from onecycle.loop import HOOKS, StepLoop
 
 STEPS = 7
 
@@ -135,7 +135,7 @@ class Scheduled(Module):
 )
 def test_what_is_not_plain_gets_lightnings_step(settings: dict[str, Any]) -> None:
     lean, theirs = (train(loop, **settings) for loop in (StepLoop, _TrainingEpochLoop))
-    assert not is_plain(lean[4])
+    assert not lean[4].fit_loop.epoch_loop._plain
     assert lean[0] == theirs[0]
     assert torch.equal(lean[1], theirs[1])
 
@@ -144,10 +144,12 @@ def test_gradients_that_are_accumulated_get_lightnings_step() -> None:
     lean, theirs = (train(loop, accumulate_grad_batches=2, steps=4) for loop in (StepLoop, _TrainingEpochLoop))
     assert lean[0] == theirs[0]
     assert torch.equal(lean[1], theirs[1])
+    assert lean[3] == theirs[3]
 
 
 def test_an_optimizer_that_looks_twice_sees_two_losses() -> None:
     class Twice(torch.optim.SGD):
+        @torch.no_grad()
         def step(self, closure: Any = None) -> Any:
             closure()
             return super().step(closure)
@@ -161,3 +163,46 @@ def test_an_optimizer_that_looks_twice_sees_two_losses() -> None:
     assert [call for call in lean[0] if call[0] == "training_step"][:2] == [("training_step", 0, "Batch")] * 2
     assert lean[0] == theirs[0]
     assert torch.equal(lean[1], theirs[1])
+
+
+def test_an_optimizer_that_does_not_look_at_all_is_an_error() -> None:
+    class Blind(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            return None
+
+    class Unseen(Module):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return Blind(self.parameters(), lr=0.1)
+
+    with pytest.raises(RuntimeError, match=r"Blind\.step\(\) did not call the closure"):
+        train(StepLoop, module=Unseen)
+
+
+class Stopping(Module):
+    """Asks for an end in the middle of an epoch."""
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.calls.append(("module on_train_batch_end", batch_idx, float(outputs["loss"])))
+        if self.global_step == 4:
+            self.trainer.should_stop = True
+
+
+class Evaluating(Module):
+    """With a validation in the middle of an epoch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.calls.append(("validation_step", batch_idx, self.global_step))
+
+    def val_dataloader(self) -> Batches:
+        return Batches(ours=True)
+
+
+@pytest.mark.parametrize("module", [Stopping, Evaluating])
+def test_a_stop_and_a_validation_amid_an_epoch_are_as_lightnings(module: type) -> None:
+    lean, theirs = (train(loop, module=module, val_check_interval=2) for loop in (StepLoop, _TrainingEpochLoop))
+    assert lean[4].fit_loop.epoch_loop._plain
+    assert lean[4].global_step == (4 if module is Stopping else STEPS)
+    assert lean[0] == theirs[0]
+    assert ("validation_step", 0, 2) in lean[0] or module is Stopping
+    assert torch.equal(lean[1], theirs[1])
+    assert lean[3] == theirs[3]

@@ -1,9 +1,11 @@
 import csv
+import gc
 import json
 import os
 import shutil
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from onecycle import assembly, closing, run
 from onecycle.callbacks.divergence import Divergence
 from onecycle.classifier import Classifier
+from onecycle.data.augment import Canvas
 from onecycle.faults import ConfigError
 from onecycle.train import train
 
@@ -74,6 +77,26 @@ def test_a_run_leaves_its_record_configuration_metrics_and_checkpoint(tmp_path: 
     assert float(last["lr"]) == 0.0
     assert float(last["momentum"]) == 0.9
     assert float(last["test/accuracy"]) == pytest.approx(result["test"]["accuracy"])
+
+
+def test_a_finished_run_leaves_no_signal_handler_and_no_images_behind(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canvases, handlers = [], {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ready = Canvas.__init__
+
+    def noted(self: Canvas, *arguments: Any) -> None:
+        ready(self, *arguments)
+        canvases.append(weakref.ref(self))
+
+    monkeypatch.setattr(Canvas, "__init__", noted)
+    gc.disable()  # a sweep's next run lays out its images long before the collector comes
+    try:
+        train(tiny(), [])
+    finally:
+        gc.enable()
+    assert [canvas() for canvas in canvases] == [None] * 2  # of the training images and of the test images
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
 def test_the_learning_rate_of_every_step_is_that_of_the_schedule(tmp_path: Path, tiny: Compose) -> None:

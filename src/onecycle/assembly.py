@@ -192,7 +192,7 @@ def build_trainer(
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
-    trainer.fit_loop.epoch_loop = StepLoop(trainer, max_steps=steps)
+    trainer.fit_loop.epoch_loop = StepLoop(trainer, trainer.min_steps, trainer.max_steps)
     if cfg.batch_size % trainer.world_size:
         raise ValueError(f"batch_size={cfg.batch_size}: does not divide among {trainer.world_size} devices")
     return trainer

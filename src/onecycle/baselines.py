@@ -102,6 +102,7 @@ def bare_loop(
     )
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, 32, 32, generator=generator).to(device, memory_format=layout)
+    images = images.bfloat16() if bf16 else images  # what autocast would do at every step
     labels = torch.randint(0, 10, (batch_size,), generator=generator).to(device)
     while True:
         optimizer.zero_grad()

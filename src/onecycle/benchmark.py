@@ -1,7 +1,8 @@
 """Loader, step and start-up beside what a user would pick instead, in one run, as ratios: `make benchmark`.
 
 Contestants take turns, so that a machine that slows down slows all of them; a table shows the median and the spread
-(half the range between the quartiles), and each ratio is the median of ratios within one turn.
+(half the range between the quartiles). Each ratio is that to the neighbour in the same turn: the median of all turns
+for the loaders, the sums of all steps for the training steps.
 """
 
 import argparse
@@ -97,13 +98,12 @@ def measure_profile(model: str, width: int, quick: bool, device: torch.device) -
     """Milliseconds of a training step by component."""
     race = race_of(model, width, quick, device.type != "cpu")
     cfg = contestants.configured(f"model={model}", f"model.width={width}", f"batch_size={race.batch_size}")
-    cfg = assembly.choose_precision(cfg)
+    bf16 = contestants.is_bf16_fast(device)
     _, dataset, _ = assembly.load_dataset(cfg)
-    datamodule = assembly.build_datamodule(cfg, dataset)
+    datamodule = assembly.build_datamodule(cfg, dataset, dtype=torch.bfloat16 if bf16 else torch.float32)
     steps = 2 if quick else 20
     classifier = assembly.build_classifier(cfg, datamodule, steps).to(device)
     optimizer = classifier.configure_optimizers()
-    bf16 = contestants.is_bf16_fast(device)
     parts = breakdown.of_steps(
         classifier.network, optimizer, datamodule.loader("train", device), steps=steps, bf16=bf16
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from onecycle.classifier import Classifier
+from onecycle.data.augment import unpack
 from onecycle.data.datamodule import DataModule
 from onecycle.loggers import harmless, tensorboard_of
 
@@ -70,8 +71,7 @@ class Figures(pl.Callback):
 
 def test_figures(logits: Tensor, labels: Tensor, datamodule: DataModule, mistakes: int) -> dict[str, "Figure"]:
     """The figures of an evaluation by file name. logits: float [n, classes], labels: int64 [n], in test order."""
-    pixels = datamodule.splits["test"].pixels
-    images = pixels.contiguous().view(torch.uint8).view(*pixels.shape, 4)[..., :3]
+    images = unpack(datamodule.splits["test"].pixels)
     return {
         "confusion_matrix": confusion_figure(logits, labels, datamodule.classes),
         "worst_mistakes": mistakes_figure(logits, labels, images, datamodule.classes, mistakes),

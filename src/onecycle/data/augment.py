@@ -76,11 +76,11 @@ class Normalizer:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.scale = [1.0 / s for s in std]
-        self.offset = [-m / s for m, s in zip(mean, std, strict=True)]
+        scale = [1.0 / s for s in std]
+        offset = [-m / s for m, s in zip(mean, std, strict=True)]
         self.dtype = dtype
-        self._scale = torch.tensor(self.scale, dtype=torch.float32, device=device)
-        self._offset = torch.tensor(self.offset, dtype=torch.float32, device=device)
+        self._scale = torch.tensor(scale, dtype=torch.float32, device=device)
+        self._offset = torch.tensor(offset, dtype=torch.float32, device=device)
         self._floats: Tensor | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Canvas:
             for copy in range(copies):
                 values[copy, first : first + portion] = unpack(part.flip(2) if copy else part)
         # Every run of `width` pixels, from wherever it begins, as a row of one matrix: nothing is copied for it.
-        self.runs = values.as_strided((values.numel() // 3 - self.width + 1, self.width * 3), (3, 1))
+        self.runs = values.as_strided((max(0, values.numel() // 3 - self.width + 1), self.width * 3), (3, 1))
 
     def places(self, indices: Tensor, draws: Draws) -> Places:
         """Crop, flip, shift and cutout of the images `indices`, int64 [n]; draws: n of each."""

@@ -98,6 +98,14 @@ class DataModule(pl.LightningDataModule):
             world_size=world_size,
         )
 
+    def teardown(self, stage: str) -> None:
+        """Let go of the training images behind a fit, and of the others behind a test.
+
+        The garbage collector would come for the Trainer, and all that it holds, only some runs later.
+        """
+        for name in [name for name in self._loaders if (name == "train") == (stage == "fit")]:
+            self._loaders.pop(name).close()
+
     def _loader(self, name: str) -> BatchLoader:
         # The test images are wanted twice, while training and at the end: they go to the device once.
         if name not in self._loaders:
@@ -140,3 +148,9 @@ def _check_augmentation(augmentation: Augmentation, height: int, width: int) -> 
             raise ValueError(
                 f"data.augment.{name}={getattr(augmentation, name)}: images of {side} pixels allow {limit}"
             )
+    both = augmentation.crop + augmentation.shift
+    if both > side - 1:
+        raise ValueError(
+            f"data.augment.crop={augmentation.crop}, data.augment.shift={augmentation.shift}: images of {side} pixels "
+            f"allow {side - 1} for both together"
+        )

@@ -11,13 +11,13 @@ from torch import Tensor
 from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Canvas, Draws, Normalizer, Places, draw
 from onecycle.data.sources import Split
 
-# Pixels that are made at a time, as whole batches: 8 of 256 images of 32 × 32. Between two steps on a CPU one batch
-# takes twice as long as when it follows another, because the step has cleared the caches of all that it needs.
-GATHERED = 1 << 21
+# Pixels that are made at a time by all ranks together, as whole batches: 8 of 256 images of 32 × 32. Between two steps
+# on a CPU one batch takes twice as long as when it follows another: the step has cleared the caches of all it needs.
+AHEAD = 1 << 21
 
 
 class Batch(NamedTuple):
-    """float32 images [n, 3, h, w] in channels_last and int64 labels [n], both on the loader's device."""
+    """Images [n, 3, h, w] in channels_last, of the normalizer's dtype, and int64 labels [n], on the loader's device."""
 
     images: Tensor
     labels: Tensor
@@ -68,7 +68,7 @@ class BatchLoader:
     @property
     def ahead(self) -> int:
         """Batches that are made at a time."""
-        return max(1, GATHERED // (self.batch_size * self.canvas.height * self.canvas.width))
+        return max(1, AHEAD // (self.batch_size * self.canvas.height * self.canvas.width))
 
     def __len__(self) -> int:
         """Batches an epoch: full ones only where shuffled (every step then sees the same batch size)."""
@@ -80,13 +80,14 @@ class BatchLoader:
             self.epoch, self.batch = self.epoch + 1, 0
         self._restored = False
         order, draws = self._plan()
-        # This rank's images of a full batch. Fewer are left for the last ranks, and at the end of what is not shuffled.
-        share = len(self._share(torch.arange(self.batch_size)))
         while self.batch < len(self):
-            first, last = self.batch, min(self.batch + self.ahead, len(self))
-            for batch in self._gather(order, draws, first * share, last * share, share):
+            for batch in self._gather(order, draws, self.batch, min(self.batch + self.ahead, len(self))):
                 self.batch += 1
                 yield batch
+
+    def close(self) -> None:
+        """Let go of the images, which may be half a gigabyte: no batch comes from here any more."""
+        del self.canvas
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch comes from, and what must not change between saving and loading."""
@@ -109,15 +110,15 @@ class BatchLoader:
 
     def positions(self) -> Tensor:
         """Where in the split this rank's images stand, int64, in the order in which an unshuffled epoch gives them."""
-        starts = range(0, self.size, self.batch_size)
-        return torch.cat(
-            [self._share(torch.arange(start, min(start + self.batch_size, self.size))) for start in starts]
-        )
+        parts = [torch.arange(*self._share(batch)) for batch in range(math.ceil(self.size / self.batch_size))]
+        return torch.cat([torch.arange(0), *parts])
 
-    def _share(self, batch: Tensor) -> Tensor:
-        """This rank's slice of something that has one row for each image of a batch."""
-        share = -(-len(batch) // self.world_size)
-        return batch[self.rank * share : (self.rank + 1) * share]
+    def _share(self, batch: int) -> tuple[int, int]:
+        """Where this rank's slice of a batch starts and stops in the epoch."""
+        start = batch * self.batch_size
+        stop = min(start + self.batch_size, self.size)
+        share = -(-(stop - start) // self.world_size)
+        return min(start + self.rank * share, stop), min(start + (self.rank + 1) * share, stop)
 
     def _plan(self) -> tuple[Tensor, Draws]:
         """This rank's part of the epoch's order, int64 [n], and the draws of the images, by their place in it."""
@@ -131,13 +132,14 @@ class BatchLoader:
         mine, device = self.positions(), self.labels.device
         return order[mine].to(device), Draws(*(part[mine].to(device) for part in draws))
 
-    def _gather(self, order: Tensor, draws: Draws, start: int, stop: int, share: int) -> list[Batch]:
-        """Batches of `share` images, of which the last may be smaller."""
-        indices = order[start:stop]
-        mine = Draws(*(part[start:stop] for part in draws))
-        where = self.canvas.places(indices, mine)
-        ends = tuple(range(share, stop - start, share))
-        parts = zip(*(part.tensor_split(ends) for part in (*where, self.labels[indices])), strict=True)
+    def _gather(self, order: Tensor, draws: Draws, first: int, last: int) -> list[Batch]:
+        """This rank's slices of the batches from `first` to before `last`."""
+        sizes = [stop - start for start, stop in (self._share(0), *map(self._share, range(first, last)))]
+        start = first * sizes.pop(0)  # only the last batch of an epoch may be smaller than the first
+        mine = slice(start, start + sum(sizes))
+        indices = order[mine]
+        where = self.canvas.places(indices, Draws(*(part[mine] for part in draws)))
+        parts = zip(*(part.split(sizes) for part in (*where, self.labels[indices])), strict=True)
         return [Batch(self.canvas.gather(Places(*part), self.normalizer), labels) for *part, labels in parts]
 
 

@@ -30,8 +30,8 @@ class DataUnavailableError(ValueError):
 class Split(NamedTuple):
     """Images and labels.
 
-    `pixels` is int32 [n, height, width]: the bytes red, green, blue, 0 of one pixel in one number, so that a crop
-    gathers whole pixels. `labels` is int64 [n].
+    `pixels` is int32 [n, height, width]: the bytes red, green, blue, 0 of one pixel in one number, so that whole
+    pixels are indexed. `labels` is int64 [n].
     """
 
     pixels: Tensor
