@@ -173,6 +173,14 @@ def test_an_augmentation_larger_than_the_image_is_refused(name: str, largest: in
         datamodule(augmentation=too_large)
 
 
+def test_crop_and_shift_that_together_leave_the_image_are_refused() -> None:
+    fits = Augmentation(crop=4, flip="random", shift=3, cutout=0)
+    assert next(iter(datamodule(augmentation=fits).train_dataloader())).images.shape == (32, 3, 8, 8)
+    expected = r"^data\.augment\.crop=4, data\.augment\.shift=4: images of 8 pixels allow 7 for both together$"
+    with pytest.raises(ValueError, match=expected):
+        datamodule(augmentation=Augmentation(crop=4, flip="random", shift=4, cutout=0))
+
+
 def test_the_record_says_what_was_trained_on() -> None:
     data = datamodule(classes=["dog", "ant"], subset_size=50, val_size=40, augmentation=AUGMENTATION)
     assert data.record() == {
