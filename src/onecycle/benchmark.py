@@ -1,8 +1,7 @@
 """Loader, step and start-up beside what a user would pick instead, in one run, as ratios: `make benchmark`.
 
 Contestants take turns, so that a machine that slows down slows all of them; a table shows the median and the spread
-(half the range between the quartiles). Each ratio is that to the neighbour in the same turn: the median of all turns
-for the loaders, the sums of all steps for the training steps.
+(half the range between the quartiles), and each ratio is the median of the ratios within one turn, or group of turns.
 """
 
 import argparse
@@ -54,10 +53,10 @@ def race_of(model: str, width: int, quick: bool, gpu: bool) -> Race:
     if gpu:
         return Race(model, width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
     if width <= 16:
-        return Race(model, width, batch_size=256, groups=1 if quick else 8, group=8 if quick else 10, turn=1, warm=3)
+        return Race(model, width, batch_size=256, groups=1 if quick else 6, group=8 if quick else 16, turn=1, warm=3)
     if quick:
         return Race(model, width, batch_size=32, groups=1, group=5, turn=1, warm=1)
-    return Race(model, width, batch_size=128, groups=4, group=8, turn=1, warm=3)
+    return Race(model, width, batch_size=128, groups=3, group=16, turn=1, warm=3)
 
 
 def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> 
         "batch_size": race.batch_size,
         "matmul_flops": peak,
         "peak_share": rows["onecycle, logging on"]["median"] * contestants.flops_per_image(model, width) / peak,
-        "overhead_ms": 1000 * statistics.mean(a - b for a, b in zip(ours.contestant, ours.bare, strict=True)),
+        "overhead_ms": 1000 * statistics.median(a - b for a, b in zip(ours.contestant, ours.bare, strict=True)),
         "ratio_to_plain": rows["onecycle, logging on"]["ratio"] / plain["ratio"],
     }
     print(
@@ -167,9 +166,8 @@ def _row(values: Sequence[float], ratio: float) -> dict[str, Any]:
 
 
 def _paired_row(paired: Paired, batch_size: int) -> dict[str, Any]:
-    """The ratio is that of all steps together: every one counts, also those that make batches, log or save."""
-    ratio = sum(paired.bare) / sum(paired.contestant)
-    return _row([batch_size / seconds for seconds in paired.contestant], ratio)
+    ratios = [bare / contestant for contestant, bare in zip(paired.contestant, paired.bare, strict=True)]
+    return _row([batch_size / seconds for seconds in paired.contestant], statistics.median(ratios))
 
 
 def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> None:

@@ -42,9 +42,9 @@ class Paired:
 class Race:
     """One size of the comparison of training steps.
 
-    group: steps behind which the times are summed. turn: steps a contestant takes before the bare loop takes as many;
-    on a GPU more than one, because handing over makes the device wait. On a CPU all groups together hold a multiple of
-    the steps for which the loader makes batches at a time, but for a quick look.
+    group: steps behind which the times are summed; on a CPU as many as the loader makes batches at a time, or a multiple
+    (but for a quick look). turn: steps a contestant takes before the bare loop takes as many; on a GPU more than one,
+    because handing over makes the device wait.
     """
 
     model: str
