@@ -40,10 +40,7 @@ def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
         for name in names[turn:] + names[:turn]:
             rates[name].append(ways[name]())
     ours = rates["onecycle | crop, flip, cutout"]
-    rows = {
-        name: _row(values, statistics.median(a / b for a, b in zip(values, ours, strict=True)))
-        for name, values in rates.items()
-    }
+    rows = {name: _row(values, [a / b for a, b in zip(values, ours, strict=True)]) for name, values in rates.items()}
     show("Augmented batches", rows, "images/s", "ratio to onecycle | crop, flip, cutout")
     return rows
 
@@ -73,7 +70,7 @@ def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> 
     }
     peak = statistics.median(peaks + [contestants.matmul_flops(device, dtype) for _ in range(3)])
     bare = [seconds for paired in results.values() for seconds in paired.bare]
-    rows = {f"bare loop, {kind}, channels_last": _row([race.batch_size / seconds for seconds in bare], 1.0)}
+    rows = {f"bare loop, {kind}, channels_last": _row([race.batch_size / seconds for seconds in bare], [1.0])}
     rows |= {name: _paired_row(paired, race.batch_size) for name, paired in results.items()}
     title = f"Training steps, {model} of width {width}, batches of {race.batch_size}"
     show(title, rows, "images/s", "ratio to the bare loop")
@@ -158,16 +155,16 @@ def sweep_overhead_seconds(runs: int) -> list[float]:
     return seconds[1:]  # the first one of a process loads the data and warms up
 
 
-def _row(values: Sequence[float], ratio: float) -> dict[str, Any]:
+def _row(values: Sequence[float], ratios: Sequence[float]) -> dict[str, Any]:
     median = statistics.median(values)
     quartiles = statistics.quantiles(values, n=4) if len(values) > 2 else [min(values), median, max(values)]
     spread = (quartiles[2] - quartiles[0]) / 2
-    return {"median": median, "spread": spread, "ratio": ratio, "values": list(values)}
+    return {"median": median, "spread": spread, "ratio": statistics.median(ratios), "values": list(values)}
 
 
 def _paired_row(paired: Paired, batch_size: int) -> dict[str, Any]:
     ratios = [bare / contestant for contestant, bare in zip(paired.contestant, paired.bare, strict=True)]
-    return _row([batch_size / seconds for seconds in paired.contestant], statistics.median(ratios))
+    return _row([batch_size / seconds for seconds in paired.contestant], ratios)
 
 
 def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> None:

@@ -42,8 +42,8 @@ class Paired:
 class Race:
     """One size of the comparison of training steps.
 
-    group: steps behind which the times are summed; on a CPU as many as the loader makes batches at a time, or a multiple
-    (but for a quick look). turn: steps a contestant takes before the bare loop takes as many; on a GPU more than one,
+    group: steps behind which the times are summed; on a CPU a multiple of the batches that the loader makes at a time,
+    but for a quick look. turn: steps a contestant takes before the bare loop takes as many; on a GPU more than one,
     because handing over makes the device wait.
     """
 
