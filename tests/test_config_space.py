@@ -50,7 +50,7 @@ def outcome(groups: Groups, values: dict[str, Any], folder: Path) -> str:
     try:
         for key, value in values.items():
             OmegaConf.update(cfg, key, value, merge=False)
-    except (OmegaConfBaseException, TypeError):  # a key below one that is no group any more
+    except (OmegaConfBaseException, TypeError, ValueError):  # a key below one that is no group any more
         return "impossible"
     problems: list[str] = []
     try:
