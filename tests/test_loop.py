@@ -121,6 +121,14 @@ class Replaced(Module):
         super().optimizer_zero_grad(*arguments)
 
 
+class Carrying(Module):
+    """Moves its batches itself."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        self.calls.append("own transfer")
+        return batch
+
+
 class Scheduled(Module):
     """With one of torch's schedulers."""
 
@@ -131,7 +139,13 @@ class Scheduled(Module):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"gradient_clip_val": 0.01}, {"profiler": "simple"}, {"module": Replaced}, {"module": Scheduled}],
+    [
+        {"gradient_clip_val": 0.01},
+        {"profiler": "simple"},
+        {"module": Replaced},
+        {"module": Carrying},
+        {"module": Scheduled},
+    ],
 )
 def test_what_is_not_plain_gets_lightnings_step(settings: dict[str, Any]) -> None:
     lean, theirs = (train(loop, **settings) for loop in (StepLoop, _TrainingEpochLoop))

@@ -23,11 +23,9 @@ HOOKS = (
     "on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward",
     "on_before_optimizer_step", "on_train_batch_end",
 )  # fmt: skip
-# Where a module or a data module replaces one of these, the step is Lightning's.
-REPLACEABLE = (
-    "optimizer_step", "optimizer_zero_grad", "backward", "configure_gradient_clipping", "clip_gradients",
-    "on_before_batch_transfer", "transfer_batch_to_device",
-)  # fmt: skip
+# Where a module replaces one of these, or a data module one of the transfers, the step is Lightning's.
+PARTS = ("optimizer_step", "optimizer_zero_grad", "backward", "configure_gradient_clipping", "clip_gradients")
+TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device")
 
 
 class StepLoop(_TrainingEpochLoop):
@@ -151,7 +149,7 @@ def _loss_and_outputs(output: Any) -> tuple[Tensor | None, dict[str, Any]]:
 def is_plain(trainer: pl.Trainer) -> bool:
     """Whether a step is that of one device and one optimizer, with nothing that Lightning adds or a user replaced."""
     module, plugin = trainer.lightning_module, trainer.precision_plugin
-    data, transfers = getattr(trainer, "datamodule", None), (*REPLACEABLE[-2:], "on_after_batch_transfer")
+    data = getattr(trainer, "datamodule", None)
     return (
         type(trainer.strategy) is SingleDeviceStrategy
         and type(plugin) in (Precision, MixedPrecision)
@@ -163,8 +161,8 @@ def is_plain(trainer: pl.Trainer) -> bool:
         and not trainer.lr_scheduler_configs
         and len(trainer.optimizers) == 1
         and not isinstance(trainer.optimizers[0], LightningOptimizer)
-        and not any(_overrides(module, pl.LightningModule, name) for name in REPLACEABLE)
-        and not (data and any(_overrides(data, DataHooks, name) for name in transfers))
+        and not any(_overrides(module, pl.LightningModule, name) for name in PARTS + TRANSFERS)
+        and not (data and any(_overrides(data, DataHooks, name) for name in (*TRANSFERS, "on_after_batch_transfer")))
     )
 
 

@@ -54,7 +54,7 @@ class BatchLoader:
                 f"batch_size={batch_size} is larger than the {len(split.labels)} training images; take a smaller one"
             )
         self.canvas, self.labels = Canvas(split.pixels, augmentation, device), split.labels.to(device)
-        self.normalizer, self.augmentation = normalizer, augmentation
+        self.normalizer = normalizer
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch, self.batch = 0, 0
@@ -124,8 +124,9 @@ class BatchLoader:
         """This rank's part of the epoch's order, int64 [n], and the draws of the images, by their place in it."""
         generator = _generator(self.seed, self.epoch)
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
-        draws = draw(self.augmentation, self.size, self.canvas.height, self.canvas.width, generator)
-        if self.augmentation.flip == "alternating":
+        augmentation = self.canvas.augmentation
+        draws = draw(augmentation, self.size, self.canvas.height, self.canvas.width, generator)
+        if augmentation.flip == "alternating":
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, None))
             draws = draws._replace(flip=(first[order] + self.epoch) % 2)
         # One transfer an epoch: no step waits for a copy to the device.
