@@ -66,7 +66,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "callbacks.figures.mistakes": ([1, 3], NO_COUNT),
     "callbacks.checkpoint": ([None], [5, [], {"a": 1}]),
     "callbacks.divergence": ([None], [5, {"_target_": "os.system"}]),
-    "logger": ([None, {}], [5, {"x": {"_target_": "os.system"}}, {"x": {"_target_": "onecycle.loggers.Csv", "b": 1}}]),
+    "logger": ([None, {}], [5, {"x": {"_target_": "os.system"}}, {"x": {"_target_": "torch.nn.Linear", "b": 1}}]),
     "model.width": ([1, 3, 4], [*NO_COUNT, 1025]),
     "model.channels": ([None, [4, 4, 4, 4], [1, 2, 3, 5]], [[], [1, 2, 3], [1, 2, 3, 0], "4", [1, 2, 3, 10**6]]),
     "model.residual": ([[], [1], [1, 3], [3, 2, 1]], [None, [4], [1, 1], "13", 1, [True]]),

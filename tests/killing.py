@@ -22,9 +22,13 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import onecycle.train
-from onecycle import assembly, checkpoints, closing, memory  # noqa: F401 (before the forks)
-from onecycle.classifier import Classifier
-from onecycle.config import CONF
+from onecycle.config.checks import CONF
+from onecycle.runs import (
+    checkpoints,
+    memory,  # noqa: F401 (before the forks)
+)
+from onecycle.runs import summary as closing
+from onecycle.training.classifier import Classifier
 
 Hook = Callable[[], None]
 

@@ -23,15 +23,17 @@ LIMIT = 60  # seconds
 
 def import_program(heavy: bool) -> dict[str, Callable[[], None]]:
     """Both commands; with all that they need before a mistake is found, but nothing that keeps a state."""
-    from onecycle import config, evaluate, overrides, train
+    from onecycle import evaluate, train
+    from onecycle.config import checks as config
+    from onecycle.config import overrides
 
     # What is read once: the installed plugins, the grammar of overrides, the sources of what a configuration names.
     overrides.check(["seed=1"], config.CONF, "train", train.problems)
     if heavy:
         import torch
 
-        from onecycle import assembly, closing, memory  # noqa: F401
         from onecycle.data import class_folders  # noqa: F401
+        from onecycle.runs import memory  # noqa: F401
 
         torch.set_num_threads(1)
     gc.collect()

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from onecycle import benchmark, contestants
-from onecycle.contestants import Paired, Race
+from onecycle.benchmark import benchmark, contestants
+from onecycle.benchmark.contestants import Paired, Race
 
 RACE = Race("resnet9", width=4, batch_size=32, groups=2, group=4, turn=2, warm=1)
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from onecycle import breakdown
+from onecycle.benchmark import breakdown
 from onecycle.data.loader import Batch
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from onecycle import checkpoints
-from onecycle.checkpoints import DamagedError
-from onecycle.faults import ConfigError
+from onecycle.errors import ConfigError
+from onecycle.runs import checkpoints
+from onecycle.runs.checkpoints import DamagedError
 
 
 def contents(step: int) -> dict[str, Any]:

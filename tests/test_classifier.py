@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onecycle.classifier import Classifier, accuracy
+from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.data.loader import Batch
-from onecycle.hyperparameters import Hyperparameters
 from onecycle.models.norms import GhostBatchNorm2d
-from onecycle.schedule import Constant
+from onecycle.training.classifier import Classifier, accuracy
+from onecycle.training.schedule import Constant
 
 NO_FACTORS = {kind: {"lr": 1.0, "weight_decay": 1.0} for kind in ("bias", "norm_scale", "head")}
 

@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle import config
-from onecycle.config import ALLOWED_TARGETS, RULES, check, instantiate, target_problems
-from onecycle.faults import ConfigError
+from onecycle.config import checks as config
+from onecycle.config.checks import ALLOWED_TARGETS, RULES, check, instantiate, target_problems
+from onecycle.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
 NAN, INF = float("nan"), float("inf")
@@ -261,9 +261,9 @@ def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(
 @pytest.mark.parametrize(
     ("target", "module"),
     [
-        ("onecycle.run.os.system", "posix"),
-        ("onecycle.environment.subprocess.run", "subprocess"),
-        ("onecycle.environment.subprocess.Popen", "subprocess"),
+        ("onecycle.runs.record.os.system", "posix"),
+        ("onecycle.runs.environment.subprocess.run", "subprocess"),
+        ("onecycle.runs.environment.subprocess.Popen", "subprocess"),
         ("onecycle.data.sources.np.load", "numpy"),
         ("torch.nn.modules.module.warnings.warn", "_warnings"),
         ("torch.nn.modules.module.torch.hub.load", "torch.hub"),
@@ -277,7 +277,9 @@ def test_a_target_that_walks_out_of_the_allowed_packages_is_refused(target: str,
     assert caught.value.problems == [f"_target_={target}: leads to {module}, outside {ALLOWED}"]
 
 
-@pytest.mark.parametrize("target", ["onecycle.nowhere", "onecycle.schedule.Nothing", "onecycle..schedule.OneCycle"])
+@pytest.mark.parametrize(
+    "target", ["onecycle.nowhere", "onecycle.training.schedule.Nothing", "onecycle..schedule.OneCycle"]
+)
 def test_a_target_that_does_not_exist_is_named(target: str) -> None:
     with pytest.raises(ConfigError, match=f"^_target_={target}: does not exist"):
         instantiate({"_target_": target})
@@ -318,12 +320,12 @@ def test_a_foreign_target_anywhere_in_the_configuration_is_refused(override: str
 
 
 def test_a_component_gets_the_other_keys_and_the_arguments() -> None:
-    from onecycle.schedule import WarmupConstant
+    from onecycle.training.schedule import WarmupConstant
 
-    part = {"_target_": "onecycle.schedule.WarmupConstant", "warmup": "${half}"}
+    part = {"_target_": "onecycle.training.schedule.WarmupConstant", "warmup": "${half}"}
     cfg = OmegaConf.create({"half": 0.5, "schedule": part})
     assert instantiate(cfg.schedule, peak_lr=0.2) == WarmupConstant(peak_lr=0.2, warmup=0.5)
-    assert cfg.schedule._target_ == "onecycle.schedule.WarmupConstant"
+    assert cfg.schedule._target_ == "onecycle.training.schedule.WarmupConstant"
 
 
 @pytest.mark.parametrize(
@@ -335,16 +337,16 @@ def test_a_component_gets_the_other_keys_and_the_arguments() -> None:
 )
 def test_arguments_that_a_component_does_not_take_are_a_line(arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        instantiate({"_target_": "onecycle.schedule.Constant", **arguments})
+        instantiate({"_target_": "onecycle.training.schedule.Constant", **arguments})
     (line,) = caught.value.problems
-    assert line.startswith("onecycle.schedule.Constant: ")
+    assert line.startswith("onecycle.training.schedule.Constant: ")
     # Python 3.13 adds what may have been meant.
     assert line.removesuffix(". Did you mean 'peak_lr'?").endswith(problem)
 
 
 def test_an_unknown_key_of_the_schedule_is_refused_before_any_data_is_read() -> None:
     (line,) = problems_of(composed("+schedule.hold=0.1"))
-    assert line.startswith("schedule: onecycle.schedule.OneCycle: ")
+    assert line.startswith("schedule: onecycle.training.schedule.OneCycle: ")
     assert line.endswith("got an unexpected keyword argument 'hold'")
 
 
@@ -391,7 +393,7 @@ def test_an_evaluation_is_checked_as_well(changes: dict[str, Any], problems: lis
     assert config.evaluation_problems(cfg) == problems
 
 
-@pytest.mark.parametrize("module", ["onecycle.config", "onecycle.run", "onecycle.train"])
+@pytest.mark.parametrize("module", ["onecycle.config.checks", "onecycle.runs.record", "onecycle.train"])
 def test_a_mistake_is_answered_before_the_heavy_libraries_are_imported(module: str) -> None:
     heavy = ("torch", "torchvision", "lightning", "numpy", "matplotlib", "PIL", "tensorboard")
     code = f"import sys, {module}; print(sorted(set({heavy}) & set(sys.modules)), 'hydra' in sys.modules)"
@@ -419,7 +421,7 @@ def test_a_part_that_is_missing_or_of_another_kind_is_named(overrides: list[str]
     assert line in caught.value.problems
 
 
-@pytest.mark.parametrize("target", ["onecycle.data", "onecycle.run.SCHEMA", None])
+@pytest.mark.parametrize("target", ["onecycle.data", "onecycle.runs.record.SCHEMA", None])
 def test_a_target_that_is_no_component_is_refused(target: str | None) -> None:
     with pytest.raises(ConfigError, match="_target_="):
         instantiate({"_target_": target})

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import config_space
-from onecycle.config import CONF, RULES
-from onecycle.faults import ConfigError, one_line
+from onecycle.config.checks import CONF, RULES
+from onecycle.errors import ConfigError, one_line
 from onecycle.train import train
 
 # Hypothesis keeps what it finds in the program's own files: not in this tree.

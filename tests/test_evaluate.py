@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from onecycle import checkpoints
-from onecycle.config import CONF
+from onecycle.config.checks import CONF
 from onecycle.data import synthetic
+from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
-from onecycle.faults import ConfigError
+from onecycle.runs import checkpoints
 from onecycle.train import train
 
 Compose = Callable[..., DictConfig]

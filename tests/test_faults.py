@@ -13,12 +13,13 @@ import pytest
 import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from onecycle import checkpoints, run
 from onecycle.callbacks.figures import Figures
-from onecycle.classifier import Classifier
 from onecycle.data import sources
-from onecycle.faults import StorageError, storage_errors_named
+from onecycle.errors import StorageError, storage_errors_named
+from onecycle.runs import checkpoints
+from onecycle.runs import record as run
 from onecycle.train import train
+from onecycle.training.classifier import Classifier
 
 Compose = Callable[..., Any]
 

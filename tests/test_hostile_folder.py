@@ -15,13 +15,17 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from onecycle.callbacks.divergence import Divergence
-from onecycle.config import CONF
-from onecycle.faults import ConfigError
+from onecycle.config.checks import CONF
+from onecycle.errors import ConfigError
 from onecycle.train import train
 from test_bad_input import environment, tree
 
 EVIL = {"_target_": "os.system", "command": "touch marker"}
-WRITER = {"_target_": "onecycle.run._LogFile", "filename": "marker", "mode": "w"}  # its constructor opens a file
+WRITER = {
+    "_target_": "onecycle.runs.record._LogFile",
+    "filename": "marker",
+    "mode": "w",
+}  # its constructor opens a file
 CHECKPOINTS = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "save_last": True}
 BOARD = {"_target_": "lightning.pytorch.loggers.WandbLogger"}
 
@@ -38,7 +42,7 @@ PLANTED: dict[str, tuple[str, Any, str]] = {
     "logger": ("logger.evil", EVIL, r"logger\.evil\._target_=os\.system: must be in"),
     "no component": ("hyperparameters.evil", EVIL, r"hyperparameters\.evil\._target_=os\.system: must be in"),
     "nested": ("model.activations", [{"deep": EVIL}], r"model\.activations\[0\]\.deep\._target_=os\.system: must be"),
-    "walking": ("model._target_", "onecycle.run.os.system", r"must be a class in onecycle"),
+    "walking": ("model._target_", "onecycle.runs.record.os.system", r"must be a class in onecycle"),
     "walking through torch": ("model._target_", "torch.nn.modules.module.torch.hub.load", r"must be a class|leads to"),
     "function": ("model._target_", "onecycle.studies.sweep.move_aside", r"has no class move_aside"),
     "look-alike": ("model._target_", "оnecycle.models.resnet9.ResNet9", r"must be in onecycle"),

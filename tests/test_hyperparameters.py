@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle.hyperparameters import (
+from onecycle.config.hyperparameters import (
     Hyperparameters,
     check,
     is_finite_number,

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from onecycle import overrides
-from onecycle.config import CONF
+from onecycle.config import overrides
+from onecycle.config.checks import CONF
 
 TINY = [
     "experiment=debug", "data.source.train_size=320", "trainer.detect_anomaly=false", "callbacks.figures=null",

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from onecycle import lease, lock, run
-from onecycle.faults import ConfigError
-from onecycle.lease import Lease, LostLeaseError
+from onecycle.errors import ConfigError
+from onecycle.runs import lease, lock
+from onecycle.runs import record as run
+from onecycle.runs.lease import Lease, LostLeaseError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from onecycle import lease
+from onecycle.runs import lease
 folder = Path(sys.argv[1])
 lease._machine = lambda: "elsewhere"
 with lease.Lease(folder, alone=True, expires=1.0).held() as held:

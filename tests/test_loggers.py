@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from onecycle.loggers import CHARTS, Csv, TensorBoard, flat, tensorboard_of
+from onecycle.runs.loggers import CHARTS, Csv, TensorBoard, flat, tensorboard_of
 
 
 def text(folder: Path) -> str:

@@ -10,7 +10,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch import Tensor, nn
 
 from onecycle.data.loader import Batch
-from onecycle.loop import HOOKS, StepLoop
+from onecycle.training.loop import HOOKS, StepLoop
 
 STEPS = 7
 

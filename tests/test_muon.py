@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onecycle.muon import COEFFICIENTS, Muon, orthogonalized
+from onecycle.training.muon import COEFFICIENTS, Muon, orthogonalized
 
 
 def by_definition(matrix: Tensor, iterations: int) -> Tensor:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from onecycle import precision
-from onecycle.precision import choose, cpu_has_bf16
+from onecycle.training import precision
+from onecycle.training.precision import choose, cpu_has_bf16
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from onecycle import assembly, processes
+from onecycle import build as assembly
 from onecycle.data.sources import load
-from onecycle.faults import ConfigError
+from onecycle.errors import ConfigError
+from onecycle.runs import processes
 from onecycle.train import train
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "trainer.threads=1"]

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from onecycle import config, run
-from onecycle.environment import environment
-from onecycle.faults import ConfigError
-from onecycle.run import (
+from onecycle.config import checks as config
+from onecycle.errors import ConfigError
+from onecycle.runs import record as run
+from onecycle.runs.environment import environment
+from onecycle.runs.record import (
     NEUTRAL_KEYS,
     Run,
     folder_name,
@@ -83,7 +84,7 @@ def test_a_run_is_the_same_on_another_machine_in_other_folders_and_shown_otherwi
         ("resizing", [[0, 24], [0.5, 32]]),
         ("ema", {"decay": 0.99, "every_n_steps": 5}),
         ("schedule.peak_lr", 0.3),
-        ("schedule._target_", "onecycle.schedule.Constant"),
+        ("schedule._target_", "onecycle.training.schedule.Constant"),
         ("hyperparameters.momentum", 0.85),
         ("hyperparameters.groups.bias.lr", 32.0),
         ("trainer.devices", 2),
@@ -414,5 +415,5 @@ def test_a_machine_without_git_has_no_revision(failure: OSError, monkeypatch: py
     def fail(*arguments: Any, **named: Any) -> None:
         raise failure
 
-    monkeypatch.setattr("onecycle.environment.subprocess.run", fail)
+    monkeypatch.setattr("onecycle.runs.environment.subprocess.run", fail)
     assert environment(threads=1)["git"] is None

@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from onecycle import schedule
-from onecycle.schedule import Constant, Knots, OneCycle, RangeTest, Schedule, WarmupConstant, progress
+from onecycle.training import schedule
+from onecycle.training.schedule import Constant, Knots, OneCycle, RangeTest, Schedule, WarmupConstant, progress
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -242,10 +242,10 @@ def test_an_optimizer_without_momentum_is_refused() -> None:
         schedule.set_learning_rate([{"lr": 0.1, "lr_multiplier": 1.0}], lr=0.1, momentum=0.9)
 
 
-@pytest.mark.parametrize("module", ["schedule", "hyperparameters"])
+@pytest.mark.parametrize("module", ["schedule"])
 def test_the_curves_import_only_the_standard_library(module: str) -> None:
     tree = ast.parse(Path(schedule.__file__).with_name(f"{module}.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     allowed = {"abc", "bisect", "collections.abc", "dataclasses", "math", "sys", "typing"}
-    assert names <= allowed | {"onecycle.hyperparameters"}
+    assert names <= allowed | {"onecycle.config.hyperparameters"}

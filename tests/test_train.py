@@ -14,12 +14,14 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle import assembly, closing, run
+from onecycle import build as assembly
 from onecycle.callbacks.divergence import Divergence
-from onecycle.classifier import Classifier
 from onecycle.data.augment import Canvas
-from onecycle.faults import ConfigError
+from onecycle.errors import ConfigError
+from onecycle.runs import record as run
+from onecycle.runs import summary as closing
 from onecycle.train import train
+from onecycle.training.classifier import Classifier
 
 Compose = Callable[..., DictConfig]
 

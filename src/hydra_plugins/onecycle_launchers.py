@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from onecycle.faults import ClusterError, ConfigError
+from onecycle.errors import ClusterError, ConfigError
 
 
 class _In:

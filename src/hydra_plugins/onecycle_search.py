@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hydra_plugins.onecycle_study import StudySweeper
-from onecycle.faults import mistakes_shown
+from onecycle.errors import mistakes_shown
 
 
 class SearchSweeper(StudySweeper):
@@ -62,8 +62,8 @@ class TpeSweeperConf:
 
     The axes stand on the command line in Hydra's own words: `schedule.peak_lr=tag(log,interval(0.01,1))`, a number;
     `trainer.max_epochs=range(1,9)`, a whole number; `model.norm=choice(batch,group)`, or `model.norm=batch,group`, one
-    of these. sampler, pruner: see `onecycle.studies.trials`; their options as Optuna names them. storage: null for a
-    file in the sweep's folder, "journal:PATH", or the URL of a database.
+    of these. sampler, pruner: see `onecycle.studies.search.trials`; their options as Optuna names them. storage: null
+    for a file in the sweep's folder, "journal:PATH", or the URL of a database.
     """
 
     _target_: str = "hydra_plugins.onecycle_search.SearchSweeper"

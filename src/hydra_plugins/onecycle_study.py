@@ -10,7 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from onecycle.faults import mistakes_shown
+from onecycle.errors import mistakes_shown
 
 
 class StudySweeper(Sweeper):

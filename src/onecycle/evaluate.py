@@ -14,10 +14,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import config, run, saved
+from onecycle.config import checks as config
+from onecycle.config import saved
+from onecycle.config.rules import names
 from onecycle.data import room
-from onecycle.faults import ConfigError, mistakes_shown
-from onecycle.rules import names
+from onecycle.errors import ConfigError, mistakes_shown
+from onecycle.runs import record as run
 from onecycle.train import run_as_command, show_messages
 
 log = logging.getLogger("onecycle")
@@ -38,7 +40,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     before = run.read_config(folder)
     recorded = run.read_result(folder)
     own = OmegaConf.create(before)
-    from onecycle import assembly, closing
+    from onecycle import build as assembly
+    from onecycle.runs import summary as closing
 
     closing.quiet()
     other = bool(cfg.data)

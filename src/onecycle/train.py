@@ -15,9 +15,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import config, overrides, processes, run, saved
+from onecycle.config import checks as config
+from onecycle.config import overrides, saved
 from onecycle.data import room
-from onecycle.faults import ConfigError, FaultError, mistakes_shown, one_line, show, storage_errors_named
+from onecycle.errors import ConfigError, FaultError, mistakes_shown, one_line, show, storage_errors_named
+from onecycle.runs import processes
+from onecycle.runs import record as run
 
 log = logging.getLogger("onecycle")
 
@@ -52,7 +55,9 @@ def train_here(
     """Train in this process, with those that have been started beside it; the run's folder and its record."""
     started = time.perf_counter()
     # Only now: a rejected configuration must not wait seconds for torch.
-    from onecycle import assembly, checkpoints, closing, memory
+    from onecycle import build as assembly
+    from onecycle.runs import checkpoints, memory
+    from onecycle.runs import summary as closing
 
     closing.quiet()
     memory.keep_freed_memory()
@@ -199,7 +204,7 @@ def problems(cfg: DictConfig, sweeping: bool) -> list[str]:
     """What is wrong with a composed training configuration, and with the study or the run's folder that it names."""
     found = config.problems(cfg)
     if OmegaConf.select(cfg, "study", throw_on_resolution_failure=False):
-        from onecycle.studies import plan  # only a study pays for this import
+        from onecycle.studies import study as plan  # only a study pays for this import
 
         found += plan.problems(cfg)
     if isinstance(cfg.get("resume"), str) and not any(line.startswith("resume=") for line in found):

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.plugins import Precision
 
-from onecycle import assembly
+from onecycle import build as assembly
 
 Fit = Callable[..., pl.Trainer]
 

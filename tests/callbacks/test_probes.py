@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
-from onecycle import breakdown
+from onecycle.benchmark import breakdown
 from onecycle.callbacks.probes import FinalLoss, GradientNorms, Probe, Recency, StepBreakdown, last_batches, layers
 from onecycle.callbacks.surface import LossSurface
 from onecycle.callbacks.twin import Twin
-from onecycle.classifier import Classifier
 from onecycle.data.augment import Normalizer, unpack
 from onecycle.data.loader import Batch
 from onecycle.models.resnet9 import ResNet9
+from onecycle.training.classifier import Classifier
 
 Fit = Callable[..., pl.Trainer]
 

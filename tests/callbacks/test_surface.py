@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from onecycle.callbacks.probes import FinalLoss, layers
 from onecycle.callbacks.surface import LossSurface, filter_normalized
-from onecycle.classifier import Classifier
+from onecycle.training.classifier import Classifier
 
 Fit = Callable[..., pl.Trainer]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from onecycle.data.resizing import Resizing
+from onecycle.training.resizing import Resizing
 
 SIDES = Resizing([[0, 8], [0.5, 12], [0.75, 16]])
 

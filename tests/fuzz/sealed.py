@@ -18,8 +18,8 @@ import torch
 
 from fuzz import mutations
 from fuzz.kinds import Kind, must, must_be_readable, regressions
-from onecycle import checkpoints
-from onecycle.checkpoints import SEAL, SEAL_BYTES, DamagedError
+from onecycle.runs import checkpoints
+from onecycle.runs.checkpoints import SEAL, SEAL_BYTES, DamagedError
 
 PLAIN = (str, int, float, complex, bool, type(None), bytes, bytearray, torch.dtype, torch.device)
 

@@ -13,10 +13,12 @@ from omegaconf import OmegaConf
 from fuzz import mutations, trees
 from fuzz.kinds import CORPUS, Kind, must, must_be_readable, regressions
 from fuzz.trees import Raw
-from onecycle import records, run, saved
-from onecycle.faults import ConfigError
-from onecycle.studies.plan import Point
-from onecycle.studies.table import row_of
+from onecycle.config import saved
+from onecycle.errors import ConfigError
+from onecycle.runs import fields as records
+from onecycle.runs import record as run
+from onecycle.studies.rows import row_of
+from onecycle.studies.study import Point
 
 DONE = ("finished", "diverged", "pruned")
 POINT = Point("a point", {}, ())
@@ -78,19 +80,21 @@ def check_record(path: Path) -> bool:
 
 
 TARGETS = (
-    "os.system", "builtins.eval", "onecycle", "onecycle.", "onecycle..run", "onecycle.run.Run",
-    "onecycle.faults.ConfigError",
-    "onecycle.run.write_atomically", "onecycle.checkpoints.replace_last", "onecycle.train.main",
+    "os.system", "builtins.eval", "onecycle", "onecycle.", "onecycle..run", "onecycle.runs.record.Run",
+    "onecycle.errors.ConfigError",
+    "onecycle.runs.record.write_atomically", "onecycle.runs.checkpoints.replace_last", "onecycle.train.main",
     "onecycle.train.os.system",
-    "onecycle.config.Path", "torch.nn.Linear", "torch.nn.Module", "torch.optim.SGD", "torch.optim.Adam", "torch.load",
+    "onecycle.config.checks.Path",
+    "torch.nn.Linear", "torch.nn.Module", "torch.optim.SGD", "torch.optim.Adam", "torch.load",
     "torch.hub.load", "torch.nn.modules.torch.load", "lightning.pytorch.Trainer", "lightning.pytorch.callbacks.Timer",
-    "onecycle.schedule.Knots", "onecycle.schedule.Schedule", "onecycle.schedule.os.system", "onecyclé.x", "onecycle.\0",
-    "onecycle.data.sources.Cifar", "onecycle.data.class_folders.ImageFolder", "onecycle.schedule.Constant ",
+    "onecycle.training.schedule.Knots", "onecycle.training.schedule.Schedule", "onecycle.training.schedule.os.system",
+    "onecyclé.x", "onecycle.\0",
+    "onecycle.data.sources.Cifar", "onecycle.data.class_folders.ImageFolder", "onecycle.training.schedule.Constant ",
 )  # fmt: skip
 YAML_VALUES = (
     "${oc.env:HOME}", "${seed}", "${", "???", "${oc.eval:1}", "!!python/object/apply:os.system ['touch executed']",
     *TARGETS, *({"_target_": target} for target in TARGETS), {"_target_": "torch.nn.Linear", "in_features": 10**6,
-    "out_features": 10**6}, {"_target_": "onecycle.run.write_atomically", "path": "executed", "text": "x"},
+    "out_features": 10**6}, {"_target_": "onecycle.runs.record.write_atomically", "path": "executed", "text": "x"},
     *map(Raw, (
         "!!python/object/apply:os.system ['touch executed']", "!!python/name:os.system", "&a [*a]", "*a", "&a 1",
         ".nan",
@@ -169,7 +173,7 @@ def check_config(path: Path) -> bool:
     must(type(loaded["seed"]) is int and 0 <= loaded["seed"] < 2**32, "its seed is none")
     must(type(loaded["batch_size"]) is int and loaded["batch_size"] > 0, "its batch size is none")
     must(0 < loaded["schedule"]["peak_lr"] < math.inf, "its learning rate is none")
-    must(loaded["schedule"]["_target_"].startswith("onecycle.schedule."), "its schedule is none")
+    must(loaded["schedule"]["_target_"].startswith("onecycle.training.schedule."), "its schedule is none")
     must(
         0 <= loaded["label_smoothing"] < 1 and 0 < loaded["trainer"]["max_epochs"] < math.inf,
         "a number is out of range",
@@ -184,12 +188,12 @@ _HONEST = yaml.safe_load(CONFIG_YAML)
 _SCHEDULES = [
     yaml.safe_dump(_HONEST | {"schedule": schedule}).encode()
     for schedule in (
-        {"_target_": "onecycle.run.write_atomically", "path": "executed", "text": "x"},
-        {"_target_": "onecycle.config.Path.touch", "self": "executed"}, {"_target_": "onecycle.train.main"},
+        {"_target_": "onecycle.runs.record.write_atomically", "path": "executed", "text": "x"},
+        {"_target_": "onecycle.config.checks.Path.touch", "self": "executed"}, {"_target_": "onecycle.train.main"},
         {"_target_": "torch.nn.Linear", "in_features": 10**6, "out_features": 10**6},
         {"_target_": "torch.nn.Threshold", "threshold": 1, "value": 1}, {"_target_": "lightning.pytorch.Trainer"},
-        {"_target_": "onecycle.schedule.Schedule", "peak_lr": 1.0},
-        {"_target_": "onecycle.studies.table.write_csv", "path": "executed", "table": []},
+        {"_target_": "onecycle.training.schedule.Schedule", "peak_lr": 1.0},
+        {"_target_": "onecycle.studies.rows.write_csv", "path": "executed", "table": []},
     )
 ]  # fmt: skip
 RECORD = Kind("record", ".json", (RESULT_JSON, *regressions("record"), *RECORDS), _mutated_record, check_record)

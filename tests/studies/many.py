@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from onecycle.studies import plan, report, table
+from onecycle.studies import report
+from onecycle.studies import rows as table
+from onecycle.studies import study as plan
 
 LRS = [round(0.01 * 1.4**k, 6) for k in range(20)]
 BATCHES = [16 * (k + 1) for k in range(10)]

@@ -7,8 +7,8 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from onecycle.studies.plots import arms, stacked
-from onecycle.studies.style import OKABE_ITO
+from onecycle.studies.figures.curves import arms, stacked
+from onecycle.studies.figures.style import OKABE_ITO
 
 
 def run(**columns: Any) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from onecycle.faults import ConfigError
+from onecycle.errors import ConfigError
 from onecycle.studies.changes import changes, refusals, refuse
-from onecycle.studies.plan import Changes
+from onecycle.studies.study import Changes
 
 STUDY: dict[str, Any] = {"runs": [{"axes": {"schedule.peak_lr": [0.1], "data.subset_size": [None]}}]}
 

@@ -6,9 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from onecycle.config import CONF, plain
-from onecycle.faults import ConfigError
-from onecycle.studies import columns, plan, sweep, table
+from onecycle.config.checks import CONF, plain
+from onecycle.errors import ConfigError
+from onecycle.studies import columns, sweep
+from onecycle.studies import rows as table
+from onecycle.studies import study as plan
 from onecycle.train import train
 
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "base")

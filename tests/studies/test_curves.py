@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from onecycle.config import CONF
-from onecycle.studies import aggregates, curves, figures
+from onecycle.config.checks import CONF
+from onecycle.studies import aggregates, curves
+from onecycle.studies.figures import draw as figures
 
 
 def write(folder: Path, lines: list[str]) -> Path:

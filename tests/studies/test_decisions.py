@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from onecycle.studies import decisions
-from onecycle.studies.search import Step, Values, follow, random_search, search
-from onecycle.studies.search_space import Coordinate, Interval
+from onecycle.studies.search import decisions
+from onecycle.studies.search.coordinate import Step, Values, follow, random_search, search
+from onecycle.studies.search.space import Coordinate, Interval
 
 X = Coordinate("schedule.peak_lr", 1.0)
 

@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from onecycle import run
-from onecycle.studies import decisions, exploring, plan, report, table
+from onecycle.runs import record as run
+from onecycle.studies import report
+from onecycle.studies import rows as table
+from onecycle.studies import study as plan
+from onecycle.studies.figures.style import label_of
 from onecycle.studies.progress import Progress
-from onecycle.studies.style import label_of
+from onecycle.studies.search import decisions
+from onecycle.studies.search import explorer as exploring
 from studying import comparable, ended, finished, killed, results, start, unchanged
 
 SEARCH = [

@@ -8,10 +8,10 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from onecycle.studies.axes import round_numbers
 from onecycle.studies.curves import moving_average
-from onecycle.studies.networks import cubic, merged
-from onecycle.studies.plots import layers, surfaces, training_curves
+from onecycle.studies.figures.axes import round_numbers
+from onecycle.studies.figures.curves import layers, surfaces, training_curves
+from onecycle.studies.figures.networks import cubic, merged
 
 
 def lines(axes: Axes, label: str) -> list[Any]:

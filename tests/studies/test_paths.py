@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onecycle.studies.plots import path, progress
+from onecycle.studies.figures.curves import path, progress
 
 # Two seeds a point; the third point diverged with one of them.
 WAY = [(0.01, 0.01, 40.0), (0.02, 0.01, 50.0), (0.04, 0.01, math.nan), (0.02, 0.02, 60.0)]

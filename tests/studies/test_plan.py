@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from onecycle.faults import ConfigError
-from onecycle.studies import plan
-from onecycle.studies.plan import Changes
+from onecycle.errors import ConfigError
+from onecycle.studies import study as plan
+from onecycle.studies.study import Changes
 
 STUDY: dict[str, Any] = {
     "name": "one", "title": "One", "scale": "cpu", "seeds": [0, 1], "fixed": {"batch_size": 64},

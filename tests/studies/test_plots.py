@@ -9,8 +9,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from onecycle.studies.plots import curves, scatter
-from onecycle.studies.style import LABELS, colours, plain
+from onecycle.studies.figures.curves import curves, scatter
+from onecycle.studies.figures.style import LABELS, colours, plain
 
 
 def run(**columns: Any) -> dict[str, Any]:

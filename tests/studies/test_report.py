@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from onecycle.config import CONF
-from onecycle.faults import ConfigError
-from onecycle.studies import decisions, docs, figures, pages, plan, report, table
-from onecycle.studies.search import Step
-from onecycle.studies.table import Plan
+from onecycle.config.checks import CONF
+from onecycle.errors import ConfigError
+from onecycle.studies import docs, pages, report
+from onecycle.studies import rows as table
+from onecycle.studies import study as plan
+from onecycle.studies.figures import draw as figures
+from onecycle.studies.rows import Plan
+from onecycle.studies.search import decisions
+from onecycle.studies.search.coordinate import Step
 
 CLAIM = {
     "id": "high_beats_low", "text": "0.4 beats 0.1 by 5 points.", "unit": "points", "effect": "difference",

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onecycle.faults import ConfigError
-from onecycle.studies.search import SETTLED, SPENT, Path, Search, Values, follow, random_search, search
-from onecycle.studies.search_space import Coordinate, Interval, coordinates, intervals
+from onecycle.errors import ConfigError
+from onecycle.studies.search.coordinate import SETTLED, SPENT, Path, Search, Values, follow, random_search, search
+from onecycle.studies.search.space import Coordinate, Interval, coordinates, intervals
 
 Score = Callable[[Values], float]
 X, Y = Coordinate("x", 1.0), Coordinate("y", 1.0)

@@ -6,9 +6,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from onecycle.config import CONF
-from onecycle.studies import curves, plan
-from onecycle.studies.figures import KINDS
+from onecycle.config.checks import CONF
+from onecycle.studies import curves
+from onecycle.studies import study as plan
+from onecycle.studies.figures.draw import KINDS
 
 FILES = sorted(path for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
 SCALES = ("cpu", "gpu", "tiny")

@@ -6,8 +6,8 @@ import matplotlib
 import pytest
 from matplotlib.colors import to_rgb
 
-from onecycle.studies.plots import curves, save
-from onecycle.studies.style import INK, OKABE_ITO, colours, contrast, plain
+from onecycle.studies.figures.curves import curves, save
+from onecycle.studies.figures.style import INK, OKABE_ITO, colours, contrast, plain
 
 
 def test_words_have_the_palettes_colours_and_numbers_go_from_light_to_dark() -> None:

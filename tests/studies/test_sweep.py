@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from onecycle.faults import StorageError
+from onecycle.errors import StorageError
 from onecycle.studies.launching import launch
-from onecycle.studies.plan import Point
+from onecycle.studies.study import Point
 from studying import comparable, ended, finished, killed, results, start, unchanged
 
 STUDY = [

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from onecycle.faults import ConfigError
-from onecycle.studies import table
-from onecycle.studies.plan import Point
-from onecycle.studies.table import Plan
+from onecycle.errors import ConfigError
+from onecycle.studies import rows as table
+from onecycle.studies.rows import Plan
+from onecycle.studies.study import Point
 
 POINTS = [
     Point(f"lr={lr},seed={seed}", {"peak_lr": lr, "seed": seed}, (f"lr={lr}", f"seed={seed}"))

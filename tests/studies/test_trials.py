@@ -11,9 +11,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from onecycle.faults import ConfigError
-from onecycle.studies import search, search_axes, trials
-from onecycle.studies.search import Values
+from onecycle.errors import ConfigError
+from onecycle.studies.search import axes as search_axes
+from onecycle.studies.search import coordinate as search
+from onecycle.studies.search import trials
+from onecycle.studies.search.coordinate import Values
 from studying import ended, finished, killed, results, start, unchanged
 
 SPACE = {"lr": {"low": 0.01, "high": 1.0, "log": True}}

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
-from onecycle import checkpoints
+from onecycle.runs import checkpoints
 
 ASK_EVERY_N_STEPS = 10
 # At the end of an epoch a checkpoint is worth it where the time since the last one is this many times what it took.

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from onecycle.classifier import Classifier
+from onecycle.training.classifier import Classifier
 
 
 class Divergence(pl.Callback):

@@ -9,10 +9,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from onecycle.classifier import Classifier
 from onecycle.data.augment import unpack
 from onecycle.data.datamodule import DataModule
-from onecycle.loggers import harmless, tensorboard_of
+from onecycle.runs.loggers import harmless, tensorboard_of
+from onecycle.training.classifier import Classifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle import breakdown
-from onecycle.classifier import Classifier, accuracy
+from onecycle.benchmark import breakdown
+from onecycle.config.hyperparameters import is_finite_number
 from onecycle.data.augment import Normalizer
 from onecycle.data.loader import Batch, BatchLoader
-from onecycle.hyperparameters import is_finite_number
+from onecycle.training.classifier import Classifier, accuracy
 
 
 class Probe(pl.Callback):

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from onecycle.callbacks.training_log import TrainingLog
-from onecycle.classifier import Classifier
+from onecycle.training.classifier import Classifier
 
 log = logging.getLogger("onecycle")
 

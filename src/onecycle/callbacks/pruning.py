@@ -5,8 +5,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
-from onecycle.classifier import Classifier
-from onecycle.studies import trials
+from onecycle.studies.search import trials
+from onecycle.training.classifier import Classifier
 
 
 class Pruning(pl.Callback):

@@ -17,9 +17,9 @@ from onecycle.callbacks.probes import (
     require,
     require_whole,
 )
-from onecycle.classifier import Classifier
+from onecycle.config.hyperparameters import is_finite_number
 from onecycle.data.loader import Batch
-from onecycle.hyperparameters import is_finite_number
+from onecycle.training.classifier import Classifier
 
 WIDE = 1.0  # a loss that far above the center's still counts as inside the basin
 

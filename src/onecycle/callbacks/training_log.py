@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from onecycle.classifier import Classifier
+from onecycle.training.classifier import Classifier
 
 
 class TrainingLog(pl.Callback):

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle.callbacks.probes import Probe, optimizer_for, require, require_precision
-from onecycle.classifier import Classifier
+from onecycle.config.hyperparameters import is_finite_number
 from onecycle.data.loader import Batch
-from onecycle.hyperparameters import is_finite_number
+from onecycle.training.classifier import Classifier
 
 SCALED = "weights"  # the kind of parameters (see `parameter_groups`) that the factors belong to
 

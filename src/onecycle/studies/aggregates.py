@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onecycle.studies.curves import METRICS
-from onecycle.studies.table import Row
+from onecycle.studies.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle.config import plain, problems_of
-from onecycle.faults import ConfigError
-from onecycle.studies import plan
+from onecycle.config.checks import plain, problems_of
+from onecycle.errors import ConfigError
+from onecycle.studies import study as plan
 
 EMPTY: tuple[Any, ...] = ([], "")  # what the parser makes of a key without a value
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from onecycle.faults import ConfigError
-from onecycle.hyperparameters import Hyperparameters
-from onecycle.overrides import near
-from onecycle.rules import PARTS
-from onecycle.studies import claim_form, curves, table
-from onecycle.studies.plan import Point, column
+from onecycle.config.hyperparameters import Hyperparameters
+from onecycle.config.overrides import near
+from onecycle.config.rules import PARTS
+from onecycle.errors import ConfigError
+from onecycle.studies import claim_form, curves
+from onecycle.studies import rows as table
+from onecycle.studies.study import Point, column
 
 # Parameters of figures that name a column of the rows, where they are texts.
 NAMING = ("x", "y", "z", "by", "panels", "points", "order", "select_by", "column")

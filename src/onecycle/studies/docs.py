@@ -10,7 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from onecycle.studies import pages, plots, report, table
+from onecycle.studies import pages, report
+from onecycle.studies import rows as table
+from onecycle.studies.figures import curves as plots
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "undecided": "? undecided"}
 

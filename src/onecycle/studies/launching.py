@@ -12,9 +12,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from onecycle import run
-from onecycle.faults import StorageError, dead_workers_named
-from onecycle.studies import plan, table
+from onecycle.errors import StorageError, dead_workers_named
+from onecycle.runs import record as run
+from onecycle.studies import rows as table
+from onecycle.studies import study as plan
 from onecycle.studies.progress import Progress, counting
 
 log = logging.getLogger(__name__)

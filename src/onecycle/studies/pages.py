@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from onecycle.studies import plots, table
+from onecycle.studies import rows as table
+from onecycle.studies.figures import curves as plots
 from onecycle.studies.selection import select
 
 if TYPE_CHECKING:

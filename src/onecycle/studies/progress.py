@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onecycle import run
-from onecycle.faults import ConfigError
-from onecycle.studies.plan import Changes, Point
+from onecycle.errors import ConfigError
+from onecycle.runs import record as run
+from onecycle.studies.study import Changes, Point
 
 EVERY_SECONDS = 2.0  # how often the records of a parallel launcher's runs are counted
 

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onecycle import run
-from onecycle.faults import ConfigError
-from onecycle.studies import claims, figures, pages, plots, table
-from onecycle.studies.plan import points
-from onecycle.studies.table import Row
+from onecycle.errors import ConfigError
+from onecycle.runs import record as run
+from onecycle.studies import claims, pages
+from onecycle.studies import rows as table
+from onecycle.studies.figures import curves as plots
+from onecycle.studies.figures import draw as figures
+from onecycle.studies.rows import Row
+from onecycle.studies.study import points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

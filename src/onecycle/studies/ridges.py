@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.studies.points import (
+from onecycle.studies.figures.points import (
     Direction,
     Point,
     Rows,

@@ -12,14 +12,17 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from onecycle import run
-from onecycle.config import plain
-from onecycle.faults import ConfigError, storage_errors_named
-from onecycle.studies import columns, plan, search_axes, table
+from onecycle.config.checks import plain
+from onecycle.errors import ConfigError, storage_errors_named
+from onecycle.runs import record as run
+from onecycle.studies import columns
+from onecycle.studies import rows as table
+from onecycle.studies import study as plan
 from onecycle.studies.changes import changes, refuse
-from onecycle.studies.exploring import Explorer, note_plan
 from onecycle.studies.launching import launch, launcher_runs_one_by_one
 from onecycle.studies.progress import Progress, expected
+from onecycle.studies.search import axes as search_axes
+from onecycle.studies.search.explorer import Explorer, note_plan
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Throughput beside baselines: `python -m onecycle.benchmark.benchmark`."""

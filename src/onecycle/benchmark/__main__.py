@@ -1,0 +1,5 @@
+"""`python -m onecycle.benchmark`."""
+
+from onecycle.benchmark.benchmark import main
+
+main()

@@ -1,0 +1,224 @@
+"""Loader, step and start-up beside what a user would pick instead, in one run, as ratios: `make benchmark`.
+
+Contestants take turns, so that a machine that slows down slows all of them; a table shows the median and the spread
+(half the range between the quartiles), and each ratio is the median of the ratios within one turn, or group of turns.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from onecycle import build as assembly
+from onecycle.benchmark import breakdown, contestants
+from onecycle.benchmark.contestants import Paired, Race
+from onecycle.runs import memory
+from onecycle.runs import record as run
+from onecycle.runs import summary as closing
+from onecycle.runs.environment import environment
+from onecycle.train import train
+
+PARTS = ("loader", "step", "profile", "start")
+
+
+def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
+    """Images a second of every way to make augmented batches."""
+    ways = contestants.loaders(device, 0.3 if quick else 2.0)
+    names = list(ways)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(1 if quick else 5):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            rates[name].append(ways[name]())
+    ours = rates["onecycle | crop, flip, cutout"]
+    rows = {name: _row(values, [a / b for a, b in zip(values, ours, strict=True)]) for name, values in rates.items()}
+    show("Augmented batches", rows, "images/s", "ratio to onecycle | crop, flip, cutout")
+    return rows
+
+
+def race_of(model: str, width: int, quick: bool, gpu: bool) -> Race:
+    """How long to compare: seconds a step on a CPU, thousandths on a GPU."""
+    if gpu:
+        return Race(model, width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
+    if width <= 16:
+        return Race(model, width, batch_size=256, groups=1 if quick else 6, group=8 if quick else 16, turn=1, warm=3)
+    if quick:
+        return Race(model, width, batch_size=32, groups=1, group=5, turn=1, warm=1)
+    return Race(model, width, batch_size=128, groups=3, group=16, turn=1, warm=3)
+
+
+def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> dict[str, Any]:
+    """Images a second of a training step: ours beside the bare loop, and what both are compared with."""
+    race = race_of(model, width, quick, device.type != "cpu")
+    kind = "bf16" if contestants.is_bf16_fast(device) else "fp32"
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    peaks = [contestants.matmul_flops(device, dtype) for _ in range(3)]
+    results = {
+        "onecycle, logging on": contestants.race_trainer(race, device, barebones=False),
+        "onecycle in Trainer(barebones)": contestants.race_trainer(race, device, barebones=True),
+        "plain Lightning script": contestants.race_plain(race, device, rounds=1 if quick else 3),
+        **contestants.race_bare_loops(race, device),
+    }
+    peak = statistics.median(peaks + [contestants.matmul_flops(device, dtype) for _ in range(3)])
+    bare = [seconds for paired in results.values() for seconds in paired.bare]
+    rows = {f"bare loop, {kind}, channels_last": _row([race.batch_size / seconds for seconds in bare], [1.0])}
+    rows |= {name: _paired_row(paired, race.batch_size) for name, paired in results.items()}
+    title = f"Training steps, {model} of width {width}, batches of {race.batch_size}"
+    show(title, rows, "images/s", "ratio to the bare loop")
+    ours, plain = results["onecycle, logging on"], rows["plain Lightning script"]
+    summary = {
+        "batch_size": race.batch_size,
+        "matmul_flops": peak,
+        "peak_share": rows["onecycle, logging on"]["median"] * contestants.flops_per_image(model, width) / peak,
+        "overhead_ms": 1000 * statistics.median(a - b for a, b in zip(ours.contestant, ours.bare, strict=True)),
+        "ratio_to_plain": rows["onecycle, logging on"]["ratio"] / plain["ratio"],
+    }
+    print(
+        f"onecycle: {summary['ratio_to_plain']:.2f} × the plain script, {summary['peak_share']:.1%} of the "
+        f"{peak / 1e9:,.0f} GFLOP/s of a large {kind} matrix product, {summary['overhead_ms']:+.2f} ms a step beyond "
+        "the bare loop"
+    )
+    return rows | summary
+
+
+def measure_profile(model: str, width: int, quick: bool, device: torch.device) -> dict[str, float]:
+    """Milliseconds of a training step by component."""
+    race = race_of(model, width, quick, device.type != "cpu")
+    cfg = contestants.configured(f"model={model}", f"model.width={width}", f"batch_size={race.batch_size}")
+    bf16 = contestants.is_bf16_fast(device)
+    _, dataset, _ = assembly.load_dataset(cfg)
+    datamodule = assembly.build_datamodule(cfg, dataset, dtype=torch.bfloat16 if bf16 else torch.float32)
+    steps = 2 if quick else 20
+    classifier = assembly.build_classifier(cfg, datamodule, steps).to(device)
+    optimizer = classifier.configure_optimizers()
+    parts = breakdown.of_steps(
+        classifier.network, optimizer, datamodule.loader("train", device), steps=steps, bf16=bf16
+    )
+    total = sum(parts.values())
+    table = Table(title=f"Where a step's time goes, {model} of width {width}, batches of {race.batch_size}")
+    for column in ("", "ms", "share"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, seconds in parts.items():
+        table.add_row(name, f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}")
+    closing.console().print(table)
+    return {name: 1000 * seconds for name, seconds in parts.items()}
+
+
+def measure_start(quick: bool) -> dict[str, Any]:
+    """Seconds to the first step, and of one more run of a sweep."""
+    assembly.load_dataset(contestants.configured())  # warms the cache
+    starts = [first_step_seconds() for _ in range(1 if quick else 5)]
+    overheads = sweep_overhead_seconds(2 if quick else 8)
+    print(f"From command to first step: {statistics.median(starts):.1f} s (n = {len(starts)})")
+    print(f"One more run of a sweep, beyond fit and test: {statistics.median(overheads):.2f} s (n = {len(overheads)})")
+    return {"first_step_seconds": starts, "sweep_overhead_seconds": overheads}
+
+
+def first_step_seconds() -> float:
+    """From the command to the end of the first step of `quick`, with everything on and a warm cache."""
+    program = (
+        "import os, sys\nfrom onecycle import train\nfrom onecycle import assembly\n"
+        "from onecycle.training.classifier import Classifier\n"
+        "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ntrain.main()"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [
+            "experiment=quick",
+            "data=synthetic",
+            f"data.source.train_size={contestants.POOL}",
+            f"output={folder}",
+        ]
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+
+def sweep_overhead_seconds(runs: int) -> list[float]:
+    """Of each further run of a sweep, the time that is neither training nor testing."""
+    cfg = contestants.configured("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(runs + 1):
+            cfg.seed = seed
+            start = time.perf_counter()
+            result = train(cfg, [f"seed={seed}"], sweep=Path(folder))
+            seconds.append(time.perf_counter() - start - result["seconds"]["fit"] - result["seconds"]["test"])
+    return seconds[1:]  # the first one of a process loads the data and warms up
+
+
+def _row(values: Sequence[float], ratios: Sequence[float]) -> dict[str, Any]:
+    median = statistics.median(values)
+    quartiles = statistics.quantiles(values, n=4) if len(values) > 2 else [min(values), median, max(values)]
+    spread = (quartiles[2] - quartiles[0]) / 2
+    return {"median": median, "spread": spread, "ratio": statistics.median(ratios), "values": list(values)}
+
+
+def _paired_row(paired: Paired, batch_size: int) -> dict[str, Any]:
+    ratios = [bare / contestant for contestant, bare in zip(paired.contestant, paired.bare, strict=True)]
+    return _row([batch_size / seconds for seconds in paired.contestant], ratios)
+
+
+def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left")
+    for column in ("", unit, "spread", ratio):
+        table.add_column(column, justify="right" if column else "left")
+    for name, row in rows.items():
+        table.add_row(name, f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
+    closing.console().print(table)
+
+
+def main() -> None:
+    """Command: python -m onecycle.benchmark.benchmark [--quick] [--widths 16 64] [--only loader step profile start]."""
+    parser = argparse.ArgumentParser(description="Measure this machine; results go to logs/benchmarks/ as JSON.")
+    parser.add_argument("--quick", action="store_true", help="few repetitions: a minute or two on two cores")
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--output", type=Path, default=Path("logs/benchmarks"))
+    parser.add_argument("--model", default="resnet9", help="a file of conf/model; every contestant trains the same")
+    arguments = parser.parse_args()
+    closing.quiet()
+    memory.keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
+    warnings.filterwarnings("ignore")
+    logging.getLogger("onecycle").setLevel(logging.WARNING)
+    report = measure(arguments.quick, arguments.model, arguments.widths, arguments.only)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
+    run.write_atomically(path, json.dumps(report, indent=1) + "\n")
+    print(f"Written to {path}")
+
+
+def measure(quick: bool, model: str, widths: list[int], parts: Sequence[str]) -> dict[str, Any]:
+    """Run the parts and print their tables."""
+    device = assembly.device_of("auto")
+    started = time.perf_counter()
+    report: dict[str, Any] = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick, "model": model,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "environment": environment(torch.get_num_threads()),
+    }  # fmt: skip
+    if "loader" in parts:
+        report["loader"] = measure_loaders(quick, device)
+    for width in widths:
+        gc.collect()
+        if "step" in parts:
+            report[f"step, width {width}"] = measure_steps(model, width, quick, device)
+        if "profile" in parts:
+            report[f"profile, width {width}"] = measure_profile(model, width, quick, device)
+    if "start" in parts:
+        report |= measure_start(quick)
+    report["seconds"] = time.perf_counter() - started
+    return report

@@ -1,0 +1,1 @@
+"""The configuration: what each key may be, how it is composed, its coordinates."""

@@ -1,0 +1,300 @@
+"""One run in several processes: which of them this one is, who started them, what they tell each other.
+
+Every process of a run ("rank") does the same work on its own share of each batch. They are started by this program, by
+torchrun or by SLURM's srun, and from then on nothing depends on by whom. Torch is not imported before it is needed.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig
+
+from onecycle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.multiprocessing import ProcessContext
+
+T = TypeVar("T")
+
+OWN = "ONECYCLE_RANK_OF"  # set for the processes that this program starts: the number of the one that started them
+INTERRUPTED = 130
+LOOPBACK = "127.0.0.1"
+GRACE_SECONDS = 20  # for the others, when one has failed: to record it and to end
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process among the `world_size` of a run: its rank, that on its machine, and what started it."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    starter: str
+
+
+_joined: Place | None = None
+
+
+def place(environment: Mapping[str, str]) -> Place | None:
+    """What the environment says of this process; None where it is no part of several."""
+    if "TORCHELASTIC_RUN_ID" in environment or OWN in environment:
+        starter = "this program" if OWN in environment else "torchrun"
+        rank, local_rank, world_size = (int(environment[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    elif "SLURM_STEP_ID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        starter = "srun"
+        names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+        rank, local_rank, world_size = (int(environment[name]) for name in names)
+    else:
+        return None
+    return Place(rank, local_rank, world_size, starter) if world_size > 1 else None
+
+
+def started_from_outside() -> str | None:
+    """What has started this process as one of several, "torchrun" or "srun"; None where nothing has."""
+    found = _joined or place(os.environ)
+    return found.starter if found is not None and found.starter != "this program" else None
+
+
+def is_first() -> bool:
+    """Whether this process writes the record: rank 0, or the only one."""
+    found = _joined or place(os.environ)
+    return found is None or found.rank == 0
+
+
+def on_this_machine(cfg: DictConfig) -> int:
+    """Processes that the configuration wants on each machine: one for each device."""
+    wanted = cfg.trainer.devices
+    if wanted != "auto":
+        return wanted if isinstance(wanted, int) else len(wanted)
+    return _gpus() if _on_gpus(cfg) else 1
+
+
+def _on_gpus(cfg: DictConfig) -> bool:
+    from onecycle.build import device_of
+
+    return device_of(cfg.trainer.accelerator).type == "cuda"
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def must_be_started(cfg: DictConfig) -> bool:
+    """Whether this process has to start those that will train.
+
+    Raises ConfigError where torchrun or srun has started another number of them than the configuration says, and
+    for several machines without one of the two.
+    """
+    own, machines = on_this_machine(cfg), cfg.trainer.num_nodes
+    said = f"trainer.devices={cfg.trainer.devices} trainer.num_nodes={machines}"
+    if cfg.trainer.get("sync_batchnorm") and not _on_gpus(cfg):
+        raise ConfigError(["trainer.sync_batchnorm=true: must be false on CPUs, PyTorch synchronises on GPUs alone"])
+    found = _joined or place(os.environ)
+    if found is not None:
+        if found.world_size != own * machines:
+            raise ConfigError([f"{said}: makes {own * machines}, but {found.starter} started {found.world_size}"])
+        return False
+    if machines > 1:
+        raise ConfigError([f"{said}: several machines must be started by torchrun or srun, see docs/scaling.md"])
+    return own > 1
+
+
+def join(cfg: DictConfig) -> None:
+    """Connect this process with the others of its run, once; alone it does nothing."""
+    global _joined
+    found = None if _joined else place(os.environ)
+    if found is None:
+        return
+    if found.starter == "srun":
+        _adopt_srun(found)
+    import torch
+    import torch.distributed as dist
+
+    backend = "gloo"
+    if _on_gpus(cfg):
+        chosen = cfg.trainer.devices
+        torch.cuda.set_device(found.local_rank if isinstance(chosen, int | str) else chosen[found.local_rank])
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, rank=found.rank, world_size=found.world_size)
+    _joined = found
+
+
+def _adopt_srun(found: Place) -> None:
+    """Say in torch's words what srun says in its own; the port follows from the job, so that all choose the same."""
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+    first = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_NODELIST"])
+    values = {
+        "RANK": found.rank, "LOCAL_RANK": found.local_rank, "WORLD_SIZE": found.world_size,
+        "NODE_RANK": os.environ["SLURM_NODEID"], "MASTER_ADDR": first,
+        "MASTER_PORT": 15_000 + int(os.environ["SLURM_JOB_ID"]) % 10_000,
+    }  # fmt: skip
+    for name in VARIABLES:
+        os.environ.setdefault(name, str(values[name]))
+
+
+def of_first(work: Callable[[], T]) -> T:
+    """What `work` returns, or raises, in the first process, in all of them; only there it is called."""
+    if _joined is None:
+        return work()
+    import torch
+    import torch.distributed as dist
+
+    value: T | None = None
+    error: Exception | None = None
+    if _joined.rank == 0:
+        try:
+            value = work()
+        except Exception as raised:
+            error = raised
+    said: list[Any] = [value, _sendable(error)]
+    dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
+    if error is not None:
+        raise error
+    if said[1] is not None:
+        raise said[1]
+    told: T = said[0]
+    return told
+
+
+def first_goes_ahead(work: Callable[[], T]) -> T:
+    """Do `work` in the first process, then in the others, which find what it has left on the disk."""
+    if _joined is None:
+        return work()
+    done: list[T] = []
+    of_first(lambda: done.append(work()))
+    return done[0] if done else work()
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    known = error is None or isinstance(error, CompactHydraException | OSError)
+    return error if known else RuntimeError(f"the first process stopped with {type(error).__name__}: {error}")
+
+
+def train_in_processes(cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool, keep: bool) -> Path:
+    """Train in new processes, one for each device of this machine; returns the run's folder when all have ended.
+
+    Each ends with the others: when one fails or is killed, when this process ends in whatever way, and on Ctrl-C,
+    behind a checkpoint. Raises what the first one to fail has raised.
+    """
+    import torch.multiprocessing as mp
+
+    count = on_this_machine(cfg)
+    told = mp.get_context("spawn").SimpleQueue()
+    arguments = (os.getpid(), count, _free_port(), told, _level(), cfg, overrides, sweep, progress, keep)
+    context = mp.start_processes(_rank, args=arguments, nprocs=count, join=False, start_method="spawn")
+    assert context is not None
+    with _passing_signals_on(context) as signals:
+        failure: Exception | None = None
+        try:
+            while not context.join(grace_period=GRACE_SECONDS):
+                pass
+        except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+            failure = error
+        if signals or getattr(failure, "exit_code", None) == INTERRUPTED:
+            raise KeyboardInterrupt
+    outcomes = []
+    while not told.empty():
+        outcomes.append(told.get())
+    if failure is not None:
+        mistakes = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        raise mistakes[0] if mistakes else failure from None
+    (folder,) = outcomes
+    return Path(folder)
+
+
+def _free_port() -> int:
+    """A port of the loopback interface for the processes to meet at.
+
+    Raises ConfigError where that interface is down, as in a container without network: torch would wait for ever.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            port: int = server.getsockname()[1]
+            socket.create_connection((LOOPBACK, port), timeout=5).close()
+    except OSError as error:
+        said = f"the processes of a run meet at {LOOPBACK}, which cannot be reached here: {error.strerror or error}"
+        raise ConfigError([f"{said}; bring the loopback interface up, or set trainer.devices=1"]) from error
+    return port
+
+
+def _loopback_name() -> str | None:
+    """How the loopback interface is called here: "lo" on Linux, "lo0" on macOS."""
+    names = (name for _, name in socket.if_nameindex())
+    return next((name for name in names if name in ("lo", "lo0")), None)
+
+
+def _level() -> int:
+    """From which level on messages of a run are shown on this terminal: a study shows its own instead."""
+    message = logging.LogRecord("onecycle", logging.INFO, "", 0, "", (), None)
+    shown = any(handler.filter(message) for handler in logging.getLogger().handlers)
+    return logging.INFO if shown else logging.WARNING
+
+
+def _rank(
+    local_rank: int, parent: int, count: int, port: int, told: Any, level: int,
+    cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool, keep: bool,
+) -> None:  # fmt: skip
+    """One of the processes: the whole of `train`, as if torchrun had started it."""
+    if os.getppid() != parent:
+        return  # it was killed while this process was getting ready
+    # A group of its own: the terminal's Ctrl-C reaches the parent alone, which passes it on once.
+    os.setpgrp()
+    values = {
+        OWN: parent, "RANK": local_rank, "LOCAL_RANK": local_rank, "NODE_RANK": 0, "WORLD_SIZE": count,
+        "MASTER_ADDR": LOOPBACK, "MASTER_PORT": port,
+    }  # fmt: skip
+    os.environ.update({name: str(value) for name, value in values.items()})
+    if loopback := _loopback_name():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # else it asks for the address of this machine's name
+    if cfg.trainer.threads:
+        os.environ["OMP_NUM_THREADS"] = str(cfg.trainer.threads)  # else Lightning divides the cores itself
+    from onecycle.train import show_messages, train_here
+
+    show_messages(level)
+    try:
+        folder, _ = train_here(cfg, overrides, sweep, progress, keep)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except (CompactHydraException, OSError) as error:  # what is shown as a line, not as a traceback
+        if local_rank == 0:
+            told.put(error)
+        sys.exit(2)
+    if local_rank == 0:
+        told.put(str(folder))
+
+
+@contextlib.contextmanager
+def _passing_signals_on(context: "ProcessContext") -> Iterator[list[int]]:
+    """Give SIGINT and SIGTERM to the processes in place of this one; the third time they are killed."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for process in context.processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL if len(received) > 2 else signal.SIGINT)
+
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            handlers[wanted] = signal.signal(wanted, pass_on)
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

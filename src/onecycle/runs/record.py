@@ -1,0 +1,296 @@
+"""One run = one folder = one record: its identity, its status, its result.
+
+A run's folder holds result.json, config.yaml, checkpoints/, TensorBoard events, metrics.csv, train.log and figures/.
+Everything that other programs read from it is replaced whole, never written in place.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from onecycle.config import saved
+from onecycle.errors import ConfigError
+from onecycle.runs import fields as records
+from onecycle.runs import processes
+from onecycle.runs.fields import DONE, SCHEMA, DamagedRecordError, finite
+from onecycle.runs.lease import Lease, LostLeaseError
+from onecycle.runs.lock import held
+
+log = logging.getLogger("onecycle")
+
+RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
+
+# What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
+NEUTRAL_KEYS = (
+    "name", "output", "resume", "study",
+    "data.root", "data.cache", "data.fallback", "data.stands_in_for",
+    "data.source.root", "data.source.download",
+    "logger", "callbacks.progress", "callbacks.training_log", "callbacks.checkpoint", "callbacks.figures",
+    "evaluation.batch_size", "evaluation.every_n_epochs",
+    "trainer.accelerator", "trainer.threads",
+    "trainer.log_every_n_steps", "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly",
+)  # fmt: skip
+
+
+def identity(config: Mapping[str, Any], data_key: Mapping[str, Any]) -> str:
+    """12 hex digits over everything that can change a run's result.
+
+    config: the resolved configuration, with its precision chosen. data_key: what tells the data set from others.
+    """
+    return hashlib.sha256(json.dumps([_relevant(config), data_key], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def comparable(config: Mapping[str, Any], data_key: Mapping[str, Any]) -> dict[str, Any]:
+    """What `identity` is made of, key by key; those of the data set begin with "data set:"."""
+    return _relevant(config) | {f"data set: {key}": value for key, value in _flat(data_key).items()}
+
+
+def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in _flat(config).items() if not _is_neutral(key)}
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, Mapping) and node:
+        return {k: v for name, child in node.items() for k, v in _flat(child, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): node}
+
+
+def _is_neutral(key: str) -> bool:
+    return any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
+
+
+def relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The part of a configuration that can change a run's result, as nested as it was."""
+    kept: dict[str, Any] = {}
+    for name, value in config.items():
+        if not _is_neutral(f"{prefix}{name}"):
+            kept[name] = relevant(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else value
+    return kept
+
+
+def settings(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that can change a result, in their order."""
+    return tuple(override for override in overrides if not _is_neutral(override.lstrip("+~").partition("=")[0]))
+
+
+def short_name(overrides: Sequence[str]) -> str:
+    """A readable folder name from a sweep's overrides: ["schedule.peak_lr=0.1", "seed=0"] → "peak_lr=0.1,seed=0"."""
+    parts = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if not _is_neutral(key) and key != "experiment":
+            parts.append(f"{key.rsplit('.', 1)[-1]}={value}")
+    return folder_name(",".join(parts)) or "run"
+
+
+def folder_name(text: str) -> str:
+    """A text as a folder's name: at most 100 letters, digits and signs that no shell or file system minds."""
+    return re.sub(r"[^\w=.,+-]+", "_", text)[:100]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may replace one file
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The record in a run's folder, or None where there is none.
+
+    Raises ConfigError where it is of another schema, and DamagedRecordError where it is not a record.
+    """
+    path = folder / RESULT
+    try:
+        result = records.record(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DamagedRecordError([f"{path}: is not a run's record ({_reason(error)})"]) from None
+    if result["schema"] != SCHEMA:
+        raise ConfigError([f"{path}: is not a record of schema {SCHEMA}"])
+    return result
+
+
+def earlier_result(folder: Path) -> dict[str, Any]:
+    """The record that a run goes on from; empty where there is none, or, with a warning, where it is damaged."""
+    try:
+        return read_result(folder) or {}
+    except DamagedRecordError as error:
+        log.warning("%s: the run goes on from its checkpoint, or from the beginning.", error)
+        return {}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved configuration of the run in `folder`, as written, unchecked.
+
+    Raises ConfigError where there is none, and where a link in the folder leads out of it.
+    """
+    try:
+        saved.check_folder(folder)
+        return saved.load(folder / CONFIG)
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
+
+
+def folder_problems(folder: Path) -> list[str]:
+    """Why a folder is not that of a run, a line each."""
+    try:
+        read_config(folder)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of the run in `cfg.resume`, with those overrides that cannot change its result.
+
+    Raises ConfigError for any other override, and for a configuration that no run of this program has written.
+    """
+    before = read_config(Path(cfg.resume))
+    problems = saved.problems(before)
+    if problems:
+        raise ConfigError([f"{Path(cfg.resume) / CONFIG}: {line}" for line in problems])
+    config = OmegaConf.create(before)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if not _is_neutral(key):
+            problems.append(f"{override}: cannot be changed in a run that is resumed")
+            continue
+        OmegaConf.update(config, key, OmegaConf.select(cfg, key), force_add=True)
+        if key == "data.root" and "root" in config.data.source:
+            config.data.source.root = cfg.data.root
+    if problems:
+        raise ConfigError(problems)
+    named = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    return config if "data.root" in named else saved.without_its_places(config)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
+def new_folder(output: Path, name: str) -> Path:
+    """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    for attempt in range(1, 1000):
+        folder = output / "runs" / (f"{stamp}_{name}" if attempt == 1 else f"{stamp}_{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError([f"output={output}: no run's folder can be made in it ({_reason(error)})"]) from None
+        return folder
+    raise AssertionError("a thousand runs in one second")
+
+
+class _LogFile(logging.FileHandler):
+    """Without logging's own traceback on the terminal when the disk is full: that is reported once, elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Do nothing."""
+
+
+class Run:
+    """The folder of one run and the record in it."""
+
+    def __init__(
+        self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]
+    ) -> None:
+        self.folder, self.config = folder, config
+        self._lease: Lease | None = None
+        previous = processes.of_first(lambda: earlier_result(folder))
+        self.done = previous.get("status") in DONE
+        self.result: dict[str, Any] = previous if self.done else {
+            "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
+            "test": None, "train": None, "val": None, "overrides": list(overrides),
+            "seconds": previous.get("seconds") or {"setup": 0.0, "fit": 0.0, "test": 0.0, "total": 0.0},
+            "started": previous.get("started") or datetime.now().astimezone().isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep the record's status true while the run is going: running, then failed if anything is raised.
+
+        An interrupted run keeps the status running: the same command, or resume=, goes on with it. Raises
+        ConfigError where another process is training in this folder. Ranks but the first leave the record alone.
+        """
+        with contextlib.ExitStack() as stack:
+            again = processes.of_first(lambda: stack.enter_context(self._locked()))
+            if again.get("status") in DONE:
+                self.result, self.done = again, True
+                yield
+            elif processes.is_first():
+                with self._status_kept():
+                    yield
+            else:
+                yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[dict[str, Any]]:
+        """Keep other processes from training in this folder; gives the record in it, {} where there is none."""
+        with held(self.folder) as locked, Lease(self.folder, alone=locked).held() as self._lease:
+            yield earlier_result(self.folder)
+
+    def check_lease(self) -> None:
+        """Raise LostLeaseError where another process has taken this run over, because this one was not heard of."""
+        if self._lease is not None:
+            self._lease.check()
+
+    @contextlib.contextmanager
+    def _status_kept(self) -> Iterator[None]:
+        handler = _LogFile(self.folder / LOG)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
+        try:
+            self._write_config()
+            self._write()
+            yield
+        except Exception as error:
+            self.result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            log.debug("The run failed.", exc_info=True)
+            with contextlib.suppress(OSError, LostLeaseError):  # a full disk is often the very reason
+                self._write()
+            raise
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+    def finish(self, status: str, **entries: Any) -> None:
+        """Write the record of a run that came to its end, with one of the states of DONE."""
+        if not (self.folder / CONFIG).exists():  # the folder was removed meanwhile
+            self._write_config()
+        self.result.pop("error", None)
+        self.result |= {"status": status, **entries}
+        self._write()
+
+    def _write_config(self) -> None:
+        if processes.is_first():
+            write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
+
+    def _write(self) -> None:
+        if not processes.is_first():
+            return
+        self.check_lease()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / RESULT, json.dumps(finite(self.result), indent=1, allow_nan=False) + "\n")

@@ -1,0 +1,94 @@
+"""What a search varies, from the command line of its sweeper."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+from omegaconf import DictConfig, OmegaConf
+
+from onecycle.config.overrides import near
+from onecycle.errors import ConfigError
+from onecycle.studies.changes import refusals
+from onecycle.studies.search.space import coordinates
+
+WHERE = "hydra.sweeper.coordinates"
+PARAMETRISED = {"hyperparameters.effective_decay": "effective", "hyperparameters.per_example_lr": "per_example"}
+
+
+def coordinates_of(given: Sequence[Any], config: DictConfig) -> dict[str, dict[str, Any]]:
+    """The coordinates by key; a coordinate without a start begins at the configuration's own value.
+
+    A mapping on the command line would be merged with the default one: hence a list. Raises ConfigError, one line each,
+    for an entry without a key, a key that the configuration has not, and a start that its rules refuse.
+    """
+    for entry in given:
+        if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
+            raise ConfigError([f"{WHERE}: {entry} has no key, the name of a configuration value"])
+    problems = [line for entry in given for line in _missing(entry["key"], config)]
+    if problems:
+        raise ConfigError([f"{WHERE}: {line}" for line in problems])
+    found = {
+        entry["key"]: {"start": OmegaConf.select(config, entry["key"])}
+        | {name: value for name, value in entry.items() if name != "key" and value is not None}
+        for entry in given
+    }
+    try:
+        coordinates(found)
+    except ConfigError as error:
+        raise ConfigError([f"{WHERE}.{line}".replace(".coordinates.coordinates", ".coordinates")
+                           for line in error.problems]) from None  # fmt: skip
+    problems = [line for key, entry in found.items() for line in refusals(key, entry["start"], config)]
+    if problems:
+        raise ConfigError([f"{WHERE}: {line}" for line in problems])
+    return found
+
+
+def _missing(key: str, config: DictConfig) -> list[str]:
+    """A line for a key that the configuration has not: the nearest one, or the parametrisation that has it."""
+    *parents, last = key.split(".")
+    node: Any = OmegaConf.select(config, ".".join(parents)) if parents else config
+    if OmegaConf.is_dict(node) and last in node:
+        return []
+    parametrisation = PARAMETRISED.get(key)
+    hint = f"; set hyperparameters={parametrisation}" if parametrisation else near(last, map(str, node or ()))
+    inside = f" in {'.'.join(parents)}" if parents and node is not None else ""
+    return [f"there is no key {key}{inside}{hint}"]
+
+
+def refuse_ends(space: Mapping[str, Mapping[str, Any]], config: DictConfig) -> None:
+    """Raise ConfigError for an axis whose ends, or one of whose choices, the configuration's own rules refuse."""
+    problems = [
+        line
+        for key, axis in space.items()
+        for value in axis.get("choices") or (axis["low"], axis["high"])
+        for line in refusals(key, value, config)
+    ]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def space_of(arguments: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The axes that a command line gives as intervals, ranges and choices, and its other overrides.
+
+    Ranges end below their stop, as Python's do. Raises ConfigError for a range that has no whole numbers.
+    """
+    space: dict[str, dict[str, Any]] = {}
+    rest = []
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key, value = override.get_key_element(), override.value()
+        if isinstance(value, IntervalSweep):
+            space[key] = {"low": float(value.start), "high": float(value.end), "log": "log" in value.tags}  # type: ignore[arg-type]
+        elif isinstance(value, RangeSweep):
+            numbers = list(value.range())
+            if not numbers or not all(isinstance(number, int) for number in numbers):
+                raise ConfigError([f"{override.input_line}: must have whole numbers; an interval has others"])
+            step = abs(int(value.step))
+            space[key] = {"low": min(numbers), "high": max(numbers), "integer": True, "log": "log" in value.tags}
+            space[key] |= {"step": step} if step != 1 else {}
+        elif override.is_sweep_override():
+            space[key] = {"choices": [yaml.safe_load(choice) for choice in override.sweep_string_iterator()]}
+        else:
+            rest.append(override.input_line or "")
+    return space, rest

@@ -1,0 +1,75 @@
+"""What a search has decided at each of its points, kept in the study's folder as it goes."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+from onecycle.errors import storage_errors_named
+from onecycle.runs import record as run
+from onecycle.studies.search.coordinate import BETTER, START, Step, words
+from onecycle.studies.study import column
+
+PATH = "path.csv"
+COLUMNS = ("arm", "number", "coordinate", "point", "mean_score", "seeds", "decision", "reason")
+
+
+class Decisions:
+    """The decisions of all searches of a study, in the order in which they are made, in `folder`/path.csv.
+
+    mean_score: in [0, 1], empty where a run of the point diverged. seeds: how many runs it is the mean of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[dict[str, Any]] = []
+
+    def add(self, arm: str, step: Step, seeds: int) -> None:
+        """Note one more and write them all; a search that goes on decides the same again."""
+        found = {
+            "arm": arm, "number": step.number, "point": words(step.values),
+            "coordinate": "" if step.decision == START else column(step.coordinate),
+            "mean_score": f"{step.score:.6g}" if math.isfinite(step.score) else "", "seeds": seeds,
+            "decision": step.decision, "reason": reason(step),
+        }  # fmt: skip
+        self.lines.append(found)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.lines)
+        with storage_errors_named("run this again"):
+            run.write_atomically(self.folder / PATH, text.getvalue())
+
+
+def reason(step: Step) -> str:
+    """Why a search decided so: "52.10 % against 51.30 %"."""
+    if step.decision == START:
+        return "the first point"
+    if not math.isfinite(step.score):
+        return "it diverged"
+    if not math.isfinite(step.beside):
+        return f"{_percent(step.score)}, every point before it diverged"
+    least = f", which is less than {_percent(step.min_gain)} better" if _is_small(step) else ""
+    return f"{_percent(step.score)} against {_percent(step.beside)}{least}"
+
+
+def _is_small(step: Step) -> bool:
+    return step.decision != BETTER and step.beside < step.score <= step.beside + step.min_gain
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def read(folder: Path) -> dict[tuple[Any, Any], dict[str, str]]:
+    """Coordinate and decision by arm and number of a point; empty where no search was made."""
+    try:
+        with (folder / PATH).open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        return {
+            (line["arm"], int(line["number"])): {name: line[name] for name in ("coordinate", "decision")}
+            for line in lines
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

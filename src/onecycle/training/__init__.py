@@ -1,0 +1,1 @@
+"""The recipe: module, schedule, optimizer, precision."""
