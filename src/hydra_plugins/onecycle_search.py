@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hydra_plugins.onecycle_study import StudySweeper
-from onecycle.errors import mistakes_shown
+from onecycle.errors import config_errors_shown
 
 
 class SearchSweeper(StudySweeper):
@@ -25,7 +25,7 @@ class SearchSweeper(StudySweeper):
             name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for name, value in self.settings.items()
         }
-        with mistakes_shown():
+        with config_errors_shown():
             return search_alone(self.config, self.launcher, arguments, self.seeds, block)
 
 

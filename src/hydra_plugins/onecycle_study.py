@@ -10,7 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from onecycle.errors import mistakes_shown
+from onecycle.errors import config_errors_shown
 
 
 class StudySweeper(Sweeper):
@@ -28,7 +28,7 @@ class StudySweeper(Sweeper):
         assert self.config is not None
         from onecycle.studies.sweep import sweep
 
-        with mistakes_shown():
+        with config_errors_shown():
             return sweep(self.config, self.launcher, arguments)
 
 

@@ -38,7 +38,7 @@ WHITENING_IMAGES = 2_000  # 1.8 million patches for moments of 27 × 27
 
 
 @contextlib.contextmanager
-def user_mistakes() -> Iterator[None]:
+def value_errors_as_config_errors() -> Iterator[None]:
     """What the parts refuse on construction is a mistake in the configuration: shown in a line, not as a traceback."""
     try:
         yield

@@ -44,7 +44,7 @@ def show(error: ConfigError) -> None:
 
 
 @contextlib.contextmanager
-def mistakes_shown() -> Iterator[None]:
+def config_errors_shown() -> Iterator[None]:
     """Show a user's mistake and end the process with 2, without the lines that Hydra writes around an error."""
     try:
         yield
@@ -53,19 +53,19 @@ def mistakes_shown() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-class FaultError(CompactHydraException):
+class InfrastructureError(CompactHydraException):
     """Something around a run broke: nobody's mistake, but no traceback's worth either."""
 
 
-class StorageError(FaultError):
+class StorageError(InfrastructureError):
     """What a run has to write cannot be written."""
 
 
-class WorkerError(FaultError):
+class WorkerError(InfrastructureError):
     """A process that a parallel launcher had started has died."""
 
 
-class ClusterError(FaultError):
+class ClusterError(InfrastructureError):
     """The cluster that a launcher hands its runs to cannot be reached, or refuses them."""
 
 

@@ -18,7 +18,7 @@ from onecycle.config import checks as config
 from onecycle.config import saved
 from onecycle.config.rules import names
 from onecycle.data import room
-from onecycle.errors import ConfigError, mistakes_shown
+from onecycle.errors import ConfigError, config_errors_shown
 from onecycle.runs import record as run
 from onecycle.train import run_as_command, show_messages
 
@@ -45,7 +45,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     closing.quiet()
     other = bool(cfg.data)
-    with assembly.user_mistakes(), _missing_keys_named(folder):
+    with assembly.value_errors_as_config_errors(), _missing_keys_named(folder):
         if other:
             own.data = OmegaConf.merge(own.data, cfg.data)
             own.data.source = cfg.data.source
@@ -117,7 +117,7 @@ def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
 def hydra_job(cfg: DictConfig) -> float:
     """One evaluation; returns the test accuracy."""
     show_messages()
-    with mistakes_shown() if HydraConfig.get().mode == RunMode.RUN else contextlib.nullcontext():
+    with config_errors_shown() if HydraConfig.get().mode == RunMode.RUN else contextlib.nullcontext():
         return float(evaluate(cfg)["test"]["accuracy"])
 
 

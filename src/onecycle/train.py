@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from onecycle.config import checks as config
 from onecycle.config import overrides, saved
 from onecycle.data import room
-from onecycle.errors import ConfigError, FaultError, mistakes_shown, one_line, show, storage_errors_named
+from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
 from onecycle.runs import processes
 from onecycle.runs import record as run
 
@@ -62,7 +62,7 @@ def train_here(
     closing.quiet()
     memory.keep_freed_memory()
     processes.join(cfg)
-    with assembly.user_mistakes():
+    with assembly.value_errors_as_config_errors():
         cfg, dataset, source = processes.first_goes_ahead(lambda: assembly.load_dataset(cfg, keep))
         cfg = assembly.choose_precision(cfg)
         datamodule = assembly.build_datamodule(cfg, dataset)
@@ -81,7 +81,7 @@ def train_here(
         different = checkpoints.changes(start.run, key)
         if different:
             raise ConfigError(different)
-        with assembly.user_mistakes():
+        with assembly.value_errors_as_config_errors():
             trainer = assembly.build_trainer(
                 cfg, this.folder, steps, key, steps_done=start.step, progress=progress, check=this.check_lease
             )
@@ -128,7 +128,7 @@ def hydra_job(cfg: DictConfig) -> float:
     words = list(OmegaConf.to_container(settings.overrides, resolve=False)["task"])  # type: ignore[index, call-overload]
     if sweeping:
         return one_job(cfg, settings, words)
-    with mistakes_shown():
+    with config_errors_shown():
         return one_job(cfg, settings, words)
 
 
@@ -197,7 +197,7 @@ def run_as_command(job: Callable[[], Any], name: str, problems: overrides.Values
         # Hydra turns every error into exit code 1; what it was stands behind.
         cause = stop.__context__
         mistake = isinstance(cause, CompactHydraException | OmegaConfBaseException)
-        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, FaultError) else stop.code)
+        sys.exit(2 if stop.code == 1 and mistake and not isinstance(cause, InfrastructureError) else stop.code)
 
 
 def problems(cfg: DictConfig, sweeping: bool) -> list[str]:
