@@ -20,6 +20,7 @@ from onecycle.config.rules import names
 from onecycle.data import room
 from onecycle.errors import ConfigError, config_errors_shown
 from onecycle.runs import record as run
+from onecycle.runs.files import write_atomically
 from onecycle.train import run_as_command, show_messages
 
 log = logging.getLogger("onecycle")
@@ -66,7 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "test_size": len(classifier.test_labels), "precision": own.trainer.precision,
         "test": classifier.test_metrics(), "classes": closing.per_class(classifier, datamodule.classes),
     }  # fmt: skip
-    run.write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+    write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     closing.show_evaluation(evaluation, output, None if other else recorded)
     return evaluation
 

@@ -21,6 +21,7 @@ from onecycle.data import room
 from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
 from onecycle.runs import processes
 from onecycle.runs import record as run
+from onecycle.runs.identity import comparable, folder_name, identity, short_name
 
 log = logging.getLogger("onecycle")
 
@@ -77,7 +78,7 @@ def train_here(
         if this.done:  # by another process, while this one was getting ready
             return this.folder, this.result
         start = processes.of_first(lambda: checkpoints.newest(this.folder))
-        key = run.comparable(this.config, source.key())
+        key = comparable(this.config, source.key())
         different = checkpoints.changes(start.run, key)
         if different:
             raise ConfigError(different)
@@ -102,20 +103,20 @@ def train_here(
 def open_run(cfg: DictConfig, data_key: dict[str, Any], overrides: list[str], sweep: Path | None) -> run.Run:
     """The run of a configuration: in its folder of the sweep, in the folder to resume, or in a new one."""
     plain = config.plain(cfg)
-    identity = run.identity(plain, data_key)
+    own = identity(plain, data_key)
     if cfg.resume is not None:
         folder = Path(cfg.resume)
     elif sweep is not None:
-        folder = sweep / f"{job_name(cfg, overrides)}-{identity[:8]}"
+        folder = sweep / f"{job_name(cfg, overrides)}-{own[:8]}"
     else:
         folder = processes.of_first(lambda: run.new_folder(Path(cfg.output), cfg.name))
-    return run.Run(folder, cfg.name, identity, plain, overrides)
+    return run.Run(folder, cfg.name, own, plain, overrides)
 
 
 def job_name(cfg: DictConfig, overrides: list[str]) -> str:
     """What tells a run of a sweep from the others, as a folder's name: the study's label, or what was overridden."""
     label = cfg.study.label if cfg.get("study") else None
-    return run.folder_name(label) if label else run.short_name(overrides)
+    return folder_name(label) if label else short_name(overrides)
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")

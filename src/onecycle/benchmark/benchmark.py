@@ -26,9 +26,9 @@ from onecycle import build as assembly
 from onecycle.benchmark import breakdown, contestants
 from onecycle.benchmark.contestants import Paired, Race
 from onecycle.runs import memory
-from onecycle.runs import record as run
 from onecycle.runs import summary as closing
 from onecycle.runs.environment import environment
+from onecycle.runs.files import write_atomically
 from onecycle.train import train
 
 PARTS = ("loader", "step", "profile", "start")
@@ -197,7 +197,7 @@ def main() -> None:
     report = measure(arguments.quick, arguments.model, arguments.widths, arguments.only)
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
-    run.write_atomically(path, json.dumps(report, indent=1) + "\n")
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")
 
 

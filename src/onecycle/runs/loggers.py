@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from onecycle.runs.record import write_atomically
+from onecycle.runs.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
