@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
 from onecycle.config import hyperparameters, resolution, signatures
 from onecycle.config.overrides import near
@@ -27,7 +28,7 @@ from onecycle.config.rules import (
     whole,
 )
 from onecycle.errors import ConfigError
-from onecycle.models import options
+from onecycle.models.options import ResNet9Options
 from onecycle.training.schedule import Schedule
 
 # What a configuration may name in `_target_`. Add your own package here.
@@ -231,9 +232,12 @@ def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
     if problems:
         return problems
     if resolved["model"].get("_target_") == RESNET9:
-        problems += [f"model.{line}" for line in options.problems(resolved["model"])]
-        if resolved["model"].get("in_channels") != 3:
-            problems.append(f"model.in_channels={resolved['model'].get('in_channels')}: must be 3, all images are RGB")
+        try:
+            ResNet9Options(**{name: value for name, value in resolved["model"].items() if name != "_target_"})
+        except ValidationError as error:
+            for found in error.errors():
+                where = ".".join(["model", *map(str, found["loc"])]) + f"={_shown(found['input'])}: "
+                problems.append((where if found["loc"] else "model.") + found["msg"].removeprefix("Value error, "))
     schedule = resolved["schedule"]
     if _is_allowed(str(schedule.get("_target_"))):
         try:
