@@ -244,8 +244,10 @@ def _part_problems(resolved: Mapping[str, Any]) -> list[str]:
             instantiate(schedule, Schedule)
         except ConfigError as error:
             problems += [f"schedule: {line}" for line in error.problems]
-        except ValueError as error:
-            problems += [f"schedule.{line}" for line in str(error).splitlines()]
+        except ValidationError as error:
+            for found in error.errors():
+                message, key = found["msg"].removeprefix("Value error, "), ".".join(map(str, found["loc"]))
+                problems.append(f"schedule.{key}={_shown(found['input'])}: {message}" if key else f"schedule.{message}")
     peak_lr, batch_size = schedule.get("peak_lr"), resolved["batch_size"]
     if whole(1)(batch_size):
         problems += hyperparameters.check(resolved["hyperparameters"], peak_lr, batch_size)
