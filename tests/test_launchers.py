@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from onecycle.config import overrides
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 
 TINY = [
     "experiment=debug", "data.source.train_size=320", "trainer.detect_anomaly=false", "callbacks.figures=null",

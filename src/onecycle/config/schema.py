@@ -26,7 +26,7 @@ from onecycle.config.types import (
     allowed,
 )
 from onecycle.data.options import SOURCES, AugmentOptions
-from onecycle.models.options import MODELS
+from onecycle.models.options import ResNet9Options
 from onecycle.training.options import OPTIMIZERS, EmaOptions, Sides
 from onecycle.training.schedule import SCHEDULES
 
@@ -35,7 +35,7 @@ ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
 
 # The classes of this package's components and what each takes, by the group in which they are named.
 COMPONENTS: dict[str, dict[str, type[Options]]] = {
-    "model": MODELS, "schedule": SCHEDULES, "optimizer": OPTIMIZERS, "data.source": SOURCES,
+    "model": {"onecycle.models.resnet9.ResNet9": ResNet9Options}, "schedule": SCHEDULES, "optimizer": OPTIMIZERS, "data.source": SOURCES,
     "callbacks": CALLBACKS, "logger": LOGGERS,
 }  # fmt: skip
 
@@ -57,6 +57,7 @@ MOVED = {
     "onecycle.loggers.": "onecycle.runs.loggers.",
 }
 
+NO_TARGET = "must name its class in _target_"
 Precision = Literal["auto", "16-mixed", "bf16-mixed", "32-true"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
@@ -64,7 +65,7 @@ BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 
 def _with_target(component: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(component.get("_target_"), str):
-        raise ValueError("must name its class in _target_")
+        raise ValueError(NO_TARGET)
     return component
 
 
@@ -92,7 +93,7 @@ Devices = Annotated[
 ]
 
 
-class Data(Options):
+class DataOptions(Options):
     """The data set, which of its images are used, and how they are augmented."""
 
     source: Component = Field(description="where the images come from")
@@ -107,7 +108,7 @@ class Data(Options):
     augment: AugmentOptions = Field(description="what is drawn for each training image")
 
 
-class Evaluation(Options):
+class EvaluationOptions(Options):
     """How a network is tested."""
 
     batch_size: Count = Field(description="images a batch")
@@ -115,22 +116,22 @@ class Evaluation(Options):
     every_n_epochs: CountOrZero = Field(description="evaluate every n epochs while training; 0: only at the end")
 
 
-class Factors(Options):
+class FactorsOptions(Options):
     """Factors of one kind of parameter."""
 
     lr: NonNegativeNumber = Field(description="factor on the learning rate")
     weight_decay: NonNegativeNumber = Field(description="factor on the weight decay")
 
 
-class Groups(Options):
+class GroupsOptions(Options):
     """Factors on learning rate and weight decay by kind of parameter; all other parameters have 1."""
 
-    bias: Factors = Field(description="β of norms, biases of convolutions and of the head")
-    norm_scale: Factors = Field(description="γ of norms")
-    head: Factors = Field(description="weight of the last linear layer")
+    bias: FactorsOptions = Field(description="β of norms, biases of convolutions and of the head")
+    norm_scale: FactorsOptions = Field(description="γ of norms")
+    head: FactorsOptions = Field(description="weight of the last linear layer")
 
 
-class Hyperparameters(Options):
+class HyperparametersOptions(Options):
     """Momentum ρ, weight decay α, and one of three ways to say the peak learning rate λ; N is the batch size."""
 
     parametrisation: Literal["direct", "effective", "per_example"] = Field(
@@ -138,27 +139,31 @@ class Hyperparameters(Options):
     )
     momentum: BelowOne = Field(description="ρ")
     weight_decay: NonNegativeNumber = Field(description="α")
-    groups: Groups = Field(description="factors by kind of parameter")
-    peak_lr: Number | None = Field(None, description="λ as the schedule has it; set schedule.peak_lr")
+    groups: GroupsOptions = Field(description="factors by kind of parameter")
+    peak_lr: Any = Field(None, description="the schedule's λ, with parametrisation direct; set schedule.peak_lr")
     effective_decay: PositiveNumber | None = Field(None, description="λα/(1−ρ), with parametrisation effective")
     per_example_lr: PositiveNumber | None = Field(None, description="λ/N, with parametrisation per_example")
 
     def contradiction(self, peak_lr: float, batch_size: int) -> str | None:
         """The error line where the schedule's peak learning rate is not the one that the parametrisation says."""
-        own, name = self.peak_lr, "schedule.peak_lr"
-        if self.parametrisation == "effective" and self.effective_decay:
-            own, name = peak_lr_from_effective_decay(self.effective_decay, self.momentum, self.weight_decay), "effective_decay"
-        elif self.parametrisation == "per_example" and self.per_example_lr:
-            own, name = peak_lr_from_per_example(self.per_example_lr, batch_size), "per_example_lr"
-        if own is not None and math.isclose(own, peak_lr, rel_tol=1e-6):
+        h = self
+        if h.parametrisation == "effective" and h.effective_decay and h.weight_decay:
+            implied, key = peak_lr_from_effective_decay(h.effective_decay, h.momentum, h.weight_decay), "effective_decay"
+        elif h.parametrisation == "per_example" and h.per_example_lr:
+            implied, key = peak_lr_from_per_example(h.per_example_lr, batch_size), "per_example_lr"
+        elif math.isclose(h.peak_lr or 0.0, peak_lr, rel_tol=1e-6):
+            return None
+        else:
+            return f"hyperparameters.peak_lr={h.peak_lr}: contradicts schedule.peak_lr={peak_lr}; set only the latter"
+        if math.isclose(implied, peak_lr, rel_tol=1e-6):
             return None
         return (
-            f"schedule.peak_lr={peak_lr}: contradicts hyperparameters={self.parametrisation}, which has {own}; "
-            f"set {name if '.' in name else f'hyperparameters.{name}'} alone"
+            f"schedule.peak_lr={peak_lr}: contradicts hyperparameters={h.parametrisation}, which makes it {implied:.6g}; "
+            f"set hyperparameters.{key}, or choose hyperparameters=direct"
         )
 
 
-class Trainer(Options):
+class TrainerOptions(Options):
     """Lightning's Trainer. Keys that are not listed here are arguments of its constructor."""
 
     model_config = ConfigDict(extra="allow")
@@ -180,7 +185,7 @@ class Trainer(Options):
     max_steps: Count | None = Field(description="steps in place of epochs")
     log_every_n_steps: Count = Field(description="steps between two lines of the log")
     gradient_clip_val: PositiveNumber | None = Field(description="largest norm of the gradient")
-    deterministic: Literal[True, False, "warn"] = Field(description="only operations that repeat exactly")
+    deterministic: bool | Literal["warn"] = Field(description="only operations that repeat exactly")
     benchmark: bool = Field(description="let cuDNN choose its convolutions by trial")
     detect_anomaly: bool = Field(description="an error at the first gradient that is NaN")
     compile: bool = Field(description="compile the network with torch.compile")
@@ -188,7 +193,7 @@ class Trainer(Options):
     sync_batchnorm: bool = Field(False, description="batch norm over the whole batch of several GPUs")
 
 
-class Train(Options):
+class TrainOptions(Options):
     """The configuration of `onecycle-train`."""
 
     name: FolderName = Field(description="part of the folder's name and of the record")
@@ -197,13 +202,13 @@ class Train(Options):
     label_smoothing: BelowOne = Field(description="share of the target that is spread over all classes")
     ema: EmaOptions | None = Field(description="exponential moving average of all weights and buffers")
     resizing: Sides | None = Field(description="smaller training images to begin with")
-    data: Data = Field(description="data set, subset and augmentation")
-    evaluation: Evaluation = Field(description="how the network is tested")
+    data: DataOptions = Field(description="data set, subset and augmentation")
+    evaluation: EvaluationOptions = Field(description="how the network is tested")
     model: Component = Field(description="the network")
     schedule: Component = Field(description="learning rate and momentum over the run")
-    hyperparameters: Hyperparameters = Field(description="momentum, weight decay and how λ is set")
+    hyperparameters: HyperparametersOptions = Field(description="momentum, weight decay and how λ is set")
     optimizer: Component = Field(description="the optimizer")
-    trainer: Trainer = Field(description="Lightning's Trainer")
+    trainer: TrainerOptions = Field(description="Lightning's Trainer")
     callbacks: dict[str, Component | None] | None = Field(description="what accompanies a run")
     logger: dict[str, Component | None] | None = Field(description="where curves are written")
     output: FolderPath = Field(description="folder in which runs/, sweeps/ and studies/ are made")
@@ -211,14 +216,15 @@ class Train(Options):
     study: dict[str, Any] | None = Field(None, description="a study, see docs/studies.md")
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Train":
+    def _consistent(self) -> "TrainOptions":
         peak_lr, h = self.schedule.get("peak_lr"), self.hyperparameters
-        if isinstance(peak_lr, int | float) and (line := h.contradiction(peak_lr, self.batch_size)):
+        valid = isinstance(peak_lr, int | float) and 0 < peak_lr < math.inf
+        if valid and (line := h.contradiction(peak_lr, self.batch_size)):
             raise ValueError(line)
         return self
 
 
-class Evaluate(Options):
+class EvaluateOptions(Options):
     """The configuration of `onecycle-evaluate`."""
 
     run: FolderPath = Field(description="folder of a finished run")

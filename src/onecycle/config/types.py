@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 LARGEST_COUNT = 10**9
 LARGEST_SEED = 2**63 - 1
@@ -19,12 +19,6 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_target(cls, values: Any) -> Any:
-        """Take the keys of a component as they stand beside its `_target_`."""
-        return {key: value for key, value in values.items() if key != "_target_"} if isinstance(values, dict) else values
 
 
 def _number(value: Any) -> Any:

@@ -9,36 +9,39 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from onecycle.config.schema import ALLOWED_TARGETS, COMPONENTS, Evaluate, Train, Trainer
+from onecycle.config.schema import ALLOWED_TARGETS, COMPONENTS, NO_TARGET, EvaluateOptions, TrainerOptions, TrainOptions
 from onecycle.config.types import Options
 from onecycle.errors import ConfigError
 
 NUMBERS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 
 
-def validated(config: DictConfig) -> tuple[Train, dict[str, Any]]:
-    """A composed training configuration as a typed object, and as the plain values that were written.
+def validated(config: DictConfig | Mapping[str, Any]) -> TrainOptions:
+    """A composed training configuration as a typed object, which keeps every value as it was written.
 
     Raises ConfigError with a line for each error.
     """
-    values, lines = resolved(config)
-    lines = lines or training_errors(values)
-    if lines:
-        raise ConfigError(lines)
-    return Train.model_validate(values), values
+    values, lines = resolved(config) if isinstance(config, DictConfig) else (dict(config), [])
+    found = training_errors(values)
+    if isinstance(config, DictConfig) and (lines or found):
+        # A value that is interpolated is wrong because the one that it comes from is.
+        interpolated = tuple(f"{key}=" for key in _interpolated(OmegaConf.to_container(config, resolve=False)))
+        own = [line for line in found if not line.startswith(interpolated)]
+        found = own if own or lines else found
+    if lines or found:
+        raise ConfigError(lines + found)
+    return TrainOptions.model_validate(values)
 
 
-def composed_errors(config: DictConfig) -> list[str]:
-    """The errors of a composed training configuration, those of values that cannot be resolved among them."""
-    values, lines = resolved(config)
-    unresolved = tuple(line.partition(":")[0] for line in lines)
-    others = [line for line in training_errors(values) if not line.startswith(unresolved)] if lines else None
-    return lines + (training_errors(values) if others is None else others)
+def _interpolated(node: Any, key: str = "") -> list[str]:
+    if isinstance(node, dict):
+        return [found for name, child in node.items() for found in _interpolated(child, f"{key}.{name}".lstrip("."))]
+    return [key] if isinstance(node, str) and "${" in node else []
 
 
 def training_errors(values: Mapping[str, Any]) -> list[str]:
     """The errors of a resolved training configuration."""
-    return [*errors_of(Train, values), *target_errors(values), *_component_errors(values)]
+    return [*errors_of(TrainOptions, values), *target_errors(values), *_component_errors(values)]
 
 
 def evaluation_errors(config: DictConfig) -> list[str]:
@@ -46,7 +49,7 @@ def evaluation_errors(config: DictConfig) -> list[str]:
     if OmegaConf.is_missing(config, "run"):
         return ["run is missing: name a run's folder, as in onecycle-evaluate run=logs/runs/…"]
     values, lines = resolved(config)
-    return lines or [*errors_of(Evaluate, values), *target_errors(values), *_component_errors(values)]
+    return lines or [*errors_of(EvaluateOptions, values), *target_errors(values), *_component_errors(values)]
 
 
 def resolved(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
@@ -118,9 +121,10 @@ def _component_errors(values: Mapping[str, Any]) -> list[str]:
         members = {group: node} if group not in ("callbacks", "logger") else _members(group, node)
         for key, part in members.items():
             options = classes.get(str(part.get("_target_"))) if isinstance(part, Mapping) else None
-            lines += errors_of(options, part, key) if options else []
+            own = {name: value for name, value in part.items() if name != "_target_"} if options else {}
+            lines += errors_of(options, own, key) if options else []
     trainer = values.get("trainer")
-    given = [key for key in Trainer.SET_BY_PROGRAM if isinstance(trainer, Mapping) and key in trainer]
+    given = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(trainer, Mapping) and key in trainer]
     return lines + [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in given]
 
 
@@ -150,8 +154,10 @@ def _line(options: type[Options], error: Any, key: str, path: Sequence[str], val
         return f"{key}={shown(value)}: is unknown; the keys are {', '.join(known)}{did_you_mean(path[-1], known)}"
     if error["type"] == "missing":
         return f"{key} is missing: must be {allowed_text(options, path)}"
-    if error["type"] == "value_error" and not path:
-        return f"{key}: {message}".removeprefix(": ")
+    if error["type"] == "value_error" and not path:  # of several keys of a group; it begins with one of them
+        return f"{key}.{message}".removeprefix(".")
+    if message == NO_TARGET:
+        return f"{key}._target_ is missing: it names the class of the component"
     if error["type"] == "value_error" and not message.startswith("must be a finite number"):
         return f"{key}={shown(value)}: {message}"
     return f"{key}={shown(value)}: must be {allowed_text(options, path)}"
@@ -193,7 +199,7 @@ def described(node: Mapping[str, Any]) -> str:
         return str(node["allowed"])
     kinds = [part.get("type") for part in node.get("anyOf", ())]
     if kinds == ["integer", "number"]:  # `Number`
-        return described({"type": "number"} | {NUMBERS.get(name, name): node[name] for name in node if name in NUMBERS})
+        return described({"type": "number"} | {NUMBERS[name]: node[name] for name in NUMBERS if name in node})
     if "anyOf" in node:
         bounds = {name: node[name] for name in node if name in NUMBERS}
         parts = sorted(node["anyOf"], key=lambda part: part.get("type") != "null")

@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from onecycle.config.checks import plain
+from onecycle.config.compose import plain
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs import record as run
 from onecycle.runs.identity import settings

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.config.checks import instantiate
+from onecycle.config.targets import instantiate
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.data.loader import Batch
 from onecycle.models.resnet9 import parameter_groups

@@ -3,16 +3,20 @@
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from onecycle.config.types import Count, Number, Options
 
 
 class SgdOptions(Options):
-    """Own keys of torch.optim.SGD; rate, momentum and weight decay come from the hyperparameters."""
+    """Own keys of torch.optim.SGD; rate, momentum and weight decay come from the hyperparameters.
+
+    Keys that are not listed here are arguments of its constructor.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     nesterov: bool = Field(False, description="Nesterov momentum")
-    dampening: Number = Field(0, description="dampening of the momentum; 0 with nesterov")
     fused: bool | None = Field(None, description="update all parameters in one kernel; null leaves it to torch")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.runs import record as run
 from onecycle.runs.identity import relevant
 
