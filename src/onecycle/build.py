@@ -9,12 +9,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle.callbacks.average import Average
-from onecycle.callbacks.ownership import Ownership
 from onecycle.config import checks as config
 from onecycle.config.checks import CONF, instantiate
 from onecycle.config.hyperparameters import Hyperparameters
@@ -72,20 +72,9 @@ def load_dataset(cfg: DictConfig, keep: bool = True) -> tuple[DictConfig, Datase
     return replaced, load(stand_in, Path(cfg.data.cache), keep), stand_in
 
 
-def device_of(accelerator: str) -> torch.device:
-    """The kind of device that Lightning will train on."""
-    if accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available()):
-        return torch.device("cpu")
-    if accelerator != "auto" and not torch.accelerator.is_available():
-        raise ConfigError([f"trainer.accelerator={accelerator}: there is none on this machine; take auto or cpu"])
-    current = torch.accelerator.current_accelerator()
-    assert current is not None
-    return current
-
-
 def choose_precision(cfg: DictConfig) -> DictConfig:
     """The config with trainer.precision resolved for this machine; the choice and its reason are logged."""
-    chosen, reason = precision.choose(cfg.trainer.precision, device_of(cfg.trainer.accelerator))
+    chosen, reason = precision.choose(cfg.trainer.precision, precision.device_of(cfg.trainer.accelerator))
     log.info("Precision %s: %s.", chosen, reason)
     resolved = cfg.copy()
     resolved.trainer.precision = chosen
@@ -173,7 +162,9 @@ def build_trainer(
         "figures": {"folder": str(folder)},
     }
     wanted = {name: part for name, part in (cfg.callbacks or {}).items() if part and (progress or name != "progress")}
-    callbacks: list[pl.Callback] = [Ownership(check)]
+    # Ahead of everything that is written: Lightning calls the checkpoint's callback last.
+    owned = LambdaCallback(on_train_batch_end=lambda *_: check(), on_train_epoch_end=lambda *_: check())
+    callbacks: list[pl.Callback] = [owned]
     callbacks += [instantiate(part, pl.Callback, **arguments.get(name, {})) for name, part in wanted.items()]
     if cfg.ema:
         callbacks.append(Average(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))

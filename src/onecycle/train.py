@@ -21,6 +21,7 @@ from onecycle.data import room
 from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
 from onecycle.runs import processes
 from onecycle.runs import record as run
+from onecycle.runs.environment import keep_freed_memory
 from onecycle.runs.identity import comparable, folder_name, identity, short_name
 
 log = logging.getLogger("onecycle")
@@ -45,9 +46,14 @@ def train(
     if unfit:
         raise ConfigError(unfit)
     if processes.must_be_started(cfg):
-        folder = processes.train_in_processes(cfg, overrides, sweep, progress, keep)
+        folder, _ = processes.launch(cfg, _train_as_rank, _shown_level(), cfg, overrides, sweep, progress, keep)
         return run.read_result(folder) or {}
     return train_here(cfg, overrides, sweep, progress, keep)[1]
+
+
+def _train_as_rank(level: int, *arguments: Any) -> tuple[Path, dict[str, Any]]:
+    show_messages(level)
+    return train_here(*arguments)
 
 
 def train_here(
@@ -57,11 +63,11 @@ def train_here(
     started = time.perf_counter()
     # Only now: a rejected configuration must not wait seconds for torch.
     from onecycle import build as assembly
-    from onecycle.runs import checkpoints, memory
+    from onecycle.runs import checkpoints
     from onecycle.runs import summary as closing
 
     closing.quiet()
-    memory.keep_freed_memory()
+    keep_freed_memory()
     processes.join(cfg)
     with assembly.value_errors_as_config_errors():
         cfg, dataset, source = processes.first_goes_ahead(lambda: assembly.load_dataset(cfg, keep))
@@ -175,6 +181,13 @@ def show_messages(level: int = logging.INFO) -> None:
     log.setLevel(logging.DEBUG)
     for handler in logging.getLogger().handlers:
         handler.setLevel(level if processes.is_first() else logging.ERROR)
+
+
+def _shown_level() -> int:
+    """From which level on messages of a run are shown on this terminal: a study shows its own instead."""
+    message = logging.LogRecord("onecycle", logging.INFO, "", 0, "", (), None)
+    shown = any(handler.filter(message) for handler in logging.getLogger().handlers)
+    return logging.INFO if shown else logging.WARNING
 
 
 def run_as_command(job: Callable[[], Any], name: str, problems: overrides.Values) -> None:

@@ -11,21 +11,12 @@ from omegaconf import DictConfig
 
 from onecycle.config import checks as config
 from onecycle.errors import ConfigError, one_line
-from onecycle.runs import fields as records
 
-LARGEST = 1 << 20  # bytes of a config.yaml; an honest one has a few thousand
 # Instructions to Hydra's own `instantiate`. No configuration of this program has them.
 INSTRUCTIONS = ("_partial_", "_args_", "_recursive_", "_convert_", "_mode_")
 
 # Where a run found its data, and where its folder was made: nothing is written there when it is resumed or evaluated.
 NOT_WRITTEN = ("output", "resume", "data.root", "data.cache", "data.source.root")
-
-
-def load(path: Path) -> dict[str, Any]:
-    """The plain contents of a config.yaml, its interpolations as they are written; raises OSError or ValueError."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it has more than {LARGEST} bytes")
-    return records.config(path.read_text(encoding="utf-8"))
 
 
 def problems(saved: Mapping[str, Any]) -> list[str]:
