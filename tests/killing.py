@@ -22,11 +22,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import onecycle.train
-from onecycle.config.compose import CONF
-from onecycle.runs import (
-    checkpoints,
-    memory,  # noqa: F401 (before the forks)
-)
+from onecycle.config.checks import CONF
+from onecycle.runs import checkpoints
 from onecycle.runs import summary as closing
 from onecycle.training.classifier import Classifier
 

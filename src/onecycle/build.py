@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
@@ -144,7 +145,7 @@ def build_trainer(
     """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
 
     key: what a run that goes on from one of its checkpoints must agree in. steps_done: those of a resumed run's
-    checkpoint, else 0. progress: false leaves the bar out.
+    checkpoint, else 0. progress: false leaves the bar out. check: raises where the folder is another process's now.
     """
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
@@ -155,7 +156,10 @@ def build_trainer(
         "checkpoint": {"folder": str(folder), "run": key},
         "figures": {"folder": str(folder)},
     }
-    callbacks = [
+    # Ahead of everything that is written: Lightning calls the checkpoint's callback last.
+    owned = LambdaCallback(on_train_batch_end=lambda *_: check(), on_train_epoch_end=lambda *_: check())
+    callbacks: list[pl.Callback] = [owned]
+    callbacks += [
         instantiate(part, pl.Callback, f"callbacks.{name}", **arguments.get(name, {})) for name, part in wanted.items()
     ]
     if config.ema:

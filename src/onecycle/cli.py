@@ -18,10 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from onecycle import evaluate
 from onecycle import train as training
 from onecycle.config import compose
-from onecycle.config.validate import composed_errors, validated
+from onecycle.config.validate import validated
 from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
-from onecycle.runs import processes
-from onecycle.runs.record import earlier_result, folder_errors, resumed_config
+from onecycle.runs.messages import show_messages
+from onecycle.runs.record import earlier_result
+from onecycle.runs.saved import resumed_config, saved_errors
 
 log = logging.getLogger("onecycle")
 
@@ -38,13 +39,13 @@ def train() -> None:
 
 def evaluation() -> None:
     """`onecycle-evaluate`."""
-    _run_as_command(evaluate_job, "evaluate", lambda config, sweeping: evaluate.evaluation_problems(config))
+    _run_as_command(evaluate_job, "evaluate", lambda config, sweeping: evaluate.evaluation_word_errors(config))
 
 
 @hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="train")
 def train_job(config: DictConfig) -> float:
     """One job of Hydra, single or in a sweep; returns its `score`, for sweepers that want a number."""
-    processes.show_messages()
+    show_messages()
     settings: Any = HydraConfig.get()
     sweeping = settings.mode == RunMode.MULTIRUN
     # As they were written: what a word interpolates is a value of this configuration, not of Hydra's.
@@ -86,7 +87,7 @@ def score(record: dict[str, Any]) -> float:
 @hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="evaluate")
 def evaluate_job(config: DictConfig) -> float:
     """One evaluation; returns the test accuracy."""
-    processes.show_messages()
+    show_messages()
     with config_errors_shown() if HydraConfig.get().mode == RunMode.RUN else contextlib.nullcontext():
         return float(evaluate.evaluate(config)["test"]["accuracy"])
 
@@ -96,7 +97,7 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
 
     The process ends with 0 for success, 2 for a user's error, 1 for a failure, 130 for Ctrl-C.
     """
-    processes.show_messages()
+    show_messages()
     try:
         compose.check_words(sys.argv[1:], name, validate)
         job()
@@ -117,11 +118,15 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
 
 def training_word_errors(config: DictConfig, sweeping: bool) -> list[str]:
     """The errors of a composed training configuration, and of the study or the run's folder that it names."""
-    lines = composed_errors(config)
+    lines = []
+    try:
+        validated(config)
+    except ConfigError as error:
+        lines += error.problems
     if OmegaConf.select(config, "study", throw_on_resolution_failure=False):
         from onecycle.studies.study import study_errors  # only a study pays for this import
 
         lines += study_errors(config)
     if isinstance(config.get("resume"), str) and not any(line.startswith("resume=") for line in lines):
-        lines += [IN_SWEEP] if sweeping else folder_errors(Path(config.resume))
+        lines += [IN_SWEEP] if sweeping else saved_errors(Path(config.resume))
     return lines

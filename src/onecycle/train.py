@@ -12,6 +12,7 @@ from onecycle.data import room
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, short_name
+from onecycle.runs.messages import show_messages, shown_level
 from onecycle.runs.record import Run, new_folder, read_result
 from onecycle.runs.saved import check_links
 
@@ -33,10 +34,17 @@ def train(
     unfit = room.problems(config.model_dump())
     if unfit:
         raise ConfigError(unfit)
-    if processes.must_be_started(config.trainer):
-        folder = processes.run_in_processes(train_here, config.trainer, (config, overrides, sweep, progress, keep))
-        return read_result(folder) or {}
-    return read_result(train_here(config, overrides, sweep, progress, keep)) or {}
+    arguments = (config, overrides, sweep, progress, keep)
+    if processes.must_be_started(config):
+        folder = processes.launch(config, _train_as_rank, shown_level(), *arguments)
+    else:
+        folder = train_here(*arguments)
+    return read_result(folder) or {}
+
+
+def _train_as_rank(level: int, *arguments: Any) -> Path:
+    show_messages(level)
+    return train_here(*arguments)
 
 
 def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, progress: bool, keep: bool) -> Path:
@@ -48,7 +56,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
 
     summary.silence_libraries()
     environment.keep_freed_memory()
-    processes.join(config.trainer)
+    processes.join(config)
     with build.value_errors_as_config_errors():
         config, dataset, source = processes.first_goes_ahead(lambda: build.load_dataset(config, keep))
         config = build.choose_precision(config)
@@ -69,7 +77,10 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
         if changed:
             raise ConfigError(changed)
         with build.value_errors_as_config_errors():
-            trainer = build.build_trainer(config, run.folder, steps, key, steps_done=start.step, progress=progress)
+            trainer = build.build_trainer(
+                config, run.folder, steps, key, steps_done=start.step, progress=progress,
+                check=run.check_lease,
+            )
         summary.show_start(run, classifier, datamodule, trainer, start.step)
         setup = time.perf_counter() - started
         try:

@@ -15,7 +15,7 @@ from onecycle.errors import ConfigError, one_line
 from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
 
 CONFIG = "config.yaml"
-LARGEST = 1 << 20  # bytes of a config.yaml; an honest one has a few thousand
+LARGEST = 1 << 20  # bytes of a configuration or a record; usual ones have a few thousand
 
 
 def read_saved(folder: Path) -> dict[str, Any]:

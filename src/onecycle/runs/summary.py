@@ -17,9 +17,8 @@ from rich.table import Table
 from onecycle.data.datamodule import DataModule
 from onecycle.runs import processes
 from onecycle.runs import record as run
-from onecycle.runs.environment import environment
+from onecycle.runs.environment import environment, peak_memory
 from onecycle.runs.loggers import flat, tensorboard_of
-from onecycle.runs.memory import peak_memory
 from onecycle.training.classifier import Classifier
 
 log = logging.getLogger("onecycle")
