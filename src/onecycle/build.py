@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +25,7 @@ from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
-from onecycle.runs.loggers import TensorBoard
+from onecycle.runs.context import RunContext, attach_all
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
 from onecycle.training.loop import StepLoop
@@ -168,20 +169,14 @@ def build_trainer(
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    arguments: dict[str, dict[str, Any]] = {
-        "checkpoint": {"folder": str(folder), "run": key},
-        "figures": {"folder": str(folder)},
-    }
-    wanted = {name: part for name, part in (cfg.callbacks or {}).items() if part and (progress or name != "progress")}
     callbacks: list[pl.Callback] = [Ownership(check)]
-    callbacks += [instantiate(part, pl.Callback, **arguments.get(name, {})) for name, part in wanted.items()]
+    callbacks += [instantiate(part, pl.Callback) for part in (cfg.callbacks or {}).values() if part]
+    if not progress:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     if cfg.ema:
         callbacks.append(Average(decay=cfg.ema.decay, update_every_n_steps=cfg.ema.every_n_steps))
-    parts = [part for part in (cfg.logger or {}).values() if part]
-    loggers = [instantiate(part, Logger, folder=str(folder), steps_done=steps_done) for part in parts]
-    for board in loggers:
-        if isinstance(board, TensorBoard) and not steps_done:
-            board.write_layout()
+    loggers = [instantiate(part, Logger) for part in (cfg.logger or {}).values() if part]
+    attach_all([*callbacks, *loggers], RunContext(folder, steps_done, key))
     every = cfg.evaluation.every_n_epochs
     own = ("compile", "threads", "max_epochs", "max_steps")
     trainer = instantiate(
@@ -189,8 +184,9 @@ def build_trainer(
         pl.Trainer,
         max_epochs=-1, max_steps=steps, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0,
         check_val_every_n_epoch=every or 1, limit_val_batches=1.0 if every else 0,
-        enable_progress_bar="progress" in wanted, enable_model_summary=False,
-        enable_checkpointing="checkpoint" in wanted, use_distributed_sampler=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
@@ -245,11 +241,8 @@ def build_evaluator(cfg: DictConfig, folder: Path, *, figures: bool) -> pl.Train
     """A Trainer that only tests, in the precision of the config."""
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    callbacks = (
-        [instantiate(cfg.callbacks.figures, pl.Callback, folder=str(folder))]
-        if figures and cfg.callbacks.figures
-        else []
-    )
+    callbacks = [instantiate(cfg.callbacks.figures, pl.Callback)] if figures and cfg.callbacks.figures else []
+    attach_all(callbacks, RunContext(folder))
     return pl.Trainer(
         accelerator=cfg.trainer.accelerator, devices=1, precision=cfg.trainer.precision, logger=False,
         callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,

@@ -23,13 +23,14 @@ import torch
 from rich.table import Table
 
 from onecycle import build as assembly
-from onecycle.benchmark import breakdown, contestants
+from onecycle.benchmark import contestants
 from onecycle.benchmark.contestants import Paired, Race
 from onecycle.runs import memory
 from onecycle.runs import record as run
 from onecycle.runs import summary as closing
 from onecycle.runs.environment import environment
 from onecycle.train import train
+from onecycle.training import breakdown
 
 PARTS = ("loader", "step", "profile", "start")
 

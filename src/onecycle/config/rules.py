@@ -111,7 +111,6 @@ GIVEN = {
         "check_val_every_n_epoch", "limit_val_batches", "enable_progress_bar", "enable_model_summary",
         "enable_checkpointing", "use_distributed_sampler", "default_root_dir",
     ),
-    "callbacks": ("folder", "run"), "logger": ("folder", "steps_done"),
 }  # fmt: skip
 OWN_KEYS = {"trainer": ("compile", "threads")}
 
