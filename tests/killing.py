@@ -61,7 +61,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "replace": (Path, "replace"),  # between the old one's new name and the new one's
     "serialize": (torch, "save"),
     "test": (Classifier, "test_step"),
-    "record": (closing, "_log_hyperparameters"),
+    "record": (closing, "_log_results"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
@@ -25,9 +25,10 @@ from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
-from onecycle.runs.loggers import TensorBoard
+from onecycle.runs.context import RunContext, attach_all
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
+from onecycle.training.loop import StepLoop
 from onecycle.training.resizing import Resizing
 from onecycle.training.schedule import Schedule
 
@@ -149,45 +150,39 @@ def build_trainer(
     """
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    wanted = {
-        name: part for name, part in (config.callbacks or {}).items() if part and (progress or name != "progress")
-    }
-    arguments: dict[str, dict[str, Any]] = {
-        "checkpoint": {"folder": str(folder), "run": key},
-        "figures": {"folder": str(folder)},
-    }
     # Ahead of everything that is written: Lightning calls the checkpoint's callback last.
     owned = LambdaCallback(on_train_batch_end=lambda *_: check(), on_train_epoch_end=lambda *_: check())
-    callbacks: list[pl.Callback] = [owned]
-    callbacks += [
-        instantiate(part, pl.Callback, f"callbacks.{name}", **arguments.get(name, {})) for name, part in wanted.items()
-    ]
+    callbacks: list[pl.Callback] = [owned, *_built(config.callbacks, pl.Callback, "callbacks")]
+    if not progress:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     if config.ema:
         callbacks.append(Average(decay=config.ema.decay, update_every_n_steps=config.ema.every_n_steps))
-    loggers = [
-        instantiate(part, Logger, f"logger.{name}", folder=str(folder), steps_done=steps_done)
-        for name, part in (config.logger or {}).items()
-        if part
-    ]
-    for board in loggers:
-        if isinstance(board, TensorBoard) and not steps_done:
-            board.write_layout()
+    loggers = _built(config.logger, Logger, "logger")
+    attach_all([*callbacks, *loggers], RunContext(folder, steps_done, key))
     every = config.evaluation.every_n_epochs
     trainer = instantiate(
         config.trainer.model_dump(exclude=set(TrainerOptions.OWN), exclude_unset=True), pl.Trainer, "trainer",
         max_epochs=-1, max_steps=steps, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0,
         check_val_every_n_epoch=every or 1, limit_val_batches=1.0 if every else 0,
-        enable_progress_bar="progress" in wanted, enable_model_summary=False,
-        enable_checkpointing="checkpoint" in wanted, use_distributed_sampler=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
+    trainer.fit_loop.epoch_loop = StepLoop(trainer, trainer.min_steps, trainer.max_steps)
     if config.batch_size % trainer.world_size:
         raise ValueError(f"batch_size={config.batch_size}: does not divide among {trainer.world_size} devices")
     return trainer
 
 
-def restore(config: TrainOptions, dataset: Dataset, checkpoint: Path, classes: list[str]) -> tuple[Classifier, DataModule]:
+def _built(parts: Mapping[str, Any] | None, kind: type, group: str) -> list[Any]:
+    return [instantiate(part, kind, f"{group}.{name}") for name, part in (parts or {}).items() if part]
+
+
+def restore(
+    config: TrainOptions, dataset: Dataset, checkpoint: Path, classes: list[str]
+) -> tuple[Classifier, DataModule]:
     """A trained classifier and the images to test it on, normalised as in its training.
 
     classes: the names of the logits; the data set's classes must be among them. Only tensors and plain values are
@@ -200,7 +195,8 @@ def restore(config: TrainOptions, dataset: Dataset, checkpoint: Path, classes: l
     except (checkpoints.DamagedError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"checkpoint={checkpoint}: cannot be read ({error})") from None
     dataset = _with_classes(dataset, classes)
-    datamodule = build_datamodule(config, dataset, normalization=normalization, classes=None, subset_size=None, val_size=0)
+    whole = {"classes": None, "subset_size": None, "val_size": 0}
+    datamodule = build_datamodule(config, dataset, normalization=normalization, **whole)
     with torch.random.fork_rng():
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(classes))
     try:
@@ -233,8 +229,9 @@ def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     part = (config.callbacks or {}).get("figures") if figures else None
+    callbacks = _built({"figures": part}, pl.Callback, "callbacks")
+    attach_all(callbacks, RunContext(folder))
     return pl.Trainer(
         accelerator=config.trainer.accelerator, devices=1, precision=config.trainer.precision, logger=False,
-        callbacks=[instantiate(part, pl.Callback, "callbacks.figures", folder=str(folder))] if part else [],
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip

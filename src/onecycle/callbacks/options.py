@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from onecycle.config.types import Count, CountOrZero, Fraction, NonNegativeNumber, Options, PositiveNumber, Seed, Text
 
+PRUNED = "pruned"  # user attribute of a trial whose run was pruned
 # The pruners of a search, and what they are called in `optuna.pruners`.
 PRUNERS = {
     "none": "NopPruner", "median": "MedianPruner", "percentile": "PercentilePruner", "hyperband": "HyperbandPruner",

@@ -175,7 +175,8 @@ def _composed(name: str, words: list[str]) -> DictConfig | str:
     except (HydraException, OmegaConfBaseException) as error:
         said = " ".join(str(error).strip().split("\n\n")[0].split())
         merging = "Error merging override "
-        return f"{said.removeprefix(merging)}: must be of the kind that stands there" if said.startswith(merging) else said
+        wrong_kind = f"{said.removeprefix(merging)}: must be of the kind that stands there"
+        return wrong_kind if said.startswith(merging) else said
 
 
 def _along(override: Override, others: list[Override], first: DictConfig, name: str) -> Iterator[DictConfig | str]:

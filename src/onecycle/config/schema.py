@@ -5,7 +5,6 @@ component from elsewhere is passed through: its constructor checks its own argum
 """
 
 import math
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -35,8 +34,8 @@ ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
 
 # The classes of this package's components and what each takes, by the group in which they are named.
 COMPONENTS: dict[str, dict[str, type[Options]]] = {
-    "model": {"onecycle.models.resnet9.ResNet9": ResNet9Options}, "schedule": SCHEDULES, "optimizer": OPTIMIZERS, "data.source": SOURCES,
-    "callbacks": CALLBACKS, "logger": LOGGERS,
+    "model": {"onecycle.models.resnet9.ResNet9": ResNet9Options}, "schedule": SCHEDULES, "optimizer": OPTIMIZERS,
+    "data.source": SOURCES, "callbacks": CALLBACKS, "logger": LOGGERS,
 }  # fmt: skip
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
@@ -148,9 +147,11 @@ class HyperparametersOptions(Options):
         """The error line where the schedule's peak learning rate is not the one that the parametrisation says."""
         h = self
         if h.parametrisation == "effective" and h.effective_decay and h.weight_decay:
-            implied, key = peak_lr_from_effective_decay(h.effective_decay, h.momentum, h.weight_decay), "effective_decay"
+            key = "effective_decay"
+            implied = peak_lr_from_effective_decay(h.effective_decay, h.momentum, h.weight_decay)
         elif h.parametrisation == "per_example" and h.per_example_lr:
-            implied, key = peak_lr_from_per_example(h.per_example_lr, batch_size), "per_example_lr"
+            key = "per_example_lr"
+            implied = peak_lr_from_per_example(h.per_example_lr, batch_size)
         elif math.isclose(h.peak_lr or 0.0, peak_lr, rel_tol=1e-6):
             return None
         else:
@@ -158,8 +159,8 @@ class HyperparametersOptions(Options):
         if math.isclose(implied, peak_lr, rel_tol=1e-6):
             return None
         return (
-            f"schedule.peak_lr={peak_lr}: contradicts hyperparameters={h.parametrisation}, which makes it {implied:.6g}; "
-            f"set hyperparameters.{key}, or choose hyperparameters=direct"
+            f"schedule.peak_lr={peak_lr}: contradicts hyperparameters={h.parametrisation}, which makes it "
+            f"{implied:.6g}; set hyperparameters.{key}, or choose hyperparameters=direct"
         )
 
 

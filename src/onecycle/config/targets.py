@@ -10,7 +10,9 @@ from onecycle.config.validate import did_you_mean, is_allowed, shown
 from onecycle.errors import ConfigError
 
 
-def instantiate(component: Mapping[str, Any], kind: type | tuple[str, ...] = (), key: str = "", **arguments: Any) -> Any:
+def instantiate(
+    component: Mapping[str, Any], kind: type | tuple[str, ...] = (), key: str = "", /, **arguments: Any
+) -> Any:
     """The object of the class that `component["_target_"]` names, built with the other keys and `arguments`.
 
     kind: what the class must be derived from, or the names of methods that it must have. key: the component's key, for

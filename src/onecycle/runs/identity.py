@@ -57,7 +57,8 @@ def _effective(config: TrainOptions) -> dict[str, Any]:
     for group, classes in COMPONENTS.items():
         parent, _, name = group.rpartition(".")
         node = (values[parent] if parent else values)[name]
-        parts = {f"{group}.{name}": part for name, part in (node or {}).items()} if group == "callbacks" else {group: node}
+        is_one = "_target_" in (node or {})
+        parts = {group: node} if is_one else {f"{group}.{name}": part for name, part in (node or {}).items()}
         for key, part in parts.items():
             options = classes.get(part["_target_"]) if isinstance(part, Mapping) and "_target_" in part else None
             defaults |= _defaults(options, f"{key}.") if options else {}
