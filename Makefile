@@ -65,8 +65,8 @@ test: $(STAMP) ## the fast tests (minutes)
 test-all: $(STAMP) ## every test, the slow ones too
 	@$(BIN)/python -m pytest -m '' $(ARGS)
 
-fuzz: $(STAMP) ## COUNT (10000) mutated inputs of each kind of file: record, config, image, checkpoint; about 5 minutes
-	@PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m fuzz.campaign --count $(COUNT) $(ARGS)
+fuzz: $(STAMP) ## COUNT (10000) mutated inputs of each kind of file: record, config, image, checkpoint
+	@$(BIN)/python tests/runs/test_fuzz.py --count $(COUNT) $(ARGS)
 
 audit: $(STAMP) ## known vulnerabilities of the locked versions, and a software bill of materials in logs/audit
 	@$(BIN)/python -m onecycle.audit $(ARGS)

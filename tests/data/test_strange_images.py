@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fuzz.images import joined
 from onecycle.data.class_folders import MAX_PIXELS, ImageFolder, decode_image
 from onecycle.data.png import row_bytes
 
@@ -23,6 +22,14 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
+
+
+def joined(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A PNG of these chunks, whose checksums match."""
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def header(width: int, height: int, depth: int, colour: int, interlaced: int = 0) -> bytes:
