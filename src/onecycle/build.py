@@ -19,8 +19,8 @@ from onecycle.config import checks as config
 from onecycle.config.checks import CONF, instantiate
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.data import room
-from onecycle.data.augment import Augmentation
 from onecycle.data.datamodule import DataModule
+from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
@@ -102,7 +102,7 @@ def build_datamodule(cfg: DictConfig, dataset: Dataset, **overrides: Any) -> Dat
     dtype = torch.float32 if cfg.resizing else precision.INPUTS.get(cfg.trainer.precision, torch.float32)
     arguments = {
         "batch_size": cfg.batch_size, "evaluation_batch_size": cfg.evaluation.batch_size, "seed": cfg.seed,
-        "augmentation": Augmentation(**data.augment), "classes": data.classes and list(data.classes),
+        "augmentation": AugmentOptions(**data.augment), "classes": data.classes and list(data.classes),
         "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size,
         "dtype": dtype,
     }  # fmt: skip
@@ -121,7 +121,7 @@ def build_classifier(cfg: DictConfig, datamodule: DataModule, steps: int) -> Cla
     with torch.random.fork_rng():
         torch.manual_seed(cfg.seed)
         network = instantiate(cfg.model, torch.nn.Module, classes=len(datamodule.classes))
-    too_large = room.side_problems(cfg.resizing, min(datamodule.splits["train"].pixels.shape[1:]))
+    too_large = room.side_problems(cfg.resizing, min(datamodule.splits["train"].pixels.shape[1:3]))
     if too_large:
         raise ConfigError(too_large)
     if getattr(network, "needs_whitening", False):

@@ -40,7 +40,7 @@ def train(
     Raises ConfigError for a configuration that cannot be run.
     """
     config.check(cfg)
-    unfit = room.problems(config.plain(cfg))
+    unfit = room.data_problems(config.plain(cfg))
     if unfit:
         raise ConfigError(unfit)
     if processes.must_be_started(cfg):

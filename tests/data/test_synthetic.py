@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onecycle.data import synthetic
-from onecycle.data.synthetic import CLASSES, draw
+from onecycle.data.synthetic import draw
 
 PINNED = {
     (0, "train"): "643a7d3382e302035bf517306829bf546ca5872a8f31e8b7a5a221eb3b15f970",
@@ -21,13 +21,6 @@ PINNED = {
 def digest(count: int, seed: int, split: str) -> str:
     images, labels = draw(count, seed, split)
     return hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
-
-
-def test_a_draw_has_the_promised_shapes_and_types() -> None:
-    images, labels = draw(23, 0, "train")
-    assert (images.shape, images.dtype) == ((23, 32, 32, 3), np.uint8)
-    assert (labels.shape, labels.dtype) == ((23,), np.int64)
-    assert len(set(CLASSES)) == 10
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 14, 257, 1000])
@@ -51,6 +44,8 @@ def test_labels_come_in_random_order() -> None:
 def test_a_smaller_draw_is_a_prefix_of_a_larger_one(count: int) -> None:
     images, labels = draw(600, 5, "train")
     fewer_images, fewer_labels = draw(count, 5, "train")
+    assert (fewer_images.shape, fewer_images.dtype) == ((count, 32, 32, 3), np.uint8)
+    assert (fewer_labels.shape, fewer_labels.dtype) == ((count,), np.int64)
     assert np.array_equal(fewer_images, images[:count])
     assert np.array_equal(fewer_labels, labels[:count])
 
@@ -87,23 +82,6 @@ def test_pixels_are_the_same_with_numpys_vector_instructions_switched_off() -> N
     command = [sys.executable, "-c", program]
     plain = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert plain.stdout.strip() == PINNED[0, "train"]
-
-
-@pytest.mark.parametrize(
-    ("count", "seed", "split", "message"),
-    [
-        (0, 0, "train", r"count=0: .* from 1 up"),
-        (-5, 0, "train", r"count=-5: .* from 1 up"),
-        (2.0, 0, "train", r"count=2.0: .* whole number"),
-        (10, -1, "train", r"seed=-1: .* from 0 to 2\*\*64"),
-        (10, 2**64, "train", r"seed=18446744073709551616: .* from 0 to 2\*\*64"),
-        (10, None, "train", r"seed=None: .* whole number"),
-        (10, 0, "val", r"split='val': give one of 'train', 'test'"),
-    ],
-)
-def test_a_bad_argument_is_named_with_its_value_and_remedy(count: int, seed: int, split: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        draw(count, seed, split)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import unpack
 from onecycle.data.datamodule import DataModule
 from onecycle.runs.loggers import harmless, tensorboard_of
 from onecycle.training.classifier import Classifier
@@ -71,7 +70,7 @@ class Figures(pl.Callback):
 
 def test_figures(logits: Tensor, labels: Tensor, datamodule: DataModule, mistakes: int) -> dict[str, "Figure"]:
     """The figures of an evaluation by file name. logits: float [n, classes], labels: int64 [n], in test order."""
-    images = unpack(datamodule.splits["test"].pixels)
+    images = datamodule.splits["test"].pixels
     return {
         "confusion_matrix": confusion_figure(logits, labels, datamodule.classes),
         "worst_mistakes": mistakes_figure(logits, labels, images, datamodule.classes, mistakes),
