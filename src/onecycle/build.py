@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.data import room
 from onecycle.data.datamodule import DataModule
 from onecycle.data.options import AugmentOptions
-from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
+from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
 from onecycle.runs.loggers import TensorBoard
@@ -229,16 +228,9 @@ def _with_classes(dataset: Dataset, classes: list[str]) -> Dataset:
     foreign = [name for name in dataset.classes if name not in classes]
     if len(foreign) == len(dataset.classes):
         raise ValueError(f"data: none of its classes ({', '.join(dataset.classes)}) is one of {', '.join(classes)}")
-    number = torch.tensor([classes.index(name) if name in classes else -1 for name in dataset.classes])
-
-    def renumbered(split: Split) -> Split:
-        labels = number[split.labels]
-        known = labels >= 0
-        return Split(split.pixels, labels) if known.all() else Split(split.pixels[known], labels[known])
-
     if foreign:
         log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
-    return replace(dataset, classes=tuple(classes), train=renumbered(dataset.train), test=renumbered(dataset.test))
+    return dataset.only(classes)
 
 
 def build_evaluator(cfg: DictConfig, folder: Path, *, figures: bool) -> pl.Trainer:

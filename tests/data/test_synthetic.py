@@ -2,7 +2,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -23,23 +22,6 @@ def digest(count: int, seed: int, split: str) -> str:
     return hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize("count", [1, 9, 10, 14, 257, 1000])
-def test_class_counts_differ_by_at_most_one(count: int) -> None:
-    counts = np.bincount(draw(count, 3, "train")[1], minlength=10)
-    assert counts.sum() == count
-    assert counts.max() - counts.min() == (count % 10 > 0)
-
-
-def test_labels_come_in_random_order() -> None:
-    labels = draw(2000, 0, "train")[1]
-    after = np.zeros((10, 10), int)
-    np.add.at(after, (labels[:-1], labels[1:]), 1)
-    # A class follows each other one about 20 times, and itself only over the border between two tens.
-    assert after.min() >= 0
-    assert after[~np.eye(10, dtype=bool)].min() >= 6
-    assert after.max() <= 45
-
-
 @pytest.mark.parametrize("count", [1, 7, 250, 251, 499])
 def test_a_smaller_draw_is_a_prefix_of_a_larger_one(count: int) -> None:
     images, labels = draw(600, 5, "train")
@@ -48,19 +30,14 @@ def test_a_smaller_draw_is_a_prefix_of_a_larger_one(count: int) -> None:
     assert (fewer_labels.shape, fewer_labels.dtype) == ((count,), np.int64)
     assert np.array_equal(fewer_images, images[:count])
     assert np.array_equal(fewer_labels, labels[:count])
+    counts = np.bincount(fewer_labels, minlength=10)
+    assert counts.max() - counts.min() == (count % 10 > 0)  # balanced at any size
 
 
 def test_splits_and_seeds_share_no_image_and_no_order_of_labels() -> None:
     draws = [draw(200, seed, split) for seed in (0, 1, 2**64 - 1) for split in ("train", "test")]
     assert len({image.tobytes() for images, _ in draws for image in images}) == 200 * 6
     assert len({labels.tobytes() for _, labels in draws}) == 6
-
-
-def test_images_do_not_depend_on_chunks_or_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = draw(300, 11, "test")[0]
-    monkeypatch.setattr(synthetic, "_CHUNK", 7)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert np.array_equal(draw(300, 11, "test")[0], expected)
 
 
 @pytest.mark.parametrize(("seed", "split"), PINNED)
@@ -123,11 +100,3 @@ def test_colours_fill_the_range_in_every_class(
         assert own.mean(axis=(0, 1, 2)) == pytest.approx(128, abs=15)
         assert own.std(axis=(0, 1, 2)) == pytest.approx(64, abs=8)
         assert (own.min(), own.max()) == (0, 255)
-
-
-def test_memory_beyond_the_result_stays_below_300_megabytes() -> None:
-    tracemalloc.start()
-    images, _ = draw(1500, 0, "train")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak - images.nbytes < 300e6

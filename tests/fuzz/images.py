@@ -13,7 +13,9 @@ from PIL import Image
 
 from fuzz import mutations
 from fuzz.kinds import Kind, must, must_be_readable, regressions
-from onecycle.data.class_folders import MAX_PIXELS, decode_image
+from onecycle.data.class_folders import decode_image
+
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 0
 
 SIZE = 8
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -139,9 +141,6 @@ def check(path: Path) -> bool:
         width, height = struct.unpack_from(">II", found[0][1])
         must(width * height <= MAX_PIXELS, f"it has {width}×{height} pixels")
         must(resized == ((width, height) != (SIZE, SIZE)), "its size is not the declared one")
-        rows = zlib.decompressobj()
-        pixel_bytes = sum(len(rows.decompress(part)) for kind, part in found if kind == b"IDAT")
-        must(pixel_bytes * 8 >= width * height, "it has fewer pixels than it declares")
     else:
         must(data.startswith(b"\xff\xd8") or (data[:4], data[8:12]) == (b"RIFF", b"WEBP"), "it is no JPEG and no WebP")
         with Image.open(path) as opened:

@@ -39,11 +39,17 @@ class DataModule(pl.LightningDataModule):
         normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
         super().__init__()
-        train, test, self.classes = _restrict(dataset, classes)
+        unknown = [name for name in classes or () if name not in dataset.classes]
+        if unknown:
+            known = ", ".join(dataset.classes)
+            raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {known}")
+        if classes is not None:
+            dataset = dataset.only([name for name in dataset.classes if name in classes])
+        train = dataset.train
         _check_augmentation(augmentation, min(train.pixels.shape[1:3]))
         subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
-        self.dataset = dataset
-        self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": test}
+        self.dataset, self.classes = dataset, dataset.classes
+        self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": dataset.test}
         self.normalization = normalization or (dataset.mean, dataset.std)
         self.batch_size, self.evaluation_batch_size, self.seed = batch_size, evaluation_batch_size, seed
         self.augmentation, self.dtype = augmentation, dtype
@@ -121,25 +127,6 @@ def _take(split: Split, indices: np.ndarray) -> Split:
         return split  # all of it, sorted: the memory map itself instead of a copy
     chosen = torch.from_numpy(indices)
     return Split(split.pixels[chosen], split.labels[chosen])
-
-
-def _restrict(dataset: Dataset, classes: list[str] | None) -> tuple[Split, Split, tuple[str, ...]]:
-    """Both splits with only the named classes, renumbered in the data set's own order."""
-    if classes is None:
-        return dataset.train, dataset.test, dataset.classes
-    unknown = [name for name in classes if name not in dataset.classes]
-    if unknown:
-        raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {', '.join(dataset.classes)}")
-    kept = tuple(name for name in dataset.classes if name in classes)
-    number = torch.full((len(dataset.classes),), -1)
-    for new, name in enumerate(kept):
-        number[dataset.classes.index(name)] = new
-
-    def only(split: Split) -> Split:
-        labels = number[split.labels]
-        return Split(split.pixels[labels >= 0], labels[labels >= 0])
-
-    return only(dataset.train), only(dataset.test), kept
 
 
 def _check_augmentation(a: AugmentOptions, side: int) -> None:

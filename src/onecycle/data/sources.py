@@ -2,7 +2,8 @@
 
 import logging
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -42,6 +43,17 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+
+    def only(self, classes: Sequence[str]) -> "Dataset":
+        """The images of these classes, with labels in the order in which the classes are given here."""
+        number = torch.tensor([classes.index(name) if name in classes else -1 for name in self.classes])
+
+        def chosen(split: Split) -> Split:
+            labels = number[split.labels]
+            known = labels >= 0
+            return Split(split.pixels, labels) if known.all() else Split(split.pixels[known], labels[known])
+
+        return replace(self, classes=tuple(classes), train=chosen(self.train), test=chosen(self.test))
 
 
 class Source(Protocol):
@@ -97,20 +109,15 @@ class Cifar:
             previous = socket.getdefaulttimeout()
             socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision passes no timeout
             try:
-                download_and_extract_archive(
-                    dataset.url, str(self.root), filename=dataset.filename, md5=dataset.tgz_md5
-                )
+                download_and_extract_archive(dataset.url, str(self.root), None, dataset.filename, dataset.tgz_md5)
                 return
             except (OSError, RuntimeError) as error:
                 reason = f"the download failed: {error}"
             finally:
                 socket.setdefaulttimeout(previous)
-        damaged = [str(path) for path in bad if path.exists()]
+        damaged = ", ".join(str(path) for path in bad if path.exists())
         if damaged:
-            raise ValueError(
-                f"data.root: {', '.join(damaged)} is damaged (its MD5 is not the published one) and {reason}. "
-                f"Delete it and put a good copy there."
-            )
+            raise ValueError(f"data.root: {damaged} has not the published MD5 and {reason}. Replace it by a good copy.")
         raise DataUnavailableError(
             f"data.root: {self.name} is not in {self.root.absolute()} and {reason}. Name the folder that holds "
             f"{dataset.base_folder}/ with data.root=… or ONECYCLE_DATA, or use the embedded set: data=synthetic."
