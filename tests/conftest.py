@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import onecycle.train  # noqa: F401 (registers the resolvers)
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 
 Compose = Callable[..., DictConfig]
 

@@ -27,7 +27,7 @@ class Tiny(nn.Module):
 
 def classifier(**changes: Any) -> Classifier:
     settings: dict[str, Any] = {
-        "schedule": Constant(0.1), "hyperparameters": Hyperparameters(0.1, 0.9, 5e-4, 8), "groups": NO_FACTORS,
+        "schedule": Constant(peak_lr=0.1), "hyperparameters": Hyperparameters(0.1, 0.9, 5e-4, 8), "groups": NO_FACTORS,
         "optimizer": {"_target_": "torch.optim.SGD", "nesterov": True}, "total_steps": 10, "label_smoothing": 0.0,
         "resizing": None, "tta": "flip", "compile_network": False,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import config_space
-from onecycle.config.checks import CONF, RULES
+from onecycle.config.compose import CONF, RULES
 from onecycle.errors import ConfigError, one_line
 from onecycle.train import train
 

@@ -18,6 +18,7 @@ from onecycle.data import sources
 from onecycle.errors import StorageError, storage_errors_named
 from onecycle.runs import checkpoints
 from onecycle.runs import record as run
+from onecycle.runs.context import RunContext
 from onecycle.train import train
 from onecycle.training.classifier import Classifier
 
@@ -123,7 +124,8 @@ def test_a_csv_that_cannot_be_written_costs_a_run_nothing_but_its_curves(
 
 def test_figures_that_cannot_be_written_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "figures").write_text("a file")
-    figures = Figures(str(tmp_path), mistakes=4)
+    figures = Figures(mistakes=4)
+    figures.attach(RunContext(tmp_path))
     for name in ("one", "two"):
         figures._write(name, lambda path: path.write_text("drawn"))
     (warning,) = warnings_of(caplog)

@@ -15,7 +15,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from onecycle.callbacks.divergence import Divergence
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.train import train
 from test_bad_input import environment, tree

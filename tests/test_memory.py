@@ -5,7 +5,7 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from onecycle.runs.memory import keep_freed_memory
+from onecycle.runs.environment import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 torch.set_num_threads(1)

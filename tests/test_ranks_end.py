@@ -98,7 +98,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_ends_with_the_same_bits
     assert record(tmp_path / "killed")["status"] in ("failed", "running")
     code, said = done(tmp_path / "killed", *run)
     assert code == 0, said
-    assert "going on behind step" in said
+    assert "continuing after step" in said
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     for part in ("test", "train", "steps", "identity"):
@@ -126,7 +126,7 @@ def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_p
     assert done(tmp_path / "whole", *run)[0] == 0
     code, said = done(tmp_path, *run)
     assert code == 0, said
-    assert "going on behind step" in said
+    assert "continuing after step" in said
     assert record(tmp_path)["status"] == "finished"
     for part in ("test", "train", "steps", "identity"):
         assert record(tmp_path)[part] == record(tmp_path / "whole")[part]

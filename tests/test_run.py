@@ -15,16 +15,13 @@ from onecycle.config import checks as config
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment
+from onecycle.runs.files import write_atomically
+from onecycle.runs.identity import NEUTRAL_KEYS, folder_name, identity, short_name
 from onecycle.runs.record import (
-    NEUTRAL_KEYS,
     Run,
-    folder_name,
-    identity,
     new_folder,
     read_config,
     read_result,
-    short_name,
-    write_atomically,
 )
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -152,7 +152,7 @@ def test_the_command_prints_a_line_for_each_kind_and_ends_with_1_where_one_faile
     "schedule",
     [
         {"_target_": "onecycle.train.main"},
-        {"_target_": "onecycle.runs.record.write_atomically", "path": "executed", "text": "x"},
+        {"_target_": "onecycle.runs.files.write_atomically", "path": "executed", "text": "x"},
         {"_target_": "torch.nn.Linear", "in_features": 10**6, "out_features": 10**6},
         {"_target_": "onecycle.training.schedule.Schedule", "peak_lr": 1.0},
     ],
@@ -164,7 +164,7 @@ def test_a_saved_configuration_builds_nothing_but_a_curve_while_it_is_checked(
     monkeypatch.chdir(tmp_path)
     ran: list[str] = []
     monkeypatch.setattr("onecycle.train.main", lambda: ran.append("main"))
-    monkeypatch.setattr("onecycle.runs.record.write_atomically", lambda path, text: ran.append("write"))
+    monkeypatch.setattr("onecycle.runs.files.write_atomically", lambda path, text: ran.append("write"))
     found = saved.problems(yaml.safe_load(texts.CONFIG_YAML) | {"schedule": schedule})
     assert ran == []
     assert any(line.startswith(f"schedule: _target_={schedule['_target_']}: ") for line in found), found

@@ -17,6 +17,7 @@ from onecycle.config import saved
 from onecycle.errors import ConfigError
 from onecycle.runs import fields as records
 from onecycle.runs import record as run
+from onecycle.runs.identity import identity
 from onecycle.studies.rows import row_of
 from onecycle.studies.study import Point
 
@@ -82,7 +83,7 @@ def check_record(path: Path) -> bool:
 TARGETS = (
     "os.system", "builtins.eval", "onecycle", "onecycle.", "onecycle..run", "onecycle.runs.record.Run",
     "onecycle.errors.ConfigError",
-    "onecycle.runs.record.write_atomically", "onecycle.runs.checkpoints.replace_last", "onecycle.train.main",
+    "onecycle.runs.files.write_atomically", "onecycle.runs.checkpoints.replace_last", "onecycle.train.main",
     "onecycle.train.os.system",
     "onecycle.config.checks.Path",
     "torch.nn.Linear", "torch.nn.Module", "torch.optim.SGD", "torch.optim.Adam", "torch.load",
@@ -94,7 +95,7 @@ TARGETS = (
 YAML_VALUES = (
     "${oc.env:HOME}", "${seed}", "${", "???", "${oc.eval:1}", "!!python/object/apply:os.system ['touch executed']",
     *TARGETS, *({"_target_": target} for target in TARGETS), {"_target_": "torch.nn.Linear", "in_features": 10**6,
-    "out_features": 10**6}, {"_target_": "onecycle.runs.record.write_atomically", "path": "executed", "text": "x"},
+    "out_features": 10**6}, {"_target_": "onecycle.runs.files.write_atomically", "path": "executed", "text": "x"},
     *map(Raw, (
         "!!python/object/apply:os.system ['touch executed']", "!!python/name:os.system", "&a [*a]", "*a", "&a 1",
         ".nan",
@@ -178,7 +179,7 @@ def check_config(path: Path) -> bool:
         0 <= loaded["label_smoothing"] < 1 and 0 < loaded["trainer"]["max_epochs"] < math.inf,
         "a number is out of range",
     )
-    must(len(run.identity(loaded, {})) == 12, "it has no identity")
+    must(len(identity(loaded, {})) == 12, "it has no identity")
     return True
 
 
@@ -188,7 +189,7 @@ _HONEST = yaml.safe_load(CONFIG_YAML)
 _SCHEDULES = [
     yaml.safe_dump(_HONEST | {"schedule": schedule}).encode()
     for schedule in (
-        {"_target_": "onecycle.runs.record.write_atomically", "path": "executed", "text": "x"},
+        {"_target_": "onecycle.runs.files.write_atomically", "path": "executed", "text": "x"},
         {"_target_": "onecycle.config.checks.Path.touch", "self": "executed"}, {"_target_": "onecycle.train.main"},
         {"_target_": "torch.nn.Linear", "in_features": 10**6, "out_features": 10**6},
         {"_target_": "torch.nn.Threshold", "threshold": 1, "value": 1}, {"_target_": "lightning.pytorch.Trainer"},

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from onecycle.config.checks import CONF, plain
+from onecycle.config.compose import CONF, plain
 from onecycle.errors import ConfigError
 from onecycle.studies import columns, sweep
 from onecycle.studies import rows as table

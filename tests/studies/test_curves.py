@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.studies import aggregates, curves
 from onecycle.studies.figures import draw as figures
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import report
 from onecycle.studies import rows as table
 from onecycle.studies import study as plan
@@ -143,11 +143,11 @@ def test_a_search_on_a_pool_tries_both_neighbours_at_once_and_counts_the_runs(tm
 
 
 def test_the_best_of_every_arm_is_trained_again_with_other_seeds(searched: Path) -> None:
-    records = {frozenset(run.settings(record["overrides"])): record for record in results(searched).values()}
+    records = {frozenset(settings(record["overrides"])): record for record in results(searched).values()}
     runs = planned(searched)
     for arm in ("TPE", RAW, FLAT):
         scores = [
-            (records[frozenset(run.settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
+            (records[frozenset(settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
             for entry in runs
             if entry["values"]["arm"] == arm
         ]

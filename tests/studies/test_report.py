@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies import docs, pages, report
 from onecycle.studies import rows as table

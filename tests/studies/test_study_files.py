@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.studies import curves
 from onecycle.studies import study as plan
 from onecycle.studies.figures.draw import KINDS

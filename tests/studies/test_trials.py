@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from onecycle.callbacks.pruning import Pruning
 from onecycle.errors import ConfigError
 from onecycle.studies.search import axes as search_axes
 from onecycle.studies.search import coordinate as search
@@ -116,15 +117,14 @@ def test_two_searches_on_one_storage_share_the_budget(tmp_path: Path, monkeypatc
 def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
     (point,) = next(trials.search(block(pruner="median", pruner_options={"n_startup_trials": 1}), 1, tmp_path))
     callback = point["+callbacks.pruning"]
-    assert callback["_target_"] == "onecycle.callbacks.pruning.Pruning"
-    first = trials.running(callback["storage"], "optuna", callback["trial"], "median", {"n_startup_trials": 1})
+    assert callback.pop("_target_") == "onecycle.callbacks.pruning.Pruning"
+    first = Pruning(**callback).trial
     first.report(0.9, 1)
     assert not first.should_prune()
     study = optuna.load_study(study_name="optuna", storage=trials.storage(callback["storage"]))
     study.tell(0, 0.9)
     worse = study.ask()
-    options = {"n_startup_trials": 1}
-    second = trials.running(callback["storage"], "optuna", worse._trial_id, "median", options)
+    second = Pruning(**{**callback, "trial": worse._trial_id}).trial
     second.report(0.1, 1)
     assert second.should_prune()
 

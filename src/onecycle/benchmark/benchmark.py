@@ -25,11 +25,11 @@ from rich.table import Table
 from onecycle import build as assembly
 from onecycle.benchmark import breakdown, contestants
 from onecycle.benchmark.contestants import Paired, Race
-from onecycle.runs import memory
-from onecycle.runs import record as run
 from onecycle.runs import summary as closing
-from onecycle.runs.environment import environment
+from onecycle.runs.environment import environment, keep_freed_memory
+from onecycle.runs.files import write_atomically
 from onecycle.train import train
+from onecycle.training.precision import device_of
 
 PARTS = ("loader", "step", "profile", "start")
 
@@ -191,19 +191,19 @@ def main() -> None:
     parser.add_argument("--model", default="resnet9", help="a file of conf/model; every contestant trains the same")
     arguments = parser.parse_args()
     closing.quiet()
-    memory.keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
+    keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
     warnings.filterwarnings("ignore")
     logging.getLogger("onecycle").setLevel(logging.WARNING)
     report = measure(arguments.quick, arguments.model, arguments.widths, arguments.only)
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
-    run.write_atomically(path, json.dumps(report, indent=1) + "\n")
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")
 
 
 def measure(quick: bool, model: str, widths: list[int], parts: Sequence[str]) -> dict[str, Any]:
     """Run the parts and print their tables."""
-    device = assembly.device_of("auto")
+    device = device_of("auto")
     started = time.perf_counter()
     report: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick, "model": model,

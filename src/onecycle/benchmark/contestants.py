@@ -24,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from onecycle import build as assembly
 from onecycle.benchmark import baselines
-from onecycle.config.checks import CONF, instantiate
+from onecycle.config.compose import CONF
+from onecycle.config.targets import instantiate
 from onecycle.data import synthetic
 from onecycle.training import precision
 

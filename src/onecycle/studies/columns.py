@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from onecycle.config.hyperparameters import Hyperparameters
-from onecycle.config.overrides import near
+from onecycle.config.validate import did_you_mean
 from onecycle.config.rules import PARTS
 from onecycle.errors import ConfigError
 from onecycle.studies import claim_form, curves
@@ -80,7 +80,7 @@ def measures_alike(study: Mapping[str, Any]) -> bool:
 def problems(study: Mapping[str, Any], columns: Collection[str]) -> list[str]:
     """A line for each claim or figure that names a column that is not among `columns`."""
     return [
-        f"{where}: no column {name!r}{near(name, columns) or '; there are ' + ', '.join(sorted(columns))}"
+        f"{where}: no column {name!r}{did_you_mean(name, columns) or '; there are ' + ', '.join(sorted(columns))}"
         for where, name in dict.fromkeys(named(study))
         if name not in columns
     ]

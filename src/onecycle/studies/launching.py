@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from onecycle.errors import StorageError, dead_workers_named
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import rows as table
 from onecycle.studies import study as plan
 from onecycle.studies.progress import Progress, counting
@@ -48,7 +49,7 @@ def launch(
             stop_if_unwritable(result)
             seconds, outcome = time.perf_counter() - started, "failed; the study goes on"
             is_trained = result.status != JobStatus.FAILED
-            if is_trained and is_unchanged(before.get(run.settings(point.overrides))):
+            if is_trained and is_unchanged(before.get(settings(point.overrides))):
                 is_trained, outcome = False, "read back"
             elif is_trained:
                 outcome = f"{seconds:.0f} s"

@@ -9,6 +9,7 @@ from typing import Any
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies.study import Changes, Point
 
 EVERY_SECONDS = 2.0  # how often the records of a parallel launcher's runs are counted
@@ -57,10 +58,10 @@ class Records:
 
     def __init__(self, points: Sequence[Point], folder: Path) -> None:
         self.folder = folder
-        self.waiting = {run.settings(point.overrides): point.label for point in points}
+        self.waiting = {settings(point.overrides): point.label for point in points}
         self.seen: dict[Path, int] = {}
         self.before = [label for label, result in self.new() if result["status"] in run.DONE]
-        self.waiting |= {run.settings(p.overrides): p.label for p in points if p.label not in self.before}
+        self.waiting |= {settings(p.overrides): p.label for p in points if p.label not in self.before}
 
     def new(self) -> list[tuple[str, dict[str, Any]]]:
         """Label and record of every run that has come to its end, or failed, since the last call."""
@@ -72,7 +73,7 @@ class Records:
                     continue
                 self.seen[path] = written
                 result = run.read_result(path.parent)
-                key = run.settings(result["overrides"]) if result else ()
+                key = settings(result["overrides"]) if result else ()
                 if result and result["status"] != "running" and key in self.waiting:
                     found.append((self.waiting.pop(key), result))
         return found

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onecycle.errors import ConfigError
-from onecycle.runs import record as run
+from onecycle.runs.files import write_atomically
 from onecycle.studies import claims, pages
 from onecycle.studies import rows as table
 from onecycle.studies.figures import curves as plots
@@ -82,8 +82,8 @@ def build(folder: Path) -> Report:
         plots.save(figure, target, name)
     table.write_csv(target / "table.csv", rows)
     entries = [verdict.as_dict() for verdict in report.verdicts]
-    run.write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
-    run.write_atomically(target / "index.html", pages.study_page(report, _embedded(drawn, target), lines(report)))
+    write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
+    write_atomically(target / "index.html", pages.study_page(report, _embedded(drawn, target), lines(report)))
     _write_tensorboard(target / "tensorboard", drawn, rows)
     for verdict in report.verdicts:
         log.info("%s: %s (%s)", verdict.verdict, verdict.text, verdict.reason)
@@ -175,7 +175,7 @@ def build_index(studies: Path) -> Path:
         thumbnail = path.with_name("figure.png")
         picture = f"{folder.name}/{REPORT}/figure.png" if thumbnail.exists() else None
         entries.append((folder.name, plan.study["title"], json.loads(path.read_text()), picture))
-    run.write_atomically(studies / "index.html", pages.index_page(entries))
+    write_atomically(studies / "index.html", pages.index_page(entries))
     return studies / "index.html"
 
 

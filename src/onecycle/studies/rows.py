@@ -11,6 +11,8 @@ from typing import Any
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
+from onecycle.runs.files import write_atomically
+from onecycle.runs.identity import settings
 from onecycle.studies import curves
 from onecycle.studies.search import decisions
 from onecycle.studies.study import Point
@@ -35,7 +37,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
     runs = [{"label": p.label, "values": p.values, "overrides": list(p.overrides)} for p in plan.points]
     entries = {"study": plan.study, "command": plan.command, "runs": runs}
     folder.mkdir(parents=True, exist_ok=True)
-    run.write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
+    write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
 
 
 def read_plan(folder: Path) -> Plan:
@@ -72,7 +74,7 @@ def finished(folder: Path) -> dict[tuple[str, ...], Path]:
     found: dict[tuple[str, ...], Path] = {}
     started: dict[tuple[str, ...], str] = {}
     for path, result in records(folder):
-        key, start = run.settings(result["overrides"]), result.get("started", "")
+        key, start = settings(result["overrides"]), result.get("started", "")
         if result["status"] in run.DONE and start >= started.get(key, ""):
             found[key], started[key] = path, start
     return found
@@ -91,7 +93,7 @@ def rows(folder: Path) -> list[Row]:
     derive = curves.DERIVED[plan.study["derive"]] if plan.study.get("derive") else None
     table, decided = borrowed, decisions.read(folder)
     for point in plan.points:
-        path = done.get(run.settings(point.overrides))
+        path = done.get(settings(point.overrides))
         result = run.read_result(path) if path else None
         if path and result:
             row = row_of(point, path, result)

@@ -12,9 +12,10 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from onecycle.config.checks import plain
+from onecycle.config.compose import plain
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import columns
 from onecycle.studies import rows as table
 from onecycle.studies import study as plan
@@ -129,7 +130,7 @@ class FirstRecord:
 
     def check(self, point: plan.Point) -> None:
         """Look at a run that has ended, if it is the first that came to its end; raises as above."""
-        path = table.finished(self.folder).get(run.settings(point.overrides)) if self.is_open else None
+        path = table.finished(self.folder).get(settings(point.overrides)) if self.is_open else None
         record = run.read_result(path) if path else None
         if path and record and record["status"] == "finished":
             self.is_open = False

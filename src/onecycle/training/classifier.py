@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.config.checks import instantiate
+from onecycle.config.targets import instantiate
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.data.loader import Batch
 from onecycle.models.resnet9 import parameter_groups
@@ -165,7 +165,9 @@ class Classifier(pl.LightningModule):
         loss, correct, count = self.reduced(sums)
         self.monitored = {"loss": loss / count, "accuracy": correct / count}
         name = self.trainer.datamodule.monitored  # type: ignore[attr-defined]
-        self.log_now({f"{name}/{metric}": value for metric, value in self.monitored.items()})
+        metrics = {f"{name}/{metric}": value for metric, value in self.monitored.items()}
+        self.log_dict(metrics, logger=False, sync_dist=True)  # for callbacks that monitor one, as EarlyStopping does
+        self.log_now(metrics)
         for logger in self.trainer.loggers:
             logger.save()
 

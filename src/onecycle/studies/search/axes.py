@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle.config.overrides import near
+from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.studies.changes import refusals
 from onecycle.studies.search.space import coordinates
@@ -52,7 +52,7 @@ def _missing(key: str, config: DictConfig) -> list[str]:
     if OmegaConf.is_dict(node) and last in node:
         return []
     parametrisation = PARAMETRISED.get(key)
-    hint = f"; set hyperparameters={parametrisation}" if parametrisation else near(last, map(str, node or ()))
+    hint = f"; set hyperparameters={parametrisation}" if parametrisation else did_you_mean(last, map(str, node or ()))
     inside = f" in {'.'.join(parents)}" if parents and node is not None else ""
     return [f"there is no key {key}{inside}{hint}"]
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import yaml
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.runs import record as run
+from onecycle.runs.identity import relevant
 
 # Groups whose choice the file replaces whole: a component's keys would otherwise mix with those of the default one.
 REPLACED = ("model", "schedule", "hyperparameters", "optimizer")
@@ -16,7 +17,7 @@ def experiment(folder: Path, found_by: str) -> str:
 
     found_by: what its first lines say of it.
     """
-    config = run.relevant(run.read_config(folder))
+    config = relevant(run.read_config(folder))
     del config["seed"]
     config.get("callbacks", {}).pop("pruning", None)
     record = run.read_result(folder) or {}

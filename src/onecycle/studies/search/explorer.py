@@ -11,7 +11,8 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle.errors import storage_errors_named
-from onecycle.runs import record as run
+from onecycle.runs.files import write_atomically
+from onecycle.runs.identity import folder_name, settings
 from onecycle.studies import rows as table
 from onecycle.studies import study as plan
 from onecycle.studies.progress import Progress
@@ -108,12 +109,12 @@ class Explorer:
         words = f"{search.words(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
         number = {"arm": block["arm"], "number": path.best.number}
         point = next(point for point in self.noted.points if number.items() <= point.values.items())
-        own = table.finished(self.folder).get(run.settings(point.overrides))
+        own = table.finished(self.folder).get(settings(point.overrides))
         if own is not None:
             found_by = f"Found by {block['arm']} ({block['method']}, {len(path.steps)} points): {words}"
-            target = self.folder / f"best_{run.folder_name(block['arm'])}.yaml"
+            target = self.folder / f"best_{folder_name(block['arm'])}.yaml"
             with storage_errors_named("run this again"):
-                run.write_atomically(target, best.experiment(own, found_by))
+                write_atomically(target, best.experiment(own, found_by))
             words += f". Ready for conf/experiment: {target}"
         return words
 
@@ -125,11 +126,11 @@ def best_of_arms(points: Sequence[plan.Point], results: Sequence[JobReturn]) -> 
         values = json.dumps({key: value for key, value in point.values.items() if key != "seed"})
         arms.setdefault(point.values["arm"], {}).setdefault(values, []).append((point, result))
     best = []
-    for settings in arms.values():
-        scores = {values: mean_score([result for _, result in runs]) for values, runs in settings.items()}
+    for tried in arms.values():
+        scores = {values: mean_score([result for _, result in runs]) for values, runs in tried.items()}
         sound = {values: score for values, score in scores.items() if score is not None and not math.isnan(score)}
         if sound:
-            best.append(settings[max(sound, key=lambda values: sound[values])][0][0])
+            best.append(tried[max(sound, key=lambda values: sound[values])][0][0])
     return best
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
+from onecycle.callbacks.options import PRUNED, PRUNERS
 from onecycle.errors import ConfigError
 from onecycle.studies.search import coordinate as searches
 from onecycle.studies.search.coordinate import BETTER, SPENT, START, WORSE, Score, Search, Step, Values
@@ -30,12 +31,8 @@ SAMPLERS = {
     "tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler",
     "nsgaii": "NSGAIISampler",
 }  # fmt: skip
-PRUNERS = {
-    "none": "NopPruner", "median": "MedianPruner", "percentile": "PercentilePruner", "hyperband": "HyperbandPruner",
-    "halving": "SuccessiveHalvingPruner",
-}  # fmt: skip
 JOURNAL = "optuna.journal"
-OWNER, OUTCOME, PRUNED = "owner", "outcome", "pruned"  # what a trial carries
+OWNER, OUTCOME = "owner", "outcome"  # what a trial carries
 
 
 @dataclass(frozen=True)
@@ -100,17 +97,6 @@ def _seed(seed: int, trials: Sequence["optuna.trial.FrozenTrial"]) -> int:
     beside = any(not _is_gone(trial.user_attrs.get(OWNER)) for trial in running)
     words = [seed, len(trials), os.getpid() if beside else 0]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
-
-
-def running(where: str, study: str, trial: int, pruner: str, pruner_options: Mapping[str, Any]) -> "optuna.Trial":
-    """A trial of a search that is running elsewhere, to report to; `trial` is its id in the storage."""
-    import optuna
-
-    problems: list[str] = []
-    judge = _named(optuna.pruners, PRUNERS, "pruner", pruner, pruner_options, problems)
-    if problems:
-        raise ConfigError(problems)
-    return optuna.Trial(optuna.load_study(study_name=study, storage=storage(where), pruner=judge), trial)
 
 
 def storage(where: str) -> "optuna.storages.BaseStorage":

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from onecycle.benchmark import breakdown
 from onecycle.data.loader import Batch
+from onecycle.training import breakdown
 
 
 @dataclass
