@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.schema import TrainerOptions, TrainOptions
 from onecycle.config.targets import instantiate
 from onecycle.data import room
-from onecycle.data.augment import Augmentation
 from onecycle.data.datamodule import DataModule
-from onecycle.data.sources import Dataset, DataUnavailableError, Source, Split, load
+from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
 from onecycle.runs.context import RunContext, attach_all
@@ -88,7 +86,7 @@ def build_datamodule(config: TrainOptions, dataset: Dataset, **overrides: Any) -
     dtype = torch.float32 if config.resizing else precision.INPUTS.get(config.trainer.precision, torch.float32)
     arguments: dict[str, Any] = {
         "batch_size": config.batch_size, "evaluation_batch_size": config.evaluation.batch_size, "seed": config.seed,
-        "augmentation": Augmentation(**data.augment.model_dump()), "classes": data.classes,
+        "augmentation": data.augment, "classes": data.classes,
         "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size, "dtype": dtype,
     }  # fmt: skip
     return DataModule(dataset, **{**arguments, **overrides})
@@ -212,16 +210,9 @@ def _with_classes(dataset: Dataset, classes: list[str]) -> Dataset:
     foreign = [name for name in dataset.classes if name not in classes]
     if len(foreign) == len(dataset.classes):
         raise ValueError(f"data: none of its classes ({', '.join(dataset.classes)}) is one of {', '.join(classes)}")
-    number = torch.tensor([classes.index(name) if name in classes else -1 for name in dataset.classes])
-
-    def renumbered(split: Split) -> Split:
-        labels = number[split.labels]
-        known = labels >= 0
-        return Split(split.pixels, labels) if known.all() else Split(split.pixels[known], labels[known])
-
     if foreign:
         log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
-    return replace(dataset, classes=tuple(classes), train=renumbered(dataset.train), test=renumbered(dataset.test))
+    return dataset.only(classes)
 
 
 def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.Trainer:

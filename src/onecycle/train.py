@@ -31,7 +31,7 @@ def train(
 
     Raises ConfigError for a configuration that cannot be run.
     """
-    unfit = room.problems(config.model_dump())
+    unfit = room.data_problems(config.model_dump())
     if unfit:
         raise ConfigError(unfit)
     arguments = (config, overrides, sweep, progress, keep)

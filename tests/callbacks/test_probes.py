@@ -16,7 +16,7 @@ from torch import Tensor
 from onecycle.callbacks.probes import FinalLoss, GradientNorms, Probe, Recency, StepBreakdown, last_batches, layers
 from onecycle.callbacks.surface import LossSurface
 from onecycle.callbacks.twin import Twin
-from onecycle.data.augment import Normalizer, unpack
+from onecycle.data.augment import Normalizer
 from onecycle.data.loader import Batch
 from onecycle.models.resnet9 import ResNet9
 from onecycle.training import breakdown
@@ -178,7 +178,7 @@ def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: 
     used = len(test.labels) // 64 * 64
     assert used > 0
     mean, std = data.normalization
-    images = Normalizer(mean, std, torch.device("cpu"))(unpack(test.pixels))
+    images = Normalizer(mean, std, torch.device("cpu"))(test.pixels)
     logits = torch.cat([network(part) for part in images[:used].split(64)])
     expected = F.cross_entropy(logits, test.labels[:used]).item()
     assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from onecycle.data.augment import unpack
 from onecycle.runs.context import NeedsRun, RunContext
 from onecycle.runs.loggers import harmless, log_image
 from onecycle.training.classifier import Classifier
@@ -56,7 +55,7 @@ class Figures(NeedsRun, pl.Callback):
         assert isinstance(pl_module, Classifier)
         data = trainer.datamodule  # type: ignore[attr-defined]
         logits, labels = pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu()
-        images = unpack(data.splits["test"].pixels)
+        images = data.splits["test"].pixels
         figures = {
             "confusion_matrix": confusion_figure(logits, labels, data.classes),
             "worst_mistakes": mistakes_figure(logits, labels, images, data.classes, self.mistakes),

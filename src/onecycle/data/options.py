@@ -1,35 +1,17 @@
 """Options of the data sources and of the augmentation: type, range and meaning of every key. No torch is imported."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from onecycle.config.types import Options, Seed, Text
-
-NOT_IN_NAMES = "/\\$`;|&<>*?!\"'"  # a path separator, or special in a shell: people type the names of folders
-
-
-def _folder(value: str) -> str:
-    if len(value.encode()) >= 4096 or any(len(part.encode()) > 255 for part in value.split("/")):
-        raise ValueError("must be a folder, with at most 4095 bytes and 255 in each part")
-    return value
-
-
-def _folder_name(value: str) -> str:
-    if set(value) & set(NOT_IN_NAMES) or value in (".", "..") or len(value) > 100 or len(value.encode()) > 200:
-        raise ValueError(f"must be a name for a folder, up to 100 characters, none of {' '.join(NOT_IN_NAMES)}")
-    return value
-
-
-Folder = Annotated[Text, AfterValidator(_folder)]
-FolderName = Annotated[Text, AfterValidator(_folder_name)]
+from onecycle.config.types import FolderName, FolderPath, Options, Seed
 
 
 class CifarOptions(Options):
     """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009)."""
 
     name: Literal["cifar10", "cifar100"] = Field(description="which of the two data sets")
-    root: Folder = Field(description="folder that holds cifar-10-batches-py/ or cifar-100-python/")
+    root: FolderPath = Field(description="folder that holds cifar-10-batches-py/ or cifar-100-python/")
     download: bool = Field(description="download the data set if it is missing or damaged")
 
 
@@ -45,7 +27,7 @@ class ImageFolderOptions(Options):
     """Images in class folders, train/<class>/* and test/<class>/*."""
 
     name: FolderName = Field(description="name of the data set, used for its cache and in records")
-    root: Folder = Field(description="folder that holds train/ and test/")
+    root: FolderPath = Field(description="folder that holds train/ and test/")
     image_size: int = Field(
         ge=32, le=512, multiple_of=8, description="side in pixels to which the images are cropped and resized"
     )
