@@ -38,7 +38,7 @@ def dataloader(
 ) -> DataLoader:
     """A DataLoader as tutorials write it: crop, flip, tensor, normalise, and random erasing in place of cutout.
 
-    kind: "PIL", or "v2" for torchvision's transforms on tensors.
+    kind: "PIL", or "torchvision v2" for its transforms on tensors.
     """
     tv: Any = transforms if kind == "PIL" else v2
     before = [tv.ToPILImage()] if kind == "PIL" else [tv.ToImage()]
@@ -102,21 +102,17 @@ class PlainModule(pl.LightningModule):
 
 
 class StepClock(pl.Callback):
-    """Measures the seconds a step from step `first` on."""
+    """Reads the clock after step `first` and after the last one."""
 
     def __init__(self, first: int) -> None:
-        self.first, self.start, self.seconds = first, 0.0, 0.0
+        self.first = first
+        self.times: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Wait for the device and read the clock, at two steps of a run."""
-        if trainer.global_step not in (self.first, trainer.max_steps):
-            return
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
-        if trainer.global_step == self.first:
-            self.start = time.perf_counter()
-        else:
-            self.seconds = (time.perf_counter() - self.start) / (trainer.global_step - self.first)
+        if trainer.global_step in (self.first, trainer.max_steps):
+            synchronize()
+            self.times.append(time.perf_counter())
 
 
 def plain_script(network: nn.Module, loader: DataLoader, steps: int, warm: int) -> float:
@@ -129,4 +125,10 @@ def plain_script(network: nn.Module, loader: DataLoader, steps: int, warm: int) 
             log_every_n_steps=1, enable_progress_bar=False, enable_checkpointing=False,
         )  # fmt: skip
         trainer.fit(PlainModule(network, steps + warm), loader)
-    return clock.seconds
+    return (clock.times[1] - clock.times[0]) / steps
+
+
+def synchronize() -> None:
+    """Wait for the accelerator, if there is one."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from onecycle import build as assembly
 from onecycle.benchmark import baselines, breakdown, contestants
-from onecycle.benchmark.contestants import POOL, Paired, Race
+from onecycle.benchmark.baselines import synchronize
+from onecycle.benchmark.contestants import POOL, Pairs, Race
 from onecycle.data import synthetic
 from onecycle.runs import memory
 from onecycle.runs import record as run
@@ -46,9 +47,8 @@ def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
         cfg = contestants.configured(f"batch_size={LOADER_BATCH}", f"data.augment.cutout={8 * cutout}")
         _, dataset, _ = assembly.load_dataset(cfg)
         loaders[f"onecycle | {suffix}"] = assembly.build_datamodule(cfg, dataset).loader("train", device)
-        for kind, workers in (("PIL", 0), ("PIL", 2), ("v2", 0)):
-            name = f"{'PIL' if kind == 'PIL' else 'torchvision v2'}, {workers} workers | {suffix}"
-            loaders[name] = baselines.dataloader(
+        for kind, workers in (("PIL", 0), ("PIL", 2), ("torchvision v2", 0)):
+            loaders[f"{kind}, {workers} workers | {suffix}"] = baselines.dataloader(
                 images, labels, LOADER_BATCH, kind=kind, cutout=cutout, workers=workers
             )
     names = list(loaders)
@@ -74,7 +74,7 @@ def _images_per_second(loader: Any, seconds: float) -> float:
             iterator = iter(loader)
             next(iterator)
         count += LOADER_BATCH
-    contestants.synchronize()
+    synchronize()
     return count / (time.perf_counter() - start)
 
 
@@ -102,17 +102,17 @@ def measure_steps(width: int, quick: bool, device: torch.device) -> dict[str, An
         **contestants.race_bare_loops(race, device),
     }
     peak = statistics.median(peaks + [_matmul_flops(device, dtype) for _ in range(3)])
-    bare = [seconds for paired in results.values() for seconds in paired.bare]
-    rows = {f"bare loop, {kind}, channels_last": _row([race.batch_size / seconds for seconds in bare], [1.0])}
-    rows |= {name: _paired_row(paired, race.batch_size) for name, paired in results.items()}
+    bare = [race.batch_size / seconds for pairs in results.values() for _, seconds in pairs]
+    rows = {f"bare loop, {kind}, channels_last": _row(bare, [1.0])}
+    rows |= {name: _paired_row(pairs, race.batch_size) for name, pairs in results.items()}
     title = f"Training steps, resnet9 of width {width}, batches of {race.batch_size}"
     _print_rates(title, rows, "ratio to the bare loop")
-    ours, row = results["onecycle, logging on"], rows["onecycle, logging on"]
+    row = rows["onecycle, logging on"]
     summary = {
         "batch_size": race.batch_size,
         "matmul_flops": peak,
         "peak_share": row["median"] * flops_per_image(width) / peak,
-        "overhead_ms": 1000 * statistics.median(a - b for a, b in zip(ours.contestant, ours.bare, strict=True)),
+        "overhead_ms": 1000 * statistics.median(a - b for a, b in results["onecycle, logging on"]),
         "ratio_to_plain": row["ratio"] / rows["plain Lightning script"]["ratio"],
     }
     print(
@@ -136,11 +136,11 @@ def _matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     for _ in range(2):
         a @ b
-    contestants.synchronize()
+    synchronize()
     start = time.perf_counter()
     for _ in range(8):
         a @ b
-    contestants.synchronize()
+    synchronize()
     return 8 * 2 * size**3 / (time.perf_counter() - start)
 
 
@@ -206,17 +206,15 @@ def _row(values: Sequence[float], ratios: Sequence[float]) -> dict[str, Any]:
     return {"median": median, "spread": spread, "ratio": statistics.median(ratios), "values": list(values)}
 
 
-def _paired_row(paired: Paired, batch_size: int) -> dict[str, Any]:
-    ratios = [bare / contestant for contestant, bare in zip(paired.contestant, paired.bare, strict=True)]
-    return _row([batch_size / seconds for seconds in paired.contestant], ratios)
+def _paired_row(pairs: Pairs, batch_size: int) -> dict[str, Any]:
+    return _row([batch_size / own for own, _ in pairs], [bare / own for own, bare in pairs])
 
 
 def _print_rates(title: str, rows: dict[str, dict[str, Any]], ratio: str) -> None:
-    lines = [
-        (name, f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
-        for name, row in rows.items()
-    ]
-    _print_table(title, ("", "images/s", "spread", ratio), lines)
+    def cells(row: dict[str, Any]) -> list[str]:
+        return [f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}"]
+
+    _print_table(title, ("", "images/s", "spread", ratio), [[name, *cells(row)] for name, row in rows.items()])
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

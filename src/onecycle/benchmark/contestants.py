@@ -4,16 +4,14 @@ Steps are compared in pairs: the bare loop takes its turn right after each turn 
 so that a machine that changes its speed from second to second changes it for both.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -23,28 +21,22 @@ from torch import nn
 
 from onecycle import build as assembly
 from onecycle.benchmark import baselines
+from onecycle.benchmark.baselines import synchronize
 from onecycle.config.checks import CONF, instantiate
 from onecycle.data import synthetic
 from onecycle.training import precision
 
 POOL = 12_800  # images that all contestants draw from
 
-
-@dataclass
-class Paired:
-    """Seconds a step of a contestant, and of the bare loop beside it; one value for each group of steps."""
-
-    contestant: list[float] = field(default_factory=list)
-    bare: list[float] = field(default_factory=list)
+# Seconds a step of a contestant and of the bare loop beside it, one pair for each group of steps.
+Pairs = list[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Race:
-    """One size of the comparison of training steps.
+class Race(NamedTuple):
+    """One size of the comparison: `groups` values, each of `group` steps, after `warm` steps that are not timed.
 
-    group: steps whose times are summed to one value; on a CPU a multiple of the batches that the loader makes at a
-    time, but for a quick look. turn: steps a contestant takes before the bare loop takes as many; on a GPU more than
-    one, because each change of turns waits for the device. warm: steps that are not timed.
+    group: on a CPU a multiple of the batches that the loader makes at a time, but for a quick look. turn: steps a
+    contestant takes before the bare loop takes as many; on a GPU more than one: each change waits for the device.
     """
 
     width: int
@@ -75,12 +67,6 @@ def is_bf16_fast(device: torch.device) -> bool:
     return precision.choose("auto", device)[0] == "bf16-mixed"
 
 
-def synchronize() -> None:
-    """Wait for the accelerator, if there is one."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-
-
 def bare(race: Race, device: torch.device, *, bf16: bool, channels_last: bool = True) -> Iterator[None]:
     """The bare loop on a network of its own."""
     return baselines.bare_loop(new_network(race.width), race.batch_size, device, bf16=bf16, channels_last=channels_last)
@@ -95,7 +81,7 @@ def advance(loop: Iterator[None], steps: int) -> float:
     return time.perf_counter() - start
 
 
-def race_bare_loops(race: Race, device: torch.device) -> dict[str, Paired]:
+def race_bare_loops(race: Race, device: torch.device) -> dict[str, Pairs]:
     """The bare loop in other precisions and memory layouts, turn by turn beside the fastest kind."""
     fast = is_bf16_fast(device)
     reference = bare(race, device, bf16=fast)
@@ -104,11 +90,11 @@ def race_bare_loops(race: Race, device: torch.device) -> dict[str, Paired]:
         other = bare(race, device, bf16=bf16, channels_last=channels_last)
         advance(other, race.warm)
         advance(reference, race.warm)
-        paired = Paired()
-        for _ in range(race.groups):
-            paired.contestant.append(advance(other, race.turn) / race.turn)
-            paired.bare.append(advance(reference, race.turn) / race.turn)
-        results[f"bare loop, {'bf16' if bf16 else 'fp32'}, {'channels_last' if channels_last else 'NCHW'}"] = paired
+        name = f"bare loop, {'bf16' if bf16 else 'fp32'}, {'channels_last' if channels_last else 'NCHW'}"
+        results[name] = [
+            (advance(other, race.turn) / race.turn, advance(reference, race.turn) / race.turn)
+            for _ in range(race.groups)
+        ]
     return results
 
 
@@ -116,8 +102,9 @@ class Beside(pl.Callback):
     """Lets the bare loop take a turn after each turn of the Trainer, and keeps both times."""
 
     def __init__(self, race: Race, loop: Iterator[None]) -> None:
-        self.race, self.loop, self.result = race, loop, Paired()
-        self._mark, self._sums = 0.0, [0.0, 0.0]
+        self.race, self.loop = race, loop
+        self.pairs: Pairs = []
+        self._mark, self._own, self._bare = 0.0, 0.0, 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Change turns when it is time; the last callback, so that all others' work counts for the Trainer."""
@@ -128,16 +115,15 @@ class Beside(pl.Callback):
         if step == 0:
             advance(self.loop, race.warm)
         else:
-            self._sums[0] += time.perf_counter() - self._mark
-            self._sums[1] += advance(self.loop, race.turn)
+            self._own += time.perf_counter() - self._mark
+            self._bare += advance(self.loop, race.turn)
             if step % race.group == 0:
-                self.result.contestant.append(self._sums[0] / race.group)
-                self.result.bare.append(self._sums[1] / race.group)
-                self._sums = [0.0, 0.0]
+                self.pairs.append((self._own / race.group, self._bare / race.group))
+                self._own, self._bare = 0.0, 0.0
         self._mark = time.perf_counter()
 
 
-def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Paired:
+def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
     """Our training through the Trainer, with everything on or with Trainer(barebones), beside the bare loop."""
     overrides = (f"model.width={race.width}", f"batch_size={race.batch_size}", "evaluation.every_n_epochs=0")
     cfg = assembly.choose_precision(configured(*overrides))
@@ -156,24 +142,23 @@ def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Paired
             trainer = assembly.build_trainer(cfg, Path(folder), steps, {}, steps_done=0, progress=True)
         trainer.callbacks.append(beside)  # type: ignore[attr-defined]
         trainer.fit(classifier, datamodule)
-    return beside.result
+    return beside.pairs
 
 
-def race_plain(race: Race, device: torch.device, rounds: int) -> Paired:
+def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:
     """A plain Lightning script in a process of its own, as a user would run it, in turn with the bare loop.
 
     It has none of the settings that a run of this project makes for its process.
     """
     loop = bare(race, device, bf16=is_bf16_fast(device))
     advance(loop, race.warm)
-    paired, steps = Paired(), max(4, race.group // 2)
+    pairs, steps = [], max(4, race.group // 2)
     numbers = map(str, (race.width, race.batch_size, steps, race.warm))
     command = [sys.executable, "-m", "onecycle.benchmark.contestants", *numbers]
     for _ in range(rounds):
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        paired.contestant.append(json.loads(done.stdout.splitlines()[-1]))
-        paired.bare.append(advance(loop, steps) / steps)
-    return paired
+        pairs.append((float(done.stdout.splitlines()[-1]), advance(loop, steps) / steps))
+    return pairs
 
 
 def time_plain_script(width: int, batch_size: int, steps: int, warm: int) -> None:

@@ -74,10 +74,8 @@ class Classifier(pl.LightningModule):
         settings = dict(self.optimizer_config)
         if settings.get("nesterov") and not self.point.momentum:
             settings["nesterov"] = False  # torch refuses it; without momentum the two are one
-        optimizer: torch.optim.Optimizer = instantiate(
-            settings, torch.optim.Optimizer, params=groups, lr=self.point.peak_lr, momentum=self.point.momentum
-        )
-        return optimizer
+        values = {"lr": self.point.peak_lr, "momentum": self.point.momentum}
+        return instantiate(settings, torch.optim.Optimizer, params=groups, **values)
 
     def on_fit_start(self) -> None:
         """Move the sums to the device once, and start the clock."""
@@ -150,7 +148,7 @@ class Classifier(pl.LightningModule):
             self.validation_seconds += time.perf_counter() - self._validation_start
 
     def on_test_start(self) -> None:
-        """Let cuDNN choose its convolutions by rule, not by trial: another trial could change the last digits."""
+        """Let cuDNN choose its convolutions by rule: by trial, the last digits could change between two tests."""
         torch.backends.cudnn.benchmark = False
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -173,13 +171,11 @@ class Classifier(pl.LightningModule):
 
     def test_metrics(self) -> dict[str, float]:
         """Accuracy and mean loss of the test images, and the accuracy with flip test-time augmentation."""
-        plain = self.test_logits["plain"]
-        metrics = {
-            "accuracy": accuracy(plain, self.test_labels),
-            "loss": F.cross_entropy(plain.cpu().double(), self.test_labels.cpu()).item(),
-        }
+        plain, labels = self.test_logits["plain"], self.test_labels
+        loss = F.cross_entropy(plain.cpu().double(), labels.cpu()).item()
+        metrics = {"accuracy": accuracy(plain, labels), "loss": loss}
         if "tta" in self.test_logits:
-            metrics["accuracy_tta"] = accuracy(self.test_logits["tta"], self.test_labels)
+            metrics["accuracy_tta"] = accuracy(self.test_logits["tta"], labels)
         return metrics
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -221,7 +217,7 @@ class Classifier(pl.LightningModule):
 
     @property
     def _data(self) -> DataModule:
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _means(self, sums: Tensor) -> dict[str, float] | None:
         loss, correct, count = self.reduced(sums)

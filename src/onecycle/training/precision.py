@@ -2,7 +2,7 @@
 
 import torch
 
-# What autocast makes of a convolution's input.
+# The dtype to which autocast converts the input of a convolution.
 INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
