@@ -23,16 +23,17 @@ import torch
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from onecycle import build as assembly
-from onecycle.benchmark import baselines, breakdown, contestants
+from onecycle import build
+from onecycle.benchmark import baselines, contestants
 from onecycle.benchmark.baselines import synchronize
 from onecycle.benchmark.contestants import POOL, Pairs, Race
 from onecycle.data import synthetic
-from onecycle.runs import memory
-from onecycle.runs import record as run
-from onecycle.runs import summary as closing
-from onecycle.runs.environment import environment
+from onecycle.runs import summary
+from onecycle.runs.environment import environment, keep_freed_memory
+from onecycle.runs.files import write_atomically
 from onecycle.train import train
+from onecycle.training import breakdown
+from onecycle.training.precision import device_of
 
 PARTS = ("loader", "step", "profile", "start")
 LOADER_BATCH = 512
@@ -44,9 +45,9 @@ def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
     loaders: dict[str, Any] = {}
     for cutout in (False, True):
         suffix = "crop, flip, cutout" if cutout else "crop, flip"
-        cfg = contestants.configured(f"batch_size={LOADER_BATCH}", f"data.augment.cutout={8 * cutout}")
-        _, dataset, _ = assembly.load_dataset(cfg)
-        loaders[f"onecycle | {suffix}"] = assembly.build_datamodule(cfg, dataset).loader("train", device)
+        config = contestants.configured(f"batch_size={LOADER_BATCH}", f"data.augment.cutout={8 * cutout}")
+        _, dataset, _ = build.load_dataset(config)
+        loaders[f"onecycle | {suffix}"] = build.build_datamodule(config, dataset).loader("train", device)
         for kind, workers in (("PIL", 0), ("PIL", 2), ("torchvision v2", 0)):
             loaders[f"{kind}, {workers} workers | {suffix}"] = baselines.dataloader(
                 images, labels, LOADER_BATCH, kind=kind, cutout=cutout, workers=workers
@@ -147,11 +148,11 @@ def _matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
 def measure_profile(width: int, quick: bool, device: torch.device) -> dict[str, float]:
     """Milliseconds of a training step by component."""
     race, bf16 = race_of(width, quick, device), contestants.is_bf16_fast(device)
-    cfg = contestants.configured(f"model.width={width}", f"batch_size={race.batch_size}")
-    _, dataset, _ = assembly.load_dataset(cfg)
-    datamodule = assembly.build_datamodule(cfg, dataset, dtype=torch.bfloat16 if bf16 else torch.float32)
+    config = contestants.configured(f"model.width={width}", f"batch_size={race.batch_size}")
+    _, dataset, _ = build.load_dataset(config)
+    datamodule = build.build_datamodule(config, dataset, dtype=torch.bfloat16 if bf16 else torch.float32)
     steps = 2 if quick else 20
-    classifier = assembly.build_classifier(cfg, datamodule, steps).to(device)
+    classifier = build.build_classifier(config, datamodule, steps).to(device)
     optimizer = classifier.configure_optimizers()
     parts = breakdown.of_steps(
         classifier.network, optimizer, datamodule.loader("train", device), steps=steps, bf16=bf16
@@ -165,7 +166,7 @@ def measure_profile(width: int, quick: bool, device: torch.device) -> dict[str, 
 
 def measure_start(quick: bool) -> dict[str, Any]:
     """Seconds to the first step, and of one more run of a sweep."""
-    assembly.load_dataset(contestants.configured())  # fills the cache
+    build.load_dataset(contestants.configured())  # fills the cache
     starts = [first_step_seconds() for _ in range(1 if quick else 5)]
     overheads = sweep_overhead_seconds(2 if quick else 8)
     print(f"From command to first step: {statistics.median(starts):.1f} s (n = {len(starts)})")
@@ -176,8 +177,8 @@ def measure_start(quick: bool) -> dict[str, Any]:
 def first_step_seconds() -> float:
     """From the command to the end of the first step of `quick`, with everything on and a filled cache."""
     program = (
-        "import os\nfrom onecycle import train\nfrom onecycle.training.classifier import Classifier\n"
-        "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ntrain.main()"
+        "import os\nfrom onecycle import cli\nfrom onecycle.training.classifier import Classifier\n"
+        "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ncli.train()"
     )
     with tempfile.TemporaryDirectory() as folder:
         words = ["experiment=quick", "data=synthetic", f"data.source.train_size={POOL}", f"output={folder}"]
@@ -188,13 +189,14 @@ def first_step_seconds() -> float:
 
 def sweep_overhead_seconds(runs: int) -> list[float]:
     """Of each further run of a sweep, the time that is neither training nor testing."""
-    cfg = contestants.configured("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
+    config = contestants.configured(
+        "model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null"
+    )
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(runs + 1):
-            cfg.seed = seed
             start = time.perf_counter()
-            result = train(cfg, [f"seed={seed}"], sweep=Path(folder))
+            result = train(config.model_copy(update={"seed": seed}), [f"seed={seed}"], sweep=Path(folder))
             seconds.append(time.perf_counter() - start - result["seconds"]["fit"] - result["seconds"]["test"])
     return seconds[1:]  # the first one of a process loads the data and warms up
 
@@ -223,7 +225,7 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
         table.add_row(*row)
-    closing.console().print(table)
+    summary.console().print(table)
 
 
 def main() -> None:
@@ -233,20 +235,20 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
-    closing.quiet()
-    memory.keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
+    summary.silence_libraries()
+    keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
     warnings.filterwarnings("ignore")
     logging.getLogger("onecycle").setLevel(logging.WARNING)
     report = measure(arguments.quick, arguments.widths, arguments.only)
     path = Path("logs/benchmarks") / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    run.write_atomically(path, json.dumps(report, indent=1) + "\n")
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")
 
 
 def measure(quick: bool, widths: list[int], parts: Sequence[str]) -> dict[str, Any]:
     """Run the parts and print their tables."""
-    device = assembly.device_of("auto")
+    device = device_of("auto")
     started = time.perf_counter()
     report: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick,

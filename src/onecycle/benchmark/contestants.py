@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from torch import nn
 
-from onecycle import build as assembly
+from onecycle import build
 from onecycle.benchmark import baselines
 from onecycle.benchmark.baselines import synchronize
-from onecycle.config.checks import CONF, instantiate
+from onecycle.config.compose import CONF
+from onecycle.config.schema import TrainOptions
+from onecycle.config.targets import instantiate
+from onecycle.config.validate import validated
 from onecycle.data import synthetic
 from onecycle.training import precision
 
@@ -47,11 +49,11 @@ class Race(NamedTuple):
     warm: int
 
 
-def configured(*overrides: str) -> DictConfig:
+def configured(*overrides: str) -> TrainOptions:
     """A training configuration on drawn images: the recipe of dawnbench, so that nothing is special to one network."""
     drawn = ["experiment=dawnbench", "data=synthetic", f"data.source.train_size={POOL}"]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("train", overrides=[*drawn, *overrides])
+        return validated(compose("train", overrides=[*drawn, *overrides]))
 
 
 def new_network(width: int) -> nn.Module:
@@ -126,20 +128,20 @@ class Beside(pl.Callback):
 def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
     """Our training through the Trainer, with everything on or with Trainer(barebones), beside the bare loop."""
     overrides = (f"model.width={race.width}", f"batch_size={race.batch_size}", "evaluation.every_n_epochs=0")
-    cfg = assembly.choose_precision(configured(*overrides))
-    _, dataset, _ = assembly.load_dataset(cfg)
-    datamodule = assembly.build_datamodule(cfg, dataset)
+    config = build.choose_precision(configured(*overrides))
+    _, dataset, _ = build.load_dataset(config)
+    datamodule = build.build_datamodule(config, dataset)
     steps = race.warm + race.groups * race.group
-    classifier = assembly.build_classifier(cfg, datamodule, steps)
+    classifier = build.build_classifier(config, datamodule, steps)
     beside = Beside(race, bare(race, device, bf16=is_bf16_fast(device)))
     with tempfile.TemporaryDirectory() as folder:
         if barebones:
             trainer = pl.Trainer(
-                barebones=True, max_epochs=-1, max_steps=steps, accelerator=cfg.trainer.accelerator, devices=1,
-                precision=cfg.trainer.precision,
+                barebones=True, max_epochs=-1, max_steps=steps, accelerator=config.trainer.accelerator, devices=1,
+                precision=config.trainer.precision,
             )  # fmt: skip
         else:
-            trainer = assembly.build_trainer(cfg, Path(folder), steps, {}, steps_done=0, progress=True)
+            trainer = build.build_trainer(config, Path(folder), steps, {}, steps_done=0, progress=True)
         trainer.callbacks.append(beside)  # type: ignore[attr-defined]
         trainer.fit(classifier, datamodule)
     return beside.pairs

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.config.targets import instantiate
 from onecycle.config.hyperparameters import Hyperparameters
+from onecycle.config.targets import instantiate
 from onecycle.data.datamodule import DataModule
 from onecycle.data.loader import Batch
 from onecycle.models.resnet9 import parameter_groups
