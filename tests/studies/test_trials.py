@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from onecycle.callbacks import optuna_storage
 from onecycle.errors import ConfigError
 from onecycle.studies.search import axes as search_axes
 from onecycle.studies.search import coordinate as search
@@ -36,7 +37,9 @@ def solve(folder: Path, score: Callable[[Values], float | None] = bowl, **change
 
 
 def stored(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name="optuna", storage=trials.storage(f"journal:{folder / trials.JOURNAL}")).trials
+    return optuna.load_study(
+        study_name="optuna", storage=optuna_storage.open_storage(f"journal:{folder / trials.JOURNAL}")
+    ).trials
 
 
 def test_tpe_comes_near_the_optimum_of_a_known_function(tmp_path: Path) -> None:
@@ -117,14 +120,16 @@ def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
     (point,) = next(trials.search(block(pruner="median", pruner_options={"n_startup_trials": 1}), 1, tmp_path))
     callback = point["+callbacks.pruning"]
     assert callback["_target_"] == "onecycle.callbacks.pruning.Pruning"
-    first = trials.running(callback["storage"], "optuna", callback["trial"], "median", {"n_startup_trials": 1})
+    first = optuna_storage.running_trial(
+        callback["storage"], "optuna", callback["trial"], "median", {"n_startup_trials": 1}
+    )
     first.report(0.9, 1)
     assert not first.should_prune()
-    study = optuna.load_study(study_name="optuna", storage=trials.storage(callback["storage"]))
+    study = optuna.load_study(study_name="optuna", storage=optuna_storage.open_storage(callback["storage"]))
     study.tell(0, 0.9)
     worse = study.ask()
     options = {"n_startup_trials": 1}
-    second = trials.running(callback["storage"], "optuna", worse._trial_id, "median", options)
+    second = optuna_storage.running_trial(callback["storage"], "optuna", worse._trial_id, "median", options)
     second.report(0.1, 1)
     assert second.should_prune()
 

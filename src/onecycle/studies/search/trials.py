@@ -8,7 +8,6 @@ import importlib
 import math
 import os
 import platform
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
+from onecycle.callbacks.optuna_storage import PRUNED, make_pruner, open_storage, optuna_object
 from onecycle.errors import ConfigError
 from onecycle.studies.search import coordinate as searches
 from onecycle.studies.search.coordinate import BETTER, SPENT, START, WORSE, Score, Search, Step, Values
@@ -30,12 +30,8 @@ SAMPLERS = {
     "tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler",
     "nsgaii": "NSGAIISampler",
 }  # fmt: skip
-PRUNERS = {
-    "none": "NopPruner", "median": "MedianPruner", "percentile": "PercentilePruner", "hyperband": "HyperbandPruner",
-    "halving": "SuccessiveHalvingPruner",
-}  # fmt: skip
 JOURNAL = "optuna.journal"
-OWNER, OUTCOME, PRUNED = "owner", "outcome", "pruned"  # what a trial carries
+OWNER, OUTCOME = "owner", "outcome"  # what a trial carries
 
 
 @dataclass(frozen=True)
@@ -70,20 +66,23 @@ def search(block: Mapping[str, Any], width: int, folder: Path | None, told: sear
     if not axes:
         problems.append("space: is empty; name at least one key, such as schedule.peak_lr")
 
+    if problems:
+        raise ConfigError(problems)
+
     def sampler(seed: int) -> Any:
-        options = {"seed": seed, **(block.get("sampler_options") or {})}
-        return _named(library.samplers, SAMPLERS, "sampler", block.get("sampler") or "tpe", options, problems)
+        name, options = block.get("sampler") or "tpe", {"seed": seed, **(block.get("sampler_options") or {})}
+        if name not in SAMPLERS:
+            raise ConfigError([f"sampler={name}: unknown; there are {', '.join(SAMPLERS)}"])
+        return optuna_object("sampler", name, SAMPLERS[name], options)
 
     first = sampler(0)
     pruning, pruning_options = block.get("pruner") or "none", block.get("pruner_options") or {}
-    pruner = _named(library.pruners, PRUNERS, "pruner", pruning, pruning_options, problems)
-    if problems:
-        raise ConfigError(problems)
+    pruner = make_pruner(pruning, pruning_options)
     if folder is None:
         return iter(())  # type: ignore[return-value]
     where = block.get("storage") or f"journal:{(folder / JOURNAL).absolute()}"
     study = library.create_study(
-        storage=storage(where), sampler=first, pruner=pruner, study_name=block["arm"], direction="maximize",
+        storage=open_storage(where), sampler=first, pruner=pruner, study_name=block["arm"], direction="maximize",
         load_if_exists=True,
     )  # fmt: skip
     study.sampler = sampler(_seed(block.get("seed") or 0, study.trials))
@@ -100,42 +99,6 @@ def _seed(seed: int, trials: Sequence["optuna.trial.FrozenTrial"]) -> int:
     beside = any(not _is_gone(trial.user_attrs.get(OWNER)) for trial in running)
     words = [seed, len(trials), os.getpid() if beside else 0]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
-
-
-def running(where: str, study: str, trial: int, pruner: str, pruner_options: Mapping[str, Any]) -> "optuna.Trial":
-    """A trial of a search that is running elsewhere, to report to; `trial` is its id in the storage."""
-    import optuna
-
-    problems: list[str] = []
-    judge = _named(optuna.pruners, PRUNERS, "pruner", pruner, pruner_options, problems)
-    if problems:
-        raise ConfigError(problems)
-    return optuna.Trial(optuna.load_study(study_name=study, storage=storage(where), pruner=judge), trial)
-
-
-def storage(where: str) -> "optuna.storages.BaseStorage":
-    """The storage that a text names: a database's URL, or "journal:PATH", a file that processes append to.
-
-    Raises ConfigError for one that cannot be opened.
-    """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy.exc import SQLAlchemyError
-
-    kind, _, path = where.partition(":")
-    for wait in (0.1, 0.2, 0.4, 0.8, None):
-        try:
-            if kind == "journal":
-                return optuna.storages.JournalStorage(JournalFileBackend(path))
-            return optuna.storages.RDBStorage(where)
-        except SQLAlchemyError as error:
-            # Of processes that make a database's tables at the same moment, all but one are refused.
-            if wait is None:
-                raise ConfigError([f"storage={where}: {str(error).splitlines()[0]}"]) from error
-            time.sleep(wait)
-        except (OSError, ImportError) as error:
-            raise ConfigError([f"storage={where}: {error}"]) from error
-    raise AssertionError
 
 
 def _axis(library: Any, key: str, entry: Mapping[str, Any], problems: list[str]) -> Axis:
@@ -155,20 +118,6 @@ def _axis(library: Any, key: str, entry: Mapping[str, Any], problems: list[str])
         return Axis(key, None)
 
 
-def _named(
-    module: Any, known: Mapping[str, str], kind: str, name: str, options: Mapping[str, Any], problems: list[str]
-) -> Any:
-    """The sampler or pruner of that name, with its options."""
-    if name not in known:
-        problems.append(f"{kind}={name}: unknown; there are {', '.join(known)}")
-        return None
-    try:
-        return getattr(module, known[name])(**options)
-    except (TypeError, ValueError, ImportError) as error:
-        problems.append(f"{kind}={name}: {' '.join(str(error).split())}")
-        return None
-
-
 PLOTS = {
     "history": "plot_optimization_history", "importance": "plot_param_importances", "slice": "plot_slice",
 }  # fmt: skip
@@ -186,7 +135,7 @@ def plot(rows: Sequence[Mapping[str, Any]], *, show: str, arm: str, kept_in: str
     if show not in PLOTS:
         raise ConfigError([f"optuna: show={show}: unknown; there are {', '.join(PLOTS)}"])
     place = kept_in or f"journal:{Path(rows[0]['folder']).parent.absolute() / JOURNAL}"
-    study = optuna.load_study(study_name=arm, storage=storage(place))
+    study = optuna.load_study(study_name=arm, storage=open_storage(place))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls its figures experimental
         extra = {"evaluator": optuna.importance.PedAnovaImportanceEvaluator()} if show == "importance" else {}
