@@ -10,7 +10,6 @@ import pandas as pd
 
 from onecycle.studies import rows as table
 from onecycle.studies.figures import curves as plots
-from onecycle.studies.selection import select
 
 if TYPE_CHECKING:
     from onecycle.studies.report import Report
@@ -87,8 +86,8 @@ def published_and_here(published: Mapping[str, Any], rows: Sequence[Mapping[str,
     found = []
     for entry in published["rows"]:
         metric = entry.get("metric", published["metric"])
-        own = select(rows, entry["of"]) if entry.get("of") else []
-        mean = float(table.summary(pd.DataFrame(own), [], [metric])[metric].iloc[0]) if own else math.nan
+        own = table.select(pd.DataFrame(rows), entry["of"]) if entry.get("of") else pd.DataFrame([])
+        mean = float(table.summary(own, [], [metric])[metric].iloc[0]) if len(own) else math.nan
         values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
         here = f"{mean:.4g} (n = {len(own)})" if math.isfinite(mean) else ""
         found.append((entry["text"], " / ".join(f"{value:g}" for value in values), here))

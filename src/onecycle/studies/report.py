@@ -18,11 +18,12 @@ import pandas as pd
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
-from onecycle.studies import claims, pages
+from onecycle.studies import pages
 from onecycle.studies import rows as table
 from onecycle.studies.figures import curves as plots
 from onecycle.studies.figures import draw as figures
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
+from onecycle.studies.verdicts import Verdict, judge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ class Report:
     folder: Path
     plan: Plan
     rows: list[Mapping[str, Any]]
-    verdicts: list[claims.Verdict]
+    verdicts: list[Verdict]
     problems: list[str]
 
     @property
@@ -94,7 +95,7 @@ def build(folder: Path) -> Report:
     return report
 
 
-def judged(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> tuple[list[claims.Verdict], list[str]]:
+def judged(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Verdict], list[str]]:
     """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows.
 
     Where only a part of the study was run, a claim about the other part is undecided.
@@ -109,14 +110,9 @@ def judged(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> tuple[list[claims.V
     verdicts, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
-            verdicts.append(claims.judge(rows, claim))
-        except claims.NoRunError as error:
-            if whole:
-                problems.append(str(error))
-            else:
-                verdicts.append(claims.unmeasured(claim, f"cannot be measured: {str(error).partition(': ')[2]}"))
-        except claims.ClaimError as error:
-            problems.append(str(error))
+            verdicts.append(judge(pd.DataFrame(rows), claim, whole=whole))
+        except ConfigError as error:
+            problems += error.problems
     return verdicts, problems
 
 
