@@ -204,9 +204,9 @@ def problems(cfg: DictConfig, sweeping: bool) -> list[str]:
     """What is wrong with a composed training configuration, and with the study or the run's folder that it names."""
     found = config.problems(cfg)
     if OmegaConf.select(cfg, "study", throw_on_resolution_failure=False):
-        from onecycle.studies import study as plan  # only a study pays for this import
+        from onecycle.studies.study import study_errors  # only a study pays for this import
 
-        found += plan.problems(cfg)
+        found += study_errors(cfg)
     if isinstance(cfg.get("resume"), str) and not any(line.startswith("resume=") for line in found):
         refusal = "resume: not in a sweep, which goes on by itself when it is run again"
         found += [refusal] if sweeping else run.folder_problems(Path(cfg.resume))

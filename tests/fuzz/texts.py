@@ -17,8 +17,8 @@ from onecycle.config import saved
 from onecycle.errors import ConfigError
 from onecycle.runs import fields as records
 from onecycle.runs import record as run
+from onecycle.studies.plan import Point
 from onecycle.studies.rows import row_of
-from onecycle.studies.study import Point
 
 DONE = ("finished", "diverged", "pruned")
 POINT = Point("a point", {}, ())

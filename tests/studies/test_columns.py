@@ -8,9 +8,9 @@ from omegaconf import DictConfig
 
 from onecycle.config.checks import CONF, plain
 from onecycle.errors import ConfigError
-from onecycle.studies import columns, sweep
+from onecycle.studies import columns, plan, sweep
 from onecycle.studies import rows as table
-from onecycle.studies import study as plan
+from onecycle.studies.study import at_scale
 from onecycle.train import train
 
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
@@ -36,9 +36,9 @@ def test_every_study_names_columns_that_its_records_may_have(name: str, tmp_path
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("train", overrides=[f"study={name}"])
     for other in config.study.records_of:
-        table.write_plan(tmp_path / other, table.Plan({}, [], ""))
+        plan.write_plan(tmp_path / other, plan.Plan({}, [], ""))
     for scale in config.study.scales:
-        spec = plan.at_scale({**plain(config)["study"], "scale": scale})
+        spec = at_scale({**plain(config)["study"], "scale": scale})
         known = columns.known(spec, plan.points(spec), config, tmp_path / name)
         strange = {column for _, column in columns.named(spec)} - known
         assert not strange or columns.may_measure_more(spec, config), strange

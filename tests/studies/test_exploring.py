@@ -13,13 +13,13 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle.runs import record as run
-from onecycle.studies import report
+from onecycle.studies import plan, report
 from onecycle.studies import rows as table
-from onecycle.studies import study as plan
 from onecycle.studies.figures.style import label_of
 from onecycle.studies.progress import Progress
 from onecycle.studies.search import decisions
 from onecycle.studies.search import explorer as exploring
+from onecycle.studies.study import of_search
 from studying import comparable, ended, finished, killed, results, start, unchanged
 
 SEARCH = [
@@ -79,7 +79,7 @@ def test_a_search_keeps_what_it_decided_and_shows_it_beside_both_accuracies(sear
     assert decided[FLAT, 0] == {"coordinate": "", "decision": "start"}
     assert {decided[FLAT, number]["decision"] for number in range(1, 4)} <= {"better", "worse"}
     assert decided[FLAT, 1]["coordinate"] == "effective_decay"
-    report_of = report.Report(folder, table.read_plan(folder), table.rows(folder), [], [])
+    report_of = report.Report(folder, plan.read_plan(folder), table.entries(folder), [], [])
     header, body = report.lines(report_of)
     assert {"coordinate", "decision", label_of("val_accuracy"), label_of("test_accuracy")} <= set(header)
     assert header.index(label_of("test_accuracy")) == header.index(label_of("val_accuracy")) + 1
@@ -106,7 +106,7 @@ def test_each_point_of_a_search_has_all_seeds_and_their_mean_leads_the_way(tmp_p
     block: dict[str, Any] = {
         "arm": "a", "method": "coordinate", "budget": 3, "coordinates": {"schedule.peak_lr": {"start": 1.0}},
     }  # fmt: skip
-    noted = table.Plan(plan.of_search("one", [0, 1], block), [], "")
+    noted = plan.Plan(of_search("one", [0, 1], block), [], "")
 
     def launch(points: Sequence[plan.Point]) -> list[JobReturn]:
         made = []

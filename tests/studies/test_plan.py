@@ -4,8 +4,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from onecycle.errors import ConfigError
-from onecycle.studies import study as plan
-from onecycle.studies.study import Changes
+from onecycle.studies import plan
+from onecycle.studies.plan import Changes
+from onecycle.studies.study import at_scale
 
 STUDY: dict[str, Any] = {
     "name": "one", "title": "One", "scale": "cpu", "seeds": [0, 1], "fixed": {"batch_size": 64},
@@ -29,7 +30,7 @@ def study(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_study_is_the_product_of_its_axes_seed_by_seed() -> None:
-    points = plan.points(plan.at_scale(STUDY))
+    points = plan.points(at_scale(STUDY))
     assert len(points) == 2 * (1 + 4)
     assert [point.values["seed"] for point in points] == [0] * 5 + [1] * 5
     assert points[0].label == "a, b,seed=0"
@@ -39,7 +40,7 @@ def test_a_study_is_the_product_of_its_axes_seed_by_seed() -> None:
 
 
 def test_a_run_gets_study_scale_label_fixed_values_and_its_own_in_this_order() -> None:
-    point = plan.points(plan.at_scale(STUDY), Changes(common=("data=synthetic",)))[0]
+    point = plan.points(at_scale(STUDY), Changes(common=("data=synthetic",)))[0]
     assert point.overrides == (
         "study=one", "study.scale=cpu", "study.label='a, b,seed=0'", "batch_size=64", "model.norm=none", "seed=0",
         "data=synthetic",
@@ -47,21 +48,21 @@ def test_a_run_gets_study_scale_label_fixed_values_and_its_own_in_this_order() -
 
 
 def test_a_scale_replaces_seeds_and_runs_and_joins_the_fixed_values() -> None:
-    tiny = plan.at_scale(study(scale="tiny"))
+    tiny = at_scale(study(scale="tiny"))
     assert (tiny["seeds"], tiny["fixed"]) == ([7], {"batch_size": 8, "trainer.max_steps": 2})
     assert tiny["runs"] == STUDY["runs"]
 
 
 def test_values_of_an_axis_can_be_changed_or_added() -> None:
-    changed = plan.points(plan.at_scale(STUDY), Changes(axes={"seed": [0, 1, 2], "schedule.peak_lr": [0.4]}))
+    changed = plan.points(at_scale(STUDY), Changes(axes={"seed": [0, 1, 2], "schedule.peak_lr": [0.4]}))
     assert len(changed) == 3 * (1 + 2)
-    before = {point.overrides for point in plan.points(plan.at_scale(STUDY))}
+    before = {point.overrides for point in plan.points(at_scale(STUDY))}
     assert sum(point.overrides in before for point in changed) == 2  # the runs without that axis are the same ones
 
 
 def test_a_point_of_a_search_has_a_run_for_each_seed_and_its_number() -> None:
     block = search(fixed={"hyperparameters": "effective"})
-    scaled = plan.at_scale(study(searches=[block]))
+    scaled = at_scale(study(searches=[block]))
     made = plan.search_points(scaled, block, 3, {"hyperparameters.momentum": 0.75}, Changes(common=("data=synthetic",)))
     assert [point.values for point in made] == [
         {"arm": "ρ", "momentum": 0.75, "seed": seed, "number": 3} for seed in (0, 1)
@@ -103,14 +104,14 @@ def test_a_point_of_a_search_has_a_run_for_each_seed_and_its_number() -> None:
 )
 def test_a_study_that_makes_no_sense_is_refused_in_one_line(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        plan.at_scale(study(**changes))
+        at_scale(study(**changes))
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(line)
 
 
 def test_a_change_of_something_that_is_no_axis_names_the_axes() -> None:
     with pytest.raises(ConfigError) as caught:
-        plan.points(plan.at_scale(STUDY), Changes(axes={"model.width": [4, 8]}))
+        plan.points(at_scale(STUDY), Changes(axes={"model.width": [4, 8]}))
     assert caught.value.problems == [
         "model.width: is no axis of one, which has data.subset_size, schedule.peak_lr, seed"
     ]
@@ -124,6 +125,6 @@ def test_a_change_of_something_that_is_no_axis_names_the_axes() -> None:
     ],
 )  # fmt: skip
 def test_a_value_comes_back_from_hydras_syntax_as_it_was(value: Any) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"key={plan.text(value)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"key={plan.override_text(value)}"])
     assert override.value() == value
     assert type(override.value()) is type(value)

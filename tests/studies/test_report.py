@@ -10,11 +10,10 @@ import yaml
 
 from onecycle.config.checks import CONF
 from onecycle.errors import ConfigError
-from onecycle.studies import docs, pages, report
+from onecycle.studies import docs, pages, plan, report
 from onecycle.studies import rows as table
-from onecycle.studies import study as plan
 from onecycle.studies.figures import draw as figures
-from onecycle.studies.rows import Plan
+from onecycle.studies.plan import Plan
 from onecycle.studies.search import decisions
 from onecycle.studies.search.coordinate import Step
 
@@ -53,7 +52,7 @@ def run_of(folder: Path, point: plan.Point, name: str = "cifar10") -> None:
 def study(folder: Path, runs: int = 4, name: str = "cifar10", **changes: Any) -> Path:
     spec = {**STUDY, **changes}
     points = plan.points(spec)
-    table.write_plan(folder / "one", Plan(spec, points, "onecycle-train study=one"))
+    plan.write_plan(folder / "one", Plan(spec, points, "onecycle-train study=one"))
     for point in points[:runs]:
         run_of(folder / "one", point, name)
     return folder / "one"
@@ -151,7 +150,7 @@ def test_a_search_of_its_own_has_no_scale_and_shows_what_it_decided(tmp_path: Pa
     folder = study(tmp_path, scale=None)
     assert "Scale" not in (report.build(folder).folder / "report/index.html").read_text()
     points = [replace(p, values=p.values | {"arm": "a", "number": n}) for n, p in enumerate(plan.points(STUDY))]
-    table.write_plan(folder, Plan({**STUDY, "scale": None, "claims": []}, points, "x"))
+    plan.write_plan(folder, Plan({**STUDY, "scale": None, "claims": []}, points, "x"))
     decided = decisions.Decisions(folder)
     decided.add("a", Step(0, {"schedule.peak_lr": 0.1}, 0.5, "start", "start"), 1)
     decided.add("a", Step(1, {"schedule.peak_lr": 0.4}, 0.7, "schedule.peak_lr", "better", 0.5), 1)
@@ -259,13 +258,13 @@ def test_every_sentence_of_a_cell_of_the_docs_ends_in_one_full_stop(tmp_path: Pa
 )  # fmt: skip
 def test_the_docs_say_how_many_runs_have_which_seeds(tmp_path: Path, seeds: list[int], text: str) -> None:
     folder = study(tmp_path)
-    rows = [{**table.rows(folder)[0], "seed": seed} for seed in seeds]
-    section = docs.section(table.read_plan(folder), rows, [], [], datetime(2026, 11, 25))
+    rows = [{**table.entries(folder)[0], "seed": seed} for seed in seeds]
+    section = docs.section(plan.read_plan(folder), rows, [], [], datetime(2026, 11, 25))
     assert f"{len(seeds)} runs, {text}, " in section
 
 
 def test_published_numbers_may_have_their_own_metric_several_values_and_no_run_of_ours(tmp_path: Path) -> None:
-    rows = table.rows(study(tmp_path))
+    rows = table.entries(study(tmp_path))
     entries = [
         {"text": "others", "value": [1.0, 0.25]},
         {"text": "loss", "value": 1.4, "metric": "test_loss", "of": {"peak_lr": 0.1}},

@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from onecycle.config.checks import CONF
-from onecycle.studies import curves
-from onecycle.studies import study as plan
+from onecycle.studies import curves, plan
 from onecycle.studies.figures.draw import KINDS
+from onecycle.studies.study import at_scale
 
 FILES = sorted(path for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
 SCALES = ("cpu", "gpu", "tiny")
@@ -21,7 +21,7 @@ def test_every_study_can_be_planned_at_every_scale(path: Path) -> None:
         composed = compose("train", overrides=[f"study={path.stem}"]).study
     study: dict[str, Any] = json.loads(json.dumps(OmegaConf.to_container(composed, resolve=False)))
     for scale in SCALES:
-        scaled = plan.at_scale({**study, "scale": scale})
+        scaled = at_scale({**study, "scale": scale})
         assert bool(plan.points(scaled)) != bool(scaled["records_of"]), scale
         assert {figure["kind"] for figure in scaled["figures"]} <= KINDS.keys()
         for entry in (scaled["published"] or {"rows": []})["rows"]:

@@ -10,7 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle.errors import StorageError
 from onecycle.studies.launching import launch
-from onecycle.studies.study import Point
+from onecycle.studies.plan import Point
 from studying import comparable, ended, finished, killed, results, start, unchanged
 
 STUDY = [

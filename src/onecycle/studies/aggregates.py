@@ -6,10 +6,9 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onecycle.studies.curves import METRICS
-from onecycle.studies.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ TAGS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy", "val/loss"
 Curve = dict[int, float]
 
 
-def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: Sequence[Row]) -> None:
+def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write events below `folder`: figures in the folder itself, one run each for mean, mean + sd and mean − sd."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -37,9 +36,9 @@ def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: Sequen
                         writer.add_scalar(tag, mean + sign * sd, step)
 
 
-def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_point(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Rows that differ in their seed alone, by their common label."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(re.sub(r",?seed=[^,]*", "", row["label"]) or "all", []).append(row)
     return groups

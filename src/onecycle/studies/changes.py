@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from onecycle.config.checks import plain, problems_of
 from onecycle.errors import ConfigError
-from onecycle.studies import study as plan
+from onecycle.studies import plan
 
 EMPTY: tuple[Any, ...] = ([], "")  # what the parser makes of a key without a value
 

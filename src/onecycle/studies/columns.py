@@ -12,7 +12,7 @@ from onecycle.config.rules import PARTS
 from onecycle.errors import ConfigError
 from onecycle.studies import claim_form, curves
 from onecycle.studies import rows as table
-from onecycle.studies.study import Point, column
+from onecycle.studies.plan import Point, column
 
 # Parameters of figures that name a column of the rows, where they are texts.
 NAMING = ("x", "y", "z", "by", "panels", "points", "order", "select_by", "column")
@@ -47,7 +47,7 @@ def known(study: Mapping[str, Any], points: Sequence[Point], config: DictConfig,
     if derive:
         found |= set(curves.DERIVED[derive](folder / ".no_run"))
     for name in study.get("records_of") or ():
-        found |= {"study", *(key for row in table.rows(folder.parent / name) for key in row)}
+        found |= {"study", *(key for row in table.entries(folder.parent / name) for key in row)}
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from onecycle.studies import pages, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures import curves as plots
+from onecycle.studies.plan import Plan, read_plan
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "undecided": "? undecided"}
 
@@ -30,7 +31,7 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
         folder = path.parents[1]
         if ".before-" in folder.name:
             continue
-        plan, rows = table.read_plan(folder), table.rows(folder)
+        plan, rows = read_plan(folder), table.entries(folder)
         if plan.study["scale"] == "tiny" or any(row["data_name"] == "synthetic" for row in rows):
             continue
         pictures = sorted(path.parent.glob("*.png"), key=lambda picture: (picture.stem != "figure", picture.stem))
@@ -53,8 +54,8 @@ def _earlier(path: Path) -> dict[str, str]:
 
 
 def section(
-    plan: table.Plan,
-    rows: Sequence[table.Row],
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]],
     verdicts: Sequence[Mapping[str, Any]],
     pictures: Sequence[str],
     newest: datetime,
@@ -82,7 +83,7 @@ def _measured(verdict: Mapping[str, Any]) -> str:
     return ". ".join(text.rstrip(".") for text in [verdict["reason"], *extra]) + "." * bool(extra)
 
 
-def _published(published: Mapping[str, Any], rows: Sequence[table.Row]) -> str:
+def _published(published: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The published numbers in one line, ours behind them where we have them."""
     entries = [
         f"{text} → {value}" + (f", here {here}" if here else "")
@@ -91,7 +92,7 @@ def _published(published: Mapping[str, Any], rows: Sequence[table.Row]) -> str:
     return f"Published {plots.label_of(published['metric'])}: {'; '.join(entries)}. From: {published['source']}."
 
 
-def _seeds(rows: Sequence[table.Row]) -> str:
+def _seeds(rows: Sequence[Mapping[str, Any]]) -> str:
     """How often runs were repeated: "n = 3 seeds", or which seeds how many runs have where they differ."""
     runs = Counter(row["seed"] for row in rows if "seed" in row)
     groups: dict[int, list[Any]] = {}

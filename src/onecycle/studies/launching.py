@@ -14,8 +14,7 @@ from omegaconf import DictConfig
 
 from onecycle.errors import StorageError, dead_workers_named
 from onecycle.runs import record as run
-from onecycle.studies import rows as table
-from onecycle.studies import study as plan
+from onecycle.studies import plan
 from onecycle.studies.progress import Progress, counting
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ def launch(
     if not alone:
         return _launch_at_once(launcher, points, folder, progress, check)
     results: list[JobReturn] = []
-    before = {key: (path, written(path)) for key, path in table.finished(folder).items()}
+    before = {key: (path, written(path)) for key, path in plan.finished(folder).items()}
     with only_this_module_speaks():
         for number, point in enumerate(points):
             started = time.perf_counter()

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from onecycle.studies import rows as table
 from onecycle.studies.figures import curves as plots
 from onecycle.studies.selection import select
@@ -77,7 +79,7 @@ def _verdict(verdict: Any) -> str:
     )
 
 
-def published_and_here(published: Mapping[str, Any], rows: Sequence[table.Row]) -> list[tuple[str, str, str]]:
+def published_and_here(published: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """Of each published entry its text, its number or numbers, and the mean of our runs that it speaks of, with n.
 
     The last is empty where none of our runs has its metric.
@@ -86,14 +88,14 @@ def published_and_here(published: Mapping[str, Any], rows: Sequence[table.Row]) 
     for entry in published["rows"]:
         metric = entry.get("metric", published["metric"])
         own = select(rows, entry["of"]) if entry.get("of") else []
-        mean = table.summary(own, [], [metric])[0][metric] if own else math.nan
+        mean = float(table.summary(pd.DataFrame(own), [], [metric])[metric].iloc[0]) if own else math.nan
         values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
         here = f"{mean:.4g} (n = {len(own)})" if math.isfinite(mean) else ""
         found.append((entry["text"], " / ".join(f"{value:g}" for value in values), here))
     return found
 
 
-def _published(published: Mapping[str, Any], rows: Sequence[table.Row]) -> str:
+def _published(published: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The published numbers beside the mean of our runs that they speak of."""
     body = [(text, value, here or "not run here") for text, value, here in published_and_here(published, rows)]
     name = plots.label_of(published["metric"])

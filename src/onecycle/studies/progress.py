@@ -9,7 +9,7 @@ from typing import Any
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
-from onecycle.studies.study import Changes, Point
+from onecycle.studies.plan import Changes, Point
 
 EVERY_SECONDS = 2.0  # how often the records of a parallel launcher's runs are counted
 

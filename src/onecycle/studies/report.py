@@ -12,7 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
@@ -20,8 +22,7 @@ from onecycle.studies import claims, pages
 from onecycle.studies import rows as table
 from onecycle.studies.figures import curves as plots
 from onecycle.studies.figures import draw as figures
-from onecycle.studies.rows import Row
-from onecycle.studies.study import points
+from onecycle.studies.plan import PLAN, Plan, points, read_plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +47,8 @@ class Report:
     """What is known of a study: its plan, its rows, the verdict on each claim, what could not be judged or drawn."""
 
     folder: Path
-    plan: table.Plan
-    rows: list[Row]
+    plan: Plan
+    rows: list[Mapping[str, Any]]
     verdicts: list[claims.Verdict]
     problems: list[str]
 
@@ -69,8 +70,8 @@ def build(folder: Path) -> Report:
     Raises ConfigError where a claim or a figure does not fit the rows, one line each, behind a page with all the others
     and these lines.
     """
-    plan = table.read_plan(folder)
-    rows = table.rows(folder)
+    plan = read_plan(folder)
+    rows = table.entries(folder)
     target = folder / REPORT
     target.mkdir(exist_ok=True)
     if not rows:
@@ -80,7 +81,7 @@ def build(folder: Path) -> Report:
     report = Report(folder, plan, rows, verdicts, unjudged + undrawn)
     for name, figure in drawn.items():
         plots.save(figure, target, name)
-    table.write_csv(target / "table.csv", rows)
+    table.write_csv(target / "table.csv", pd.DataFrame(rows))
     entries = [verdict.as_dict() for verdict in report.verdicts]
     run.write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
     run.write_atomically(target / "index.html", pages.study_page(report, _embedded(drawn, target), lines(report)))
@@ -93,7 +94,7 @@ def build(folder: Path) -> Report:
     return report
 
 
-def judged(plan: table.Plan, rows: Sequence[Row]) -> tuple[list[claims.Verdict], list[str]]:
+def judged(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> tuple[list[claims.Verdict], list[str]]:
     """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows.
 
     Where only a part of the study was run, a claim about the other part is undecided.
@@ -123,15 +124,19 @@ def lines(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the page's table: a line for each point, with mean ± sd over its seeds."""
     axes = list(dict.fromkeys(key for point in report.plan.points for key in point.values if key != "seed"))
     axes = axes or ["study", "batch_size", "subset_size", "peak_lr"]
-    known = table.columns(report.rows)
+    known = table.plain_columns(pd.DataFrame(report.rows))
     axes += [name for name in ("coordinate", "decision") if name in known]
     metrics = [name for name in METRICS if name in known]
     header = [plots.label_of(axis) for axis in axes] + ["n"]
     header += [plots.label_of(metric) for metric in metrics]
     body = []
-    for line in table.summary(report.rows, axes, metrics):
+    for line in table.summary(pd.DataFrame(report.rows), axes, metrics).to_dict("records"):
         cells = [
-            "" if line[axis] is None else f"{line[axis]:g}" if isinstance(line[axis], float) else str(line[axis])
+            ""
+            if table.is_missing(line[axis])
+            else f"{line[axis]:g}"
+            if isinstance(line[axis], float)
+            else str(line[axis])
             for axis in axes
         ]
         cells.append(f"{line['n']}" + (f" ({line['diverged']} diverged)" if line["diverged"] else ""))
@@ -156,7 +161,7 @@ def _embedded(drawn: Mapping[str, "Figure"], target: Path) -> dict[str, str]:
     }
 
 
-def _write_tensorboard(folder: Path, drawn: Mapping[str, "Figure"], rows: Sequence[Row]) -> None:
+def _write_tensorboard(folder: Path, drawn: Mapping[str, "Figure"], rows: Sequence[Mapping[str, Any]]) -> None:
     """The figures as images, and for each point mean and mean ± sd over its seeds as runs of their own."""
     from onecycle.studies.aggregates import write_aggregates
 
@@ -171,7 +176,7 @@ def build_index(studies: Path) -> Path:
         folder = path.parents[1]
         if ".before-" in folder.name:
             continue
-        plan = table.read_plan(folder)
+        plan = read_plan(folder)
         thumbnail = path.with_name("figure.png")
         picture = f"{folder.name}/{REPORT}/figure.png" if thumbnail.exists() else None
         entries.append((folder.name, plan.study["title"], json.loads(path.read_text()), picture))
@@ -183,7 +188,7 @@ def main() -> None:
     """Command: python -m onecycle.studies.report [FOLDER]: every page below logs/studies again, without training."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     studies = Path(sys.argv[1] if len(sys.argv) > 1 else "logs/studies")
-    folders = sorted(path.parent for path in studies.glob(f"*/{table.PLAN}") if ".before-" not in path.parent.name)
+    folders = sorted(path.parent for path in studies.glob(f"*/{PLAN}") if ".before-" not in path.parent.name)
     if not folders:
         sys.exit(f"{studies}: holds no study yet; run one: make study NAME=lr_range_test")
     problems = []

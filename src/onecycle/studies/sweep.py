@@ -15,14 +15,14 @@ from omegaconf import DictConfig
 from onecycle.config.checks import plain
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs import record as run
-from onecycle.studies import columns
+from onecycle.studies import columns, plan
 from onecycle.studies import rows as table
-from onecycle.studies import study as plan
 from onecycle.studies.changes import changes, refuse
 from onecycle.studies.launching import launch, launcher_runs_one_by_one
 from onecycle.studies.progress import Progress, expected
 from onecycle.studies.search import axes as search_axes
 from onecycle.studies.search.explorer import Explorer, note_plan
+from onecycle.studies.study import at_scale, of_search
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> l
     """
     if not config.get("study"):
         raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
-    return conduct(plan.at_scale(plain(config)["study"]), config, launcher, arguments)
+    return conduct(at_scale(plain(config)["study"]), config, launcher, arguments)
 
 
 def search_alone(
@@ -49,7 +49,7 @@ def search_alone(
     else:
         block["space"], arguments = search_axes.space_of(arguments)
         search_axes.refuse_ends(block["space"], config)
-    return conduct(plan.of_search(config.name, seeds, block), config, launcher, arguments)
+    return conduct(of_search(config.name, seeds, block), config, launcher, arguments)
 
 
 def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
@@ -59,12 +59,12 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
     folder = Path(config.hydra.sweep.dir)
     refuse(changed, config)
     for name in study.get("records_of") or ():
-        table.read_plan(folder.parent / name)
+        plan.read_plan(folder.parent / name)
     refuse_blind(study, config)
     first = FirstRecord(study, points, config, folder)
     if study["force"]:  # only a study that can be run takes the place of the old one
         move_aside(folder)
-    noted = table.Plan(study, points, command())
+    noted = plan.Plan(study, points, command())
     note_plan(folder, noted)
     stopped: list[ConfigError] = []
     try:
@@ -84,7 +84,7 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
 
 
 def run_all(
-    noted: table.Plan, changed: plan.Changes, launcher: Launcher, folder: Path, check: Callable[[plan.Point], None],
+    noted: plan.Plan, changed: plan.Changes, launcher: Launcher, folder: Path, check: Callable[[plan.Point], None],
     *, alone: bool,
 ) -> list[JobReturn]:  # fmt: skip
     """Every run of a study: those of its plan, those of its searches, the best of each arm again."""
@@ -129,7 +129,7 @@ class FirstRecord:
 
     def check(self, point: plan.Point) -> None:
         """Look at a run that has ended, if it is the first that came to its end; raises as above."""
-        path = table.finished(self.folder).get(run.settings(point.overrides)) if self.is_open else None
+        path = plan.finished(self.folder).get(run.settings(point.overrides)) if self.is_open else None
         record = run.read_result(path) if path else None
         if path and record and record["status"] == "finished":
             self.is_open = False

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from onecycle.errors import ConfigError
 from onecycle.studies import curves
 from onecycle.studies.figures import curves as plots
-from onecycle.studies.rows import Row
 from onecycle.studies.selection import select, words
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 Parameters = dict[str, Any]
 
 
-def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> tuple[dict[str, "Figure"], list[str]]:
+def draw(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, "Figure"], list[str]]:
     """The study's figures by file name, figure, figure_2, … or what `name` says, and why others could not be drawn.
 
     A line for each unknown kind, for parameters that a kind does not take, and for columns that no row has.
@@ -52,11 +51,11 @@ def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> tuple[dict[str, "Figu
     return drawn, problems
 
 
-def _of_rows(function: Callable[..., "Figure"]) -> Callable[[list[Row], Parameters], "Figure"]:
+def _of_rows(function: Callable[..., "Figure"]) -> Callable[[list[Mapping[str, Any]], Parameters], "Figure"]:
     return lambda rows, parameters: function(rows, **parameters)
 
 
-def _histories(rows: list[Row], parameters: Parameters) -> "Figure":
+def _histories(rows: list[Mapping[str, Any]], parameters: Parameters) -> "Figure":
     """Columns of metrics.csv against each other, a line for each value of `by`, a panel for each of `panels`."""
     own = dict(parameters)
     x, y, by, panels = own.pop("x"), own.pop("y"), own.pop("by", "arm"), own.pop("panels", None)
@@ -69,7 +68,7 @@ def _histories(rows: list[Row], parameters: Parameters) -> "Figure":
     return plots.training_curves(series, x=x, y=y, **own)
 
 
-def _lists(rows: list[Row], parameters: Parameters) -> "Figure":
+def _lists(rows: list[Mapping[str, Any]], parameters: Parameters) -> "Figure":
     """A list among the run's measures, over the position in it from 0 to 1."""
     own = dict(parameters)
     column, by, panels = own.pop("column"), own.pop("by", "arm"), own.pop("panels", None)
@@ -82,7 +81,7 @@ def _lists(rows: list[Row], parameters: Parameters) -> "Figure":
     return plots.training_curves(series, x="position", y=column, **own)
 
 
-def _stacked(rows: list[Row], parameters: Parameters) -> "Figure":
+def _stacked(rows: list[Mapping[str, Any]], parameters: Parameters) -> "Figure":
     """Milliseconds of a step by component, the mean over the runs of each value of `by`."""
     own = dict(parameters)
     by, prefix = own.pop("by"), own.pop("prefix", "")
@@ -96,7 +95,7 @@ def _stacked(rows: list[Row], parameters: Parameters) -> "Figure":
     return plots.stacked(parts, **own)
 
 
-def _layers(rows: list[Row], parameters: Parameters) -> "Figure":
+def _layers(rows: list[Mapping[str, Any]], parameters: Parameters) -> "Figure":
     """Gradient norms by layer; `groups` says in words what the fractions of training are."""
     own = dict(parameters)
     by, groups, value = own.pop("by", "arm"), own.pop("groups"), own.pop("value", "values")
@@ -109,7 +108,7 @@ def _layers(rows: list[Row], parameters: Parameters) -> "Figure":
     return plots.layers(series, **own)
 
 
-def _surfaces(rows: list[Row], parameters: Parameters) -> "Figure":
+def _surfaces(rows: list[Mapping[str, Any]], parameters: Parameters) -> "Figure":
     """Loss surfaces, one panel for each value of `by`: the first run that has one; the title says of how many."""
     own = dict(parameters)
     by = own.pop("by", "arm")
@@ -121,7 +120,7 @@ def _surfaces(rows: list[Row], parameters: Parameters) -> "Figure":
     return plots.surfaces([{"label": name, **panels[name]} for name in ordered if name in panels], **own)
 
 
-def _optuna(rows: list[Row], parameters: Parameters) -> "Figure | None":
+def _optuna(rows: list[Mapping[str, Any]], parameters: Parameters) -> "Figure | None":
     """One of Optuna's own figures; none where it finds too few trials, or too equal ones."""
     from onecycle.studies.search import trials  # Optuna is optional
 
@@ -134,7 +133,7 @@ def _optuna(rows: list[Row], parameters: Parameters) -> "Figure | None":
         return None
 
 
-KINDS: dict[str, Callable[[list[Row], Parameters], "Figure | None"]] = {
+KINDS: dict[str, Callable[[list[Mapping[str, Any]], Parameters], "Figure | None"]] = {
     "curves": _of_rows(plots.curves), "arms": _of_rows(plots.arms), "scatter": _of_rows(plots.scatter),
     "heat_map_pair": _of_rows(plots.heat_map_pair), "histories": _histories, "lists": _lists, "stacked": _stacked,
     "layers": _layers, "surfaces": _surfaces, "path": _of_rows(plots.path), "progress": _of_rows(plots.progress),

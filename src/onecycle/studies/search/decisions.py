@@ -8,8 +8,8 @@ from typing import Any
 
 from onecycle.errors import storage_errors_named
 from onecycle.runs import record as run
+from onecycle.studies.plan import column
 from onecycle.studies.search.coordinate import BETTER, START, Step, words
-from onecycle.studies.study import column
 
 PATH = "path.csv"
 COLUMNS = ("arm", "number", "coordinate", "point", "mean_score", "seeds", "decision", "reason")

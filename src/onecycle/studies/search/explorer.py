@@ -12,21 +12,21 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle.errors import storage_errors_named
 from onecycle.runs import record as run
-from onecycle.studies import rows as table
-from onecycle.studies import study as plan
+from onecycle.studies import plan
 from onecycle.studies.progress import Progress
 from onecycle.studies.search import best, decisions
 from onecycle.studies.search import coordinate as search
+from onecycle.studies.search.methods import walk as search_of
 
 log = logging.getLogger(__name__)
 
 PARALLEL = 2  # points at once that a search asks for where the launcher runs several jobs: both neighbours of a point
 
 
-def note_plan(folder: Path, noted: table.Plan) -> None:
+def note_plan(folder: Path, noted: plan.Plan) -> None:
     """Write down what the study consists of, before it is run."""
     with storage_errors_named("run this again"):
-        table.write_plan(folder, noted)
+        plan.write_plan(folder, noted)
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Explorer:
     launch: makes runs and returns what they returned. alone: whether it makes them one after the other.
     """
 
-    noted: table.Plan
+    noted: plan.Plan
     changed: plan.Changes
     folder: Path
     launch: Callable[[Sequence[plan.Point]], list[JobReturn]]
@@ -75,7 +75,7 @@ class Explorer:
         def decide(step: search.Step) -> None:
             self.decided.add(arm, step, seeds)
 
-        walk = plan.walk(block, width=1 if self.alone else PARALLEL, folder=self.folder, told=decide)
+        walk = search_of(block, width=1 if self.alone else PARALLEL, folder=self.folder, told=decide)
         try:
             path = search.follow(walk, score)
         except search.FailedRunError:
@@ -108,7 +108,7 @@ class Explorer:
         words = f"{search.words(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
         number = {"arm": block["arm"], "number": path.best.number}
         point = next(point for point in self.noted.points if number.items() <= point.values.items())
-        own = table.finished(self.folder).get(run.settings(point.overrides))
+        own = plan.finished(self.folder).get(run.settings(point.overrides))
         if own is not None:
             found_by = f"Found by {block['arm']} ({block['method']}, {len(path.steps)} points): {words}"
             target = self.folder / f"best_{run.folder_name(block['arm'])}.yaml"
