@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from onecycle.errors import ConfigError
 from onecycle.studies import claims
 from onecycle.studies.plan import column
-from onecycle.studies.search.methods import METHODS, walk
+from onecycle.studies.search.options import search_errors
 
 KEYS = (
     "name", "title", "question", "source", "scale", "force", "label", "records_of", "derive", "seeds", "fixed", "runs",
@@ -18,10 +18,6 @@ KEYS = (
 )  # fmt: skip
 SCALED = ("seeds", "fixed", "runs", "searches", "confirm", "minutes", "notes")
 BLOCK = ("arm", "fixed", "axes")
-SEARCH = (
-    "arm", "fixed", "method", "budget", "coordinates", "space", "min_gain", "refinements", "seed", "sampler",
-    "sampler_options", "pruner", "pruner_options", "storage",
-)  # fmt: skip
 
 
 def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,24 +73,7 @@ def _run_problems(study: Mapping[str, Any]) -> list[str]:
             if not isinstance(values, Sequence) or isinstance(values, str) or not values:
                 problems.append(f"{where}.axes.{axis}={values}: must be a list of at least one value")
     for number, block in enumerate(searches):
-        problems += [f"study.searches[{number}].{line}" for line in _search_problems(block)]
-    return problems
-
-
-def _search_problems(block: Mapping[str, Any]) -> list[str]:
-    problems = [f"{key}: unknown{_hint(key, SEARCH)}" for key in block if key not in SEARCH]
-    budget = block.get("budget")
-    if not block.get("arm"):
-        problems.append("arm: is missing; each search has a name")
-    if block.get("method") not in METHODS:
-        problems.append(f"method={block.get('method')}: unknown; there are {', '.join(METHODS)}")
-    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
-        problems.append(f"budget={budget}: must be a whole number of points, at least 1")
-    if not problems:
-        try:
-            walk(block)
-        except ConfigError as error:
-            problems += error.problems
+        problems += [f"study.searches[{number}].{line}" for line in search_errors(block)]
     return problems
 
 
