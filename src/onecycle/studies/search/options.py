@@ -4,11 +4,16 @@ Nothing here imports torch, pandas or Optuna.
 """
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from onecycle.config.types import Count, NonNegativeNumber, Number, Options, PositiveNumber, Seed, Text
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 REFINEMENTS = 8  # at most: the 256th root of a factor is finer than any noise
 
@@ -156,3 +161,26 @@ class OptunaSearch(_Search):
 # A block of a study's `searches`: its method says which options it has.
 SearchOptions = Annotated[CoordinateSearch | RandomSearch | OptunaSearch, Field(discriminator="method")]
 SEARCH_OPTIONS: TypeAdapter[CoordinateSearch | RandomSearch | OptunaSearch] = TypeAdapter(SearchOptions)
+METHODS: dict[str, type[Options]] = {"coordinate": CoordinateSearch, "random": RandomSearch, "optuna": OptunaSearch}
+
+
+def search_errors(block: Mapping[str, Any]) -> list[str]:
+    """Every error in a block of `searches`, a line each: key=value and what is allowed."""
+    try:
+        SEARCH_OPTIONS.validate_python(block)
+    except ValidationError as error:
+        return [_error_line(block, found) for found in error.errors()]
+    return []
+
+
+def _error_line(block: Mapping[str, Any], found: "ErrorDetails") -> str:
+    key = ".".join(str(part) for part in found["loc"][1:])  # the first part is the method
+    if not key:
+        method = block.get("method")
+        return f"method={method}: must be one of {', '.join(METHODS)}"
+    if found["type"] == "extra_forbidden":
+        known = [*METHODS[block["method"]].model_fields]
+        near = get_close_matches(key, known, n=1)
+        return f"{key}: unknown" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+    value = "" if isinstance(found["input"], Mapping) else f"={found['input']}"
+    return f"{key}{value}: {found['msg'].removeprefix('Value error, ')}"
