@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from onecycle.errors import ConfigError
 from onecycle.studies import curves
+from onecycle.studies import rows as table
 from onecycle.studies.figures import curves as plots
-from onecycle.studies.selection import select, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +39,9 @@ def draw(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[d
         if kind not in KINDS:
             problems.append(f"study.figures[{number - 1}].kind={kind}: unknown; there are {', '.join(KINDS)}")
             continue
-        chosen = select(rows, where)
+        chosen = [rows[place] for place in np.flatnonzero(table.chosen(pd.DataFrame(rows), where))]
         if not chosen:  # a part of a study, or a smaller scale, need not have the runs of every figure
-            log.warning("%s is left out: no run has %s.", name, words(where))
+            log.warning("%s is left out: no run has %s.", name, table.filter_text(where))
             continue
         try:
             figure = KINDS[kind](chosen, parameters)
