@@ -18,12 +18,12 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
-from onecycle.studies import claims
 from onecycle.studies import rows as table
 from onecycle.studies.aggregates import write_aggregates
 from onecycle.studies.figures import curves as plots
 from onecycle.studies.figures import draw as figures
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
+from onecycle.studies.verdicts import Verdict, judge
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[claims.Verdict], list[str]]:
+def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[Verdict], list[str]]:
     """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows.
 
     Where only a part of the study was run, a claim about the other part is undecided.
@@ -100,14 +100,9 @@ def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[claims.Verdict], list
     judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
-            judged.append(claims.judge(_records(rows), claim))
-        except claims.NoRunError as error:
-            if is_whole:
-                problems.append(str(error))
-            else:
-                judged.append(claims.unmeasured(claim, f"cannot be measured: {str(error).partition(': ')[2]}"))
-        except claims.ClaimError as error:
-            problems.append(str(error))
+            judged.append(judge(rows, claim, whole=is_whole))
+        except ConfigError as error:
+            problems += error.problems
     return judged, problems
 
 

@@ -15,10 +15,9 @@ from omegaconf import DictConfig
 
 from onecycle.config.checks import plain
 from onecycle.errors import ConfigError, storage_errors_named
-from onecycle.runs import record as run
-from onecycle.studies import columns, plan
-from onecycle.studies import rows as table
+from onecycle.studies import plan
 from onecycle.studies.changes import changes, refuse
+from onecycle.studies.columns import ColumnCheck
 from onecycle.studies.launching import Progress, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.search import command_line
 from onecycle.studies.search.explorer import Explorer, note_plan
@@ -61,7 +60,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     for name in study.get("records_of") or ():
         plan.read_plan(folder.parent / name)
     _refuse_searches(study, config)
-    first = _FirstRecord(study, points, config, folder)
+    first = ColumnCheck(study, points, config, folder)
     if study["force"] and folder.exists():  # only a study that can be run takes the place of the old one
         aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
         folder.rename(aside)
@@ -105,34 +104,6 @@ def _draw(folder: Path, stopped: list[ConfigError]) -> None:
         except ConfigError as error:
             stopped.append(error)
         report.build_index(folder.parent)
-
-
-class _FirstRecord:
-    """Whether the columns that a study names are there, asked as early as it is known.
-
-    Raises ConfigError for one that no record can have. What callbacks may measure is known with the first record.
-    """
-
-    def __init__(self, study: dict[str, Any], points: Sequence[plan.Point], config: DictConfig, folder: Path) -> None:
-        self.study, self.folder = study, folder
-        self.known = columns.known(study, points, config, folder)
-        self.is_open = columns.may_measure_more(study, config)
-        if not self.is_open:
-            self._refuse(self.known)
-        self.is_open &= columns.measures_alike(study)
-
-    def check(self, point: plan.Point) -> None:
-        """Look at a run that has ended, if it is the first that came to its end; raises as above."""
-        path = plan.finished(self.folder).get(run.settings(point.overrides)) if self.is_open else None
-        record = run.read_result(path) if path else None
-        if path and record and record["status"] == "finished":
-            self.is_open = False
-            self._refuse(self.known | table.row_of(point, path, record).keys())
-
-    def _refuse(self, known: set[str]) -> None:
-        problems = columns.problems(self.study, known)
-        if problems:
-            raise ConfigError(problems)
 
 
 def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
