@@ -20,8 +20,9 @@ from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.studies import rows as table
 from onecycle.studies.aggregates import write_aggregates
-from onecycle.studies.figures import curves as plots
-from onecycle.studies.figures import draw as figures
+from onecycle.studies.figures.draw import draw
+from onecycle.studies.figures.labels import label_of
+from onecycle.studies.figures.style import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
 from onecycle.studies.verdicts import Verdict, judge
 
@@ -55,10 +56,10 @@ def build(folder: Path) -> None:
     if rows.empty:
         raise ConfigError([f"{folder}: no run is finished; run it: make study NAME={folder.name}"])
     judged, unjudged = verdicts(plan, rows)
-    drawn, undrawn = figures.draw(plan.study, _records(rows))
+    drawn, undrawn = draw(plan.study, rows)
     images = {}
     for name, figure in drawn.items():
-        plots.save(figure, target, name)
+        save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
     table.write_csv(target / "table.csv", rows)
@@ -76,13 +77,6 @@ def build(folder: Path) -> None:
     log.info("Page: %s", target / "index.html")
     if unjudged or undrawn:
         raise ConfigError(unjudged + undrawn)
-
-
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): value for key, value in row.items() if row["status"] == "diverged" or not table.is_missing(value)}
-        for row in rows.to_dict("records")
-    ]
 
 
 def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[Verdict], list[str]]:
@@ -122,7 +116,7 @@ def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
         "study": plan.study, "runs": len(rows), "machine": rows["machine"].iloc[0],
         "data_name": rows["data_name"].iloc[0], "minutes": rows["seconds_total"].sum() / 60,
         "published": published_and_here(published, rows) if published else [],
-        "published_metric": plots.label_of(published["metric"]) if published else "",
+        "published_metric": label_of(published["metric"]) if published else "",
     }  # fmt: skip
 
 
@@ -149,7 +143,7 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     known = table.plain_columns(rows)
     axes += [name for name in ("coordinate", "decision") if name in known]
     metrics = [name for name in METRICS if name in known]
-    header = [*map(plots.label_of, axes), "n", *map(plots.label_of, metrics)]
+    header = [*map(label_of, axes), "n", *map(label_of, metrics)]
     body = []
     for _, line in table.summary(rows, axes, metrics).iterrows():
         cells = ["" if table.is_missing(line[axis]) else _cell(line[axis]) for axis in axes]

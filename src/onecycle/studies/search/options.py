@@ -5,15 +5,12 @@ Nothing here imports torch, pandas or Optuna.
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from onecycle.config.types import Count, NonNegativeNumber, Number, Options, PositiveNumber, Seed, Text
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from onecycle.config.validate import errors_of
 
 REFINEMENTS = 8  # at most: the 256th root of a factor is finer than any noise
 
@@ -166,21 +163,7 @@ METHODS: dict[str, type[Options]] = {"coordinate": CoordinateSearch, "random": R
 
 def search_errors(block: Mapping[str, Any]) -> list[str]:
     """Every error in a block of `searches`, a line each: key=value and what is allowed."""
-    try:
-        SEARCH_OPTIONS.validate_python(block)
-    except ValidationError as error:
-        return [_error_line(block, found) for found in error.errors()]
-    return []
-
-
-def _error_line(block: Mapping[str, Any], found: "ErrorDetails") -> str:
-    key = ".".join(str(part) for part in found["loc"][1:])  # the first part is the method
-    if not key:
-        method = block.get("method")
-        return f"method={method}: must be one of {', '.join(METHODS)}"
-    if found["type"] == "extra_forbidden":
-        known = [*METHODS[block["method"]].model_fields]
-        near = get_close_matches(key, known, n=1)
-        return f"{key}: unknown" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
-    value = "" if isinstance(found["input"], Mapping) else f"={found['input']}"
-    return f"{key}{value}: {found['msg'].removeprefix('Value error, ')}"
+    method = block.get("method")
+    if method not in METHODS:
+        return [f"method={method}: must be one of {', '.join(METHODS)}"]
+    return errors_of(METHODS[method], block)
