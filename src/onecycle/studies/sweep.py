@@ -40,9 +40,13 @@ def run_study(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) 
 
 
 def run_search(
-    config: DictConfig, launcher: Launcher, arguments: Sequence[str], seeds: Sequence[int], block: dict[str, Any]
+    config: DictConfig, launcher: Launcher, arguments: Sequence[str], block: dict[str, Any]
 ) -> list[JobReturn]:
-    """Run one search, a block of a study's `searches`, around the configuration as it is composed; see `run_study`."""
+    """Run one search around the configuration as it is composed; see `run_study`.
+
+    block: seeds, and a block of a study's `searches`.
+    """
+    seeds = block.pop("seeds")
     if config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
     if block["method"] == "coordinate":

@@ -50,38 +50,11 @@ class Coordinate(Options):
         return value if self.low <= value <= high and 0 <= value < end else None
 
 
-class Interval(Options):
-    """A hyperparameter to draw between `low` and `high`, evenly or, with `log`, evenly in its logarithm.
-
-    complement: 1 − value is what is drawn, as for a momentum; low and high are then those of 1 − value.
-    """
-
-    low: Number
-    high: Number
-    log: bool = True
-    complement: bool = False
-
-    @model_validator(mode="after")
-    def _check_ends(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low={self.low} must be above 0 for a logarithm; or set log: false")
-        return self
-
-    def at(self, share: float) -> float:
-        """The value at a share of the way from `low` to `high`, in [0, 1]."""
-        if self.log:
-            drawn = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
-        else:
-            drawn = self.low + share * (self.high - self.low)
-        return float(f"{1 - drawn if self.complement else drawn:.6g}")
-
-
 class OptunaAxis(Options):
-    """A key that Optuna draws: one of `choices`, or a number (integer: a whole one) between `low` and `high`.
+    """A key to draw: one of `choices`, or a number (integer: a whole one) between `low` and `high`.
 
-    log: evenly in its logarithm. step: only low, low + step, low + 2 step and so on. complement: 1 − value is drawn.
+    log: evenly in its logarithm. step: only low, low + step, low + 2 step and so on. complement: 1 − value is drawn, as
+    for a momentum; low and high are then those of 1 − value.
     """
 
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
@@ -94,20 +67,40 @@ class OptunaAxis(Options):
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
-        numbers = [number for number in (self.low, self.high, self.step) if number is not None]
         if self.choices is not None:
-            if numbers or self.log or self.integer:
+            if self.model_fields_set - {"choices", "complement"}:
                 raise ValueError("choices have no low, high, log, step or integer")
-            return self
-        if self.low is None or self.high is None:
+        elif self.low is None or self.high is None:
             raise ValueError("must have low and high, or choices")
-        if self.low > self.high:
+        elif self.low > self.high:
             raise ValueError(f"low={self.low} must be at most high={self.high}")
-        if self.integer and not all(isinstance(number, int) for number in numbers):
+        elif self.integer and not all(isinstance(number, int) for number in (self.low, self.high, self.step or 1)):
             raise ValueError("low, high and step of an integer must be whole numbers")
-        if self.log and (self.low <= 0 or self.step not in (None, 1)):
+        elif self.log and (self.low <= 0 or self.step not in (None, 1)):
             raise ValueError(f"low={self.low} must be above 0, and there is no step, for a logarithm")
         return self
+
+    def value(self, drawn: Any) -> Any:
+        """The key's value for what was drawn, with as many digits as a person would type."""
+        drawn = 1 - drawn if self.complement else drawn
+        return float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
+
+
+class Interval(OptunaAxis):
+    """A key to draw between `low` and `high`, by default evenly in its logarithm."""
+
+    choices: None = None
+    low: Number
+    high: Number
+    log: bool = True
+    step: None = None
+    integer: Literal[False] = False
+
+    def at(self, share: float) -> Any:
+        """The value at a share of the way from `low` to `high`, in [0, 1]."""
+        if self.log:
+            return self.value(math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))))
+        return self.value(float(self.low + share * (self.high - self.low)))
 
 
 class _Search(Options):

@@ -148,11 +148,8 @@ class _OptunaSearch:
         self.path.add_draw(self._values(trial), -math.inf if score is None else score)
 
     def _values(self, trial: Any, with_pruning: bool = False) -> Values:
-        """The values of a trial, with as many digits as a person would type."""
-        values: Values = {}
-        for key, axis in self.options.space.items():
-            drawn = 1 - trial.params[key] if axis.complement else trial.params[key]
-            values[key] = float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
+        """The values of a trial as overrides of its run."""
+        values: Values = {key: axis.value(trial.params[key]) for key, axis in self.options.space.items()}
         if with_pruning and self.options.pruner != "none":
             values["+callbacks.pruning"] = {**self.callback, "trial": trial._trial_id}
         return values
