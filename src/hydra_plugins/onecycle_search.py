@@ -11,7 +11,7 @@ from onecycle.errors import config_errors_shown
 
 
 class SearchSweeper(StudySweeper):
-    """Runs one search; see `onecycle.studies.sweep.search_alone`. settings: a block of a study's searches."""
+    """Runs one search; see `onecycle.studies.sweep.run_search`. settings: a block of a study's searches."""
 
     def __init__(self, seeds: list[int], **settings: Any) -> None:
         self.seeds, self.settings = list(seeds), settings
@@ -19,14 +19,14 @@ class SearchSweeper(StudySweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Search, with the command line's overrides in every run."""
         assert self.config is not None
-        from onecycle.studies.sweep import search_alone
+        from onecycle.studies.sweep import run_search
 
         block: dict[str, Any] = {
             name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for name, value in self.settings.items()
         }
         with config_errors_shown():
-            return search_alone(self.config, self.launcher, arguments, self.seeds, block)
+            return run_search(self.config, self.launcher, arguments, self.seeds, block)
 
 
 def _effective() -> list[Any]:

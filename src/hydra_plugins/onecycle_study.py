@@ -26,10 +26,10 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the study, with the command line's overrides."""
         assert self.config is not None
-        from onecycle.studies.sweep import sweep
+        from onecycle.studies.sweep import run_study
 
         with config_errors_shown():
-            return sweep(self.config, self.launcher, arguments)
+            return run_study(self.config, self.launcher, arguments)
 
 
 @dataclass

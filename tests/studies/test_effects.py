@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from onecycle.studies import effects
-from onecycle.studies.selection import DivergedError, UnmeasurableError
-from onecycle.studies.shapes import curve
+from onecycle.studies.responses import curve
+from onecycle.studies.rows import DivergedError, UnmeasurableError
 
 Table = list[dict[str, Any]]
 LRS = (0.05, 0.2, 0.8, 3.2, 12.8)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
+from onecycle.studies.progress import Progress, expected
 
 from onecycle.studies.launching import launch
 from onecycle.studies.plan import Changes, Point
-from onecycle.studies.progress import Progress, expected
 
 POINTS = [Point(f"seed={seed}", {"seed": seed}, ("study.label=x", f"seed={seed}")) for seed in range(4)]
 

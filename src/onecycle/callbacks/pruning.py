@@ -5,19 +5,19 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
-from onecycle.studies.search import trials
+from onecycle.callbacks import optuna_storage
 from onecycle.training.classifier import Classifier
 
 
 class Pruning(pl.Callback):
     """Reports the accuracy on held-out images after each evaluation, and ends the run where the pruner says so.
 
-    storage, study, pruner, pruner_options: as in a search by Optuna (see `studies.trials`); trial: the trial's id in
+    storage, study, pruner, pruner_options: see `callbacks.optuna_storage`; trial: the trial's id in
     the storage. The run then counts as pruned: its record holds what it reached. Sets `pruned` on the module.
     """
 
     def __init__(self, storage: str, study: str, trial: int, pruner: str, pruner_options: dict[str, Any]) -> None:
-        self.trial = trials.running(storage, study, trial, pruner, pruner_options)
+        self.trial = optuna_storage.running_trial(storage, study, trial, pruner, pruner_options)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report, and look."""
@@ -28,6 +28,6 @@ class Pruning(pl.Callback):
             return
         self.trial.report(pl_module.monitored["accuracy"], trainer.global_step)
         if self.trial.should_prune():
-            self.trial.set_user_attr(trials.PRUNED, True)
+            self.trial.set_user_attr(optuna_storage.PRUNED, True)
             pl_module.pruned = True
             trainer.should_stop = True

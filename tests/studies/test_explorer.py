@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
+from onecycle.studies.progress import Progress
 
 from onecycle.runs import record as run
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures.style import label_of
-from onecycle.studies.progress import Progress
 from onecycle.studies.search import decisions
 from onecycle.studies.search import explorer as exploring
 from onecycle.studies.study import of_search
