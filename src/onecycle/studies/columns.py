@@ -17,7 +17,7 @@ from onecycle.studies.rows import row_of
 from onecycle.studies.study import ClaimOptions
 
 # Parameters of figures that name a column of the rows, where they are texts.
-NAMING = ("x", "y", "z", "by", "panels", "points", "order", "select_by", "column")
+NAMING = ("x", "y", "z", "by", "panels", "select_by", "column")
 OF_METRICS = {"histories": ("x", "y")}  # these are columns of a run's metrics.csv
 MEASURE_NOTHING = ("progress", "training_log", "checkpoint", "divergence", "figures")  # callbacks
 RECORD: dict[str, Any] = {

@@ -16,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from onecycle.studies import responses
+from onecycle.studies.estimate import estimate
 from onecycle.studies.figures import drawing
 from onecycle.studies.figures.labels import Labels, label_of, symbol
 from onecycle.studies.figures.points import refuse_mixed
@@ -78,11 +79,13 @@ def heat_map_pair(
 
 def _power_text(rows: pd.DataFrame, x: str, y: str, z: str, ridge: Sequence[tuple[float, float]]) -> str:
     """The ridge's power as a claim has it, with its interval; that of the mean map where seeds alone have none."""
-    power = responses.ridge_power(ridge)
-    if math.isnan(power):
+    if math.isnan(responses.ridge_power(ridge)):
         return "no ridge inside the grid"
-    width = math.nan
-    exponent = f"{round(power, 2) + 0.0:.2f}" + (rf" \pm {width:.2f}" if width >= 0.005 else "")
+    found = estimate(rows, "ridge_power", {"x": x, "y": y, "z": z})
+    power = responses.ridge_power(ridge) if math.isnan(found.effect) else found.effect
+    exponent = f"{round(power, 2) + 0.0:.2f}"
+    if found.uncertainty >= 0.005:
+        exponent += rf" \pm {found.uncertainty:.2f}"
     return f"best {symbol(x)} ∝ {symbol(y)}$^{{{exponent}}}$"
 
 
