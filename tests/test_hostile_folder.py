@@ -44,7 +44,7 @@ PLANTED: dict[str, tuple[str, Any, str]] = {
     "nested": ("model.activations", [{"deep": EVIL}], r"model\.activations\[0\]\.deep\._target_=os\.system: must be"),
     "walking": ("model._target_", "onecycle.runs.record.os.system", r"must be a class in onecycle"),
     "walking through torch": ("model._target_", "torch.nn.modules.module.torch.hub.load", r"must be a class|leads to"),
-    "function": ("model._target_", "onecycle.studies.sweep.move_aside", r"has no class move_aside"),
+    "function": ("model._target_", "onecycle.studies.report.build", r"has no class build"),
     "look-alike": ("model._target_", "оnecycle.models.resnet9.ResNet9", r"must be in onecycle"),
     "list for a target": ("model._target_", ["os", "system"], r"_target_=\['os', 'system'\]: must be in"),
     "partial": ("model._partial_", True, r"model\._partial_: is not allowed in a run's config"),

@@ -41,7 +41,7 @@ class SearchSweeper(StudySweeper):
     """Runs one search around the configuration. options: seeds, and a block of a study's `searches`."""
 
     def __init__(self, **options: Any) -> None:
-        self.options = OmegaConf.create(options)
+        self.options: Any = OmegaConf.to_container(OmegaConf.create(options))
 
     def sweep(self, arguments: list[str]) -> Any:
         """Search, with the command line's overrides in every run."""
@@ -49,7 +49,7 @@ class SearchSweeper(StudySweeper):
         from onecycle.studies.sweep import run_search
 
         with config_errors_shown():
-            return run_search(self.config, self.launcher, arguments, OmegaConf.to_container(self.options))
+            return run_search(self.config, self.launcher, arguments, self.options)
 
 
 SEARCH = {"_target_": "hydra_plugins.onecycle_sweepers.SearchSweeper", "seeds": [0], "budget": 30}
@@ -62,7 +62,7 @@ COORDINATE = {
         {"key": "hyperparameters.weight_decay", "factor": 2.0},
     ],
 }  # fmt: skip
-TPE = {
+TPE: dict[str, Any] = {
     "arm": "optuna", "method": "optuna", "sampler": "tpe", "sampler_options": {}, "pruner": "none",
     "pruner_options": {}, "storage": None, "seed": 0,
 }  # fmt: skip

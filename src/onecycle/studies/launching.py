@@ -75,7 +75,13 @@ def launch_one_by_one(
             results.append(result)
             seconds = time.perf_counter() - started
             if result.status != JobStatus.COMPLETED:
-                _raise_storage_error(result)
+                try:
+                    _ = result.return_value
+                except StorageError:
+                    log.error("The study stops here; the same command goes on.")
+                    raise
+                except Exception:  # it was shown where it happened, and is raised again after the page
+                    pass
                 progress.add(f"{point.label}: failed; the study goes on", None)
                 continue
             path, written = before.get(run.settings(point.overrides), (folder, -1))
@@ -141,16 +147,6 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
         is_over.set()
         thread.join()
         progress.done = end  # runs that failed before they had a record
-
-
-def _raise_storage_error(result: JobReturn) -> None:
-    try:
-        _ = result.return_value
-    except StorageError:
-        log.error("The study stops here; the same command goes on.")
-        raise
-    except Exception:  # it was shown where it happened, and is raised again after the page
-        return
 
 
 def _written(folder: Path) -> int:

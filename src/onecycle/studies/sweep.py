@@ -18,7 +18,7 @@ from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.studies import plan
 from onecycle.studies.changes import changes, refuse
 from onecycle.studies.columns import ColumnCheck
-from onecycle.studies.launching import Progress, expected_runs, launch_at_once, launch_one_by_one
+from onecycle.studies.launching import Check, Progress, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.search import command_line
 from onecycle.studies.search.explorer import Explorer, note_plan
 from onecycle.studies.search.options import SEARCH_OPTIONS, OptunaSearch
@@ -64,37 +64,45 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     for name in study.get("records_of") or ():
         plan.read_plan(folder.parent / name)
     _refuse_searches(study, config)
-    first = ColumnCheck(study, points, config, folder)
+    check = ColumnCheck(study, points, config, folder)
     if study["force"] and folder.exists():  # only a study that can be run takes the place of the old one
         aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
         folder.rename(aside)
         log.info("The study's former folder is now %s.", aside)
     noted = plan.Plan(study, points, _command())
     note_plan(folder, noted)
-    progress = Progress(expected_runs(study, points, changed))
-    is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
-    make = launch_one_by_one if is_alone else launch_at_once
-    launch = partial(make, launcher, folder=folder, progress=progress, check=first.check)
-    explorer = Explorer(noted, changed, folder, launch, progress, is_alone)
     results: list[JobReturn] = []
     stopped: list[ConfigError] = []
     try:
-        results = launch(points)
-        for block in study.get("searches") or ():
-            results += explorer.explore(block)
-        results += explorer.confirm(results)
+        results = _run_all(noted, changed, config, launcher, check.check)
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on; what is finished is kept.")
         raise
     except ConfigError as error:
         log.error("The study stops here.")
-        results, stopped = [], [error]
+        stopped = [error]
     _draw(folder, stopped)
     for result in results:
         _ = result.return_value  # raises what the run raised
     if stopped:
         raise stopped[0]
     return results
+
+
+def _run_all(
+    noted: plan.Plan, changed: plan.Changes, config: DictConfig, launcher: Launcher, check: Check
+) -> list[JobReturn]:
+    """Every run of a study: those of its plan, those of its searches, the best of each arm again."""
+    folder = Path(config.hydra.sweep.dir)
+    progress = Progress(expected_runs(noted.study, noted.points, changed))
+    is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
+    launch_runs = launch_one_by_one if is_alone else launch_at_once
+    launch = partial(launch_runs, launcher, folder=folder, progress=progress, check=check)
+    explorer = Explorer(noted, changed, folder, launch, progress, is_alone)
+    results = launch(noted.points)
+    for block in noted.study.get("searches") or ():
+        results += explorer.explore(block)
+    return results + explorer.confirm(results)
 
 
 def _draw(folder: Path, stopped: list[ConfigError]) -> None:

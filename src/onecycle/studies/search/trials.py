@@ -181,19 +181,17 @@ def _is_gone(owner: str | None) -> bool:
     return host == platform.node() and (int(process) == os.getpid() or not psutil.pid_exists(int(process)))
 
 
-def plot(rows: Any, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
+def optuna_figure(folder: Path, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
     """One of Optuna's own figures of a search: its history, the importance of its axes, or a slice along each.
 
-    rows: the study's. show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the
-    study's folder. Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too
-    equal.
+    folder: of the study. show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the
+    folder. Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
     """
     import optuna
     import optuna.visualization.matplotlib as figures
 
     if show not in PLOTS:
         raise ConfigError([f"optuna: show={show}: unknown; there are {', '.join(PLOTS)}"])
-    folder = Path(next(iter(rows["folder"])) if hasattr(rows, "columns") else rows[0]["folder"]).parent
     study = optuna.load_study(study_name=arm, storage=open_storage(kept_in or journal(folder)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls its figures experimental
