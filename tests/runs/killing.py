@@ -22,7 +22,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import onecycle.train
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.runs import checkpoints
 from onecycle.runs import summary as closing
 from onecycle.training.classifier import Classifier

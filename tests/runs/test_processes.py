@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from onecycle import build as assembly
+from onecycle import build
 from onecycle.data.sources import load
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
@@ -156,10 +156,10 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     cfg = tiny(*TWO, *SHARED, "model.norm=batch")
     record = train(cfg, [])
     folder = only_folder(tmp_path / "runs")
-    source = assembly.instantiate(cfg.data.source)
+    source = build.instantiate(cfg.data.source)
     dataset = load(source, Path(cfg.data.cache))
-    datamodule = assembly.build_datamodule(cfg, dataset)
-    network = assembly.build_classifier(cfg, datamodule, 8).network.train()
+    datamodule = build.build_datamodule(cfg, dataset)
+    network = build.build_classifier(cfg, datamodule, 8).network.train()
     batch = next(iter(datamodule.train_dataloader()))
     halves = zip(batch.images.chunk(2), batch.labels.chunk(2), strict=True)
     with torch.no_grad():
@@ -168,8 +168,8 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     assert losses(folder)[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
     assert losses(folder)[0] != pytest.approx(whole, rel=1e-5)
     # The last step moves the statistics of each process; the record must be about those of the first, which are saved.
-    classifier, test = assembly.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
-    assembly.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
+    build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
     assert record["test"]["loss"] == pytest.approx(classifier.test_metrics()["loss"], rel=1e-6)
     assert record["test"]["accuracy"] == classifier.test_metrics()["accuracy"]
 
@@ -184,9 +184,9 @@ def test_two_processes_find_the_accuracy_and_loss_that_one_finds_with_the_same_w
     record = train(tiny(*TWO, *shared), [])
     folder = only_folder(tmp_path / "runs")
     cfg = tiny(*ONE, *shared)
-    dataset = load(assembly.instantiate(cfg.data.source), Path(cfg.data.cache))
-    classifier, test = assembly.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
-    assembly.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    dataset = load(build.instantiate(cfg.data.source), Path(cfg.data.cache))
+    classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
+    build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
     alone, together = classifier.test_metrics(), record["test"]
     assert record["data"]["test_size"] == test_size
     assert together.keys() == alone.keys() == {"accuracy", "accuracy_tta", "loss"}
