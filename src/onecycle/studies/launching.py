@@ -14,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from onecycle.errors import ConfigError, StorageError, dead_workers_named
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import plan
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def launch_one_by_one(
                     pass
                 progress.add(f"{point.label}: failed; the study goes on", None)
                 continue
-            path, written = before.get(run.settings(point.overrides), (folder, -1))
+            path, written = before.get(settings(point.overrides), (folder, -1))
             is_read_back = written == _written(path)
             accuracy = "diverged" if math.isnan(result.return_value) else f"{result.return_value:.2%}"
             outcome = "read back" if is_read_back else f"{seconds:.0f} s"
@@ -110,7 +111,7 @@ def launch_at_once(
 @contextlib.contextmanager
 def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> Iterator[None]:
     """While other processes make runs, count and log those that have ended."""
-    waiting = {run.settings(point.overrides): point.label for point in points}
+    waiting = {settings(point.overrides): point.label for point in points}
     seen: dict[Path, int] = {}
     end, is_over, last = progress.done + len(points), threading.Event(), time.perf_counter()
 
@@ -121,7 +122,7 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
                 if seen.get(path) != written:
                     seen[path] = written
                     record = run.read_result(path.parent) or {"status": "running"}
-                    if record["status"] != "running" and (key := run.settings(record["overrides"])) in waiting:
+                    if record["status"] != "running" and (key := settings(record["overrides"])) in waiting:
                         yield key, record
 
     def count() -> None:

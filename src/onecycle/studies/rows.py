@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onecycle.runs import record as run
-from onecycle.runs.files import write_atomically
 from onecycle.runs.identity import settings
 from onecycle.studies import curves
 from onecycle.studies.plan import Point, finished, read_plan

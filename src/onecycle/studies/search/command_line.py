@@ -43,7 +43,7 @@ def _missing_key(key: str, config: DictConfig) -> str:
     if OmegaConf.is_dict(node) and last in node:
         return ""
     parametrisation = PARAMETRISED.get(key)
-    hint = f"; set hyperparameters={parametrisation}" if parametrisation else near(last, map(str, node or ()))
+    hint = f"; set hyperparameters={parametrisation}" if parametrisation else did_you_mean(last, map(str, node or ()))
     return f"there is no key {key}{hint}"
 
 

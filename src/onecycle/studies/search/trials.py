@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from onecycle.callbacks.optuna_storage import PRUNED, make_pruner, open_storage, optuna_object
+from onecycle.callbacks.options import PRUNED
+from onecycle.callbacks.optuna_storage import make_pruner, open_storage, optuna_object
 from onecycle.errors import ConfigError
 from onecycle.studies.search import coordinate
 from onecycle.studies.search.coordinate import Evaluate, Values
