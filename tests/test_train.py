@@ -12,18 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from onecycle import build
 from onecycle.callbacks.divergence import Divergence
+from onecycle.config.schema import TrainOptions
+from onecycle.config.validate import validated
 from onecycle.data.augment import Canvas
 from onecycle.errors import ConfigError
-from onecycle.runs import record as run
-from onecycle.runs import summary as closing
+from onecycle.runs import summary
+from onecycle.runs.saved import resumed_config
 from onecycle.train import train
 from onecycle.training.classifier import Classifier
 
-Compose = Callable[..., DictConfig]
+Compose = Callable[..., TrainOptions]
 
 EXACT = "callbacks.checkpoint.every_n_minutes=1e-9"  # a checkpoint after every step
 
@@ -34,6 +36,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def plain_of(config: TrainOptions) -> dict[str, Any]:
+    return config.model_dump(exclude_unset=True)
 
 
 def only_folder(parent: Path) -> Path:
@@ -245,7 +251,7 @@ def test_a_run_that_was_killed_behind_its_last_step_is_only_tested_again(
 ) -> None:
     whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(closing, "finish", crash_now)
+        patch.setattr(summary, "finish", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*recipe), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
@@ -259,7 +265,7 @@ def test_a_diverged_run_that_was_killed_before_its_record_stays_diverged(
 ) -> None:
     overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(closing, "finish", crash_now)
+        patch.setattr(summary, "finish", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*overrides), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*overrides), [], sweep=tmp_path / "broken")
@@ -297,9 +303,8 @@ def test_without_momentum_nesterov_is_plain_descent(tmp_path: Path, tiny: Compos
 
 
 def test_quick_takes_a_network_of_ones_own(tmp_path: Path, tiny: Compose) -> None:
-    cfg = tiny("experiment=quick", "data=synthetic", "model=backbone_3x3", "model.width=4", "data.source.test_size=200")
-    cfg.data.source.train_size, cfg.data.cache = 320, str(tmp_path / "cache")
-    cfg.trainer.max_epochs = 1
+    own = ["data=synthetic", "data.source.train_size=320", "data.source.test_size=200", "trainer.max_epochs=1"]
+    cfg = tiny("experiment=quick", "model=backbone_3x3", "model.width=4", *own)
     assert train(cfg, [])["parameters"] == 6_596
 
 
@@ -319,11 +324,11 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(
 def test_only_what_cannot_change_the_result_can_be_changed_in_a_resumed_run(tmp_path: Path, tiny: Compose) -> None:
     train(tiny("seed=4"), [])
     folder = only_folder(tmp_path / "runs")
-    cfg = tiny(f"resume={folder}", "trainer.threads=1", "seed=5", "data.root=elsewhere")
-    kept = run.resumed_config(cfg, [f"resume={folder}", "trainer.threads=1", "data.root=elsewhere"])
+    cfg = OmegaConf.create(plain_of(tiny(f"resume={folder}", "trainer.threads=1", "seed=5", "data.root=elsewhere")))
+    kept = resumed_config(cfg, [f"resume={folder}", "trainer.threads=1", "data.root=elsewhere"])
     assert (kept.seed, kept.trainer.threads, kept.data.root, kept.resume) == (4, 1, "elsewhere", str(folder))
     with pytest.raises(ConfigError, match=r"^seed=5: cannot be changed in a run that is resumed$"):
-        run.resumed_config(cfg, [f"resume={folder}", "seed=5"])
+        resumed_config(cfg, [f"resume={folder}", "seed=5"])
 
 
 def test_a_configuration_that_was_changed_behind_a_checkpoint_is_refused_key_by_key(
@@ -361,12 +366,12 @@ def test_a_run_that_another_process_has_just_finished_is_not_run_again(
     def meanwhile(*arguments: Any) -> Any:
         classifier = ready(*arguments)
         with monkeypatch.context() as patch:
-            patch.setattr(assembly, "build_classifier", ready)
+            patch.setattr(build, "build_classifier", ready)
             train(tiny(), [], sweep=tmp_path)
         return classifier
 
-    monkeypatch.setattr(assembly, "build_classifier", meanwhile)
-    monkeypatch.setattr(closing, "show_start", crash_second := Once())
+    monkeypatch.setattr(build, "build_classifier", meanwhile)
+    monkeypatch.setattr(summary, "show_start", crash_second := Once())
     assert train(tiny(), [], sweep=tmp_path)["status"] == "finished"
     assert crash_second.calls == 1
 
@@ -427,11 +432,12 @@ def test_a_diverged_run_stops_early_and_is_a_result(tmp_path: Path, tiny: Compos
     assert train(tiny(*overrides), [], sweep=tmp_path)["started"] == result["started"]
 
 
-def without_cifar(cfg: DictConfig) -> DictConfig:
-    cfg.data.source = {
+def without_cifar(config: TrainOptions) -> TrainOptions:
+    values = plain_of(config)
+    values["data"]["source"] = {
         "_target_": "onecycle.data.sources.Cifar", "name": "cifar10", "root": "nowhere", "download": False,
     }  # fmt: skip
-    return cfg
+    return validated(values)
 
 
 def test_a_missing_cifar_is_an_error_that_says_what_to_do(tmp_path: Path, tiny: Compose) -> None:
@@ -461,8 +467,7 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
     # Resumed from its own configuration, it still says so.
     folder = only_folder(tmp_path / "runs")
     (folder / "result.json").unlink()
-    kept = run.resumed_config(tiny(f"resume={folder}"), [])
-    kept.resume = str(folder)
+    kept = resumed_config(OmegaConf.create(plain_of(tiny(f"resume={folder}"))), [f"resume={folder}"])
     assert train(kept, [])["data"]["stands_in_for"] == "cifar10"
     assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2
 

@@ -47,7 +47,7 @@ def page() -> str:
     """The text of docs/configuration.md."""
     register_resolvers()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        train = OmegaConf.to_container(compose("train", overrides=["experiment=null"]), resolve=False)
+        train = OmegaConf.to_container(compose("train", overrides=["~experiment"]), resolve=False)
         evaluate = OmegaConf.to_container(compose("evaluate"), resolve=False)
     assert isinstance(train, dict)
     parts = [INTRODUCTION, "## onecycle-train\n", _table(TrainOptions, train)]

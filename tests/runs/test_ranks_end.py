@@ -21,8 +21,8 @@ TINY = [
     "callbacks.progress=null", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1",
     "trainer.precision=32-true", "evaluation.every_n_epochs=0",
 ]  # fmt: skip
-PROGRAM = [sys.executable, "-m", "onecycle.train"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "onecycle.train"]
+PROGRAM = [sys.executable, "-m", "onecycle", "train"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "onecycle", "train"]
 
 
 @contextlib.contextmanager
