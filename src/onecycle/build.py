@@ -26,7 +26,6 @@ from onecycle.runs import checkpoints
 from onecycle.runs.context import RunContext, attach_all
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
-from onecycle.training.loop import StepLoop
 from onecycle.training.resizing import Resizing
 from onecycle.training.schedule import Schedule
 
@@ -168,7 +167,6 @@ def build_trainer(
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
-    trainer.fit_loop.epoch_loop = StepLoop(trainer, trainer.min_steps, trainer.max_steps)
     if config.batch_size % trainer.world_size:
         raise ValueError(f"batch_size={config.batch_size}: does not divide among {trainer.world_size} devices")
     return trainer

@@ -29,7 +29,18 @@ once, one line each, before anything is trained. Keys of a component that is not
 constructor. Editors complete and check the files of `conf/` by `conf/schema.json`, which is written by the same command.
 """
 # Files of conf/ by the definition in schema.json that they follow.
-FOLDERS = ("callbacks", "data", "experiment", "hyperparameters", "logger", "model", "optimizer", "schedule", "study", "trainer")
+FOLDERS = (
+    "callbacks",
+    "data",
+    "experiment",
+    "hyperparameters",
+    "logger",
+    "model",
+    "optimizer",
+    "schedule",
+    "study",
+    "trainer",
+)
 
 
 def page() -> str:
@@ -88,7 +99,12 @@ def _table(options: type[Options], defaults: Any) -> str:
     for name, field in options.model_fields.items():
         value = defaults.get(name, field.default) if isinstance(defaults, Mapping) else field.default
         known = not isinstance(value, Mapping) and (name in (defaults or {}) or not field.is_required())
-        cells = [f"`{name}`", allowed_text(options, [name]), f"`{shown(value)}`" if known else "", field.description or ""]
+        cells = [
+            f"`{name}`",
+            allowed_text(options, [name]),
+            f"`{shown(value)}`" if known else "",
+            field.description or "",
+        ]
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -149,7 +165,9 @@ def _lenient(options: type[Options]) -> dict[str, Any]:
             kept["properties"] = {name: made(child) for name, child in node["properties"].items()}
         bounds = {NUMBERS[key]: node[key] for key in NUMBERS if key in node}
         if bounds and "anyOf" in kept:
-            kept["anyOf"] = [part | bounds if part.get("type") in ("integer", "number") else part for part in kept["anyOf"]]
+            kept["anyOf"] = [
+                part | bounds if part.get("type") in ("integer", "number") else part for part in kept["anyOf"]
+            ]
         if "properties" not in kept and kept.get("type") != "object":
             description = {"description": kept.pop("description")} if "description" in kept else {}
             return {"anyOf": [kept, {"type": "string", "pattern": r"^\$\{"}]} | description

@@ -78,7 +78,12 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             raise ConfigError(changed)
         with build.value_errors_as_config_errors():
             trainer = build.build_trainer(
-                config, run.folder, steps, key, steps_done=start.step, progress=progress,
+                config,
+                run.folder,
+                steps,
+                key,
+                steps_done=start.step,
+                progress=progress,
                 check=run.check_lease,
             )
         summary.show_start(run, classifier, datamodule, trainer, start.step)

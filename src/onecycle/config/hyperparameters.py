@@ -15,7 +15,6 @@ here belong to the peak of the schedule and to the constant momentum, also in a 
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 
 def peak_lr_from_effective_decay(effective_decay: float, momentum: float, weight_decay: float) -> float:
@@ -63,17 +62,6 @@ class Hyperparameters:
     momentum: float
     weight_decay: float
     batch_size: int
-
-    @classmethod
-    def from_effective(cls, effective_decay: float, momentum: float, weight_decay: float, batch_size: int) -> Self:
-        """Point with this λα/(1−ρ); raises as `peak_lr_from_effective_decay` does."""
-        peak_lr = peak_lr_from_effective_decay(effective_decay, momentum, weight_decay)
-        return cls(peak_lr, momentum, weight_decay, batch_size)
-
-    @classmethod
-    def from_per_example(cls, per_example_lr: float, momentum: float, weight_decay: float, batch_size: int) -> Self:
-        """Point with the per-example rate λ/N."""
-        return cls(peak_lr_from_per_example(per_example_lr, batch_size), momentum, weight_decay, batch_size)
 
     @property
     def effective_lr(self) -> float:

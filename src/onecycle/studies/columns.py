@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from onecycle.config.hyperparameters import Hyperparameters
-from onecycle.config.validate import did_you_mean
 from onecycle.config.rules import PARTS
+from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.studies import claim_form, curves
 from onecycle.studies import rows as table

@@ -4,7 +4,7 @@ import torch
 
 from onecycle.errors import ConfigError
 
-# What autocast makes of a convolution's input.
+# The dtype to which autocast converts the input of a convolution.
 INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 

@@ -73,34 +73,33 @@ def flipped(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("damage", "reason"),
+    "damage",
     [
-        (lambda data: b"", "it does not end with a checksum"),
-        (lambda data: data[: len(data) // 2], "it does not end with a checksum"),
-        (lambda data: data[:-1], "it does not end with a checksum"),
-        (lambda data: data[1000:], "its checksum does not match"),
-        (flipped, "its checksum does not match"),
-        (lambda data: b"\0" * len(data), "it does not end with a checksum"),
-        (lambda data: os.urandom(5000), "it does not end with a checksum"),
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: data[1000:],
+        flipped,
+        lambda data: b"\0" * len(data),
+        lambda data: os.urandom(5000),
     ],
     ids=["empty", "half", "one byte less", "without its start", "one bit", "zeros", "noise"],
 )
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    damage: Any, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, 1)
     last = save(tmp_path, 2)
     last.write_bytes(damage(last.read_bytes()))
-    with pytest.raises(DamagedError, match=reason):
+    with pytest.raises(DamagedError, match="checksum"):
         checkpoints.load(last)
     with caplog.at_level(logging.WARNING, "onecycle"):
         start = checkpoints.newest(tmp_path)
     assert (start.path, start.step) == (last.with_name("previous.ckpt"), 1)
     (record,) = caplog.records
-    assert record.message.startswith("last.ckpt (")
-    assert record.message.endswith(" is damaged; going on from previous.ckpt, behind step 1.")
+    assert "last.ckpt" in record.message
     last.with_name("previous.ckpt").unlink()
-    with pytest.raises(ConfigError, match=r"checkpoints: last.ckpt \(.*\) cannot be read. Delete it to start this run"):
+    with pytest.raises(ConfigError, match=r"checkpoints: last\.ckpt "):
         checkpoints.newest(tmp_path)
 
 
@@ -115,16 +114,21 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_executed(
     monkeypatch.chdir(tmp_path)
     torch.save({**contents(1), "extra": Code()}, tmp_path / "code.ckpt")
     checkpoints.seal(tmp_path / "code.ckpt")
-    with pytest.raises(DamagedError, match=r"^UnpicklingError: Weights only load failed"):
+    with pytest.raises(DamagedError, match="UnpicklingError") as caught:
         checkpoints.load(tmp_path / "code.ckpt")
+    assert "weights_only=False" not in str(caught.value)  # torch advises it
     assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("part", checkpoints.PARTS)
-def test_a_checkpoint_of_another_program_is_refused(part: str, tmp_path: Path) -> None:
-    torch.save({name: value for name, value in contents(1).items() if name != part}, tmp_path / "other.ckpt")
+@pytest.mark.parametrize("change", ["missing", "another type"])
+def test_a_checkpoint_of_another_program_is_refused(part: str, change: str, tmp_path: Path) -> None:
+    other = contents(1) | {part: ["a list"]}
+    if change == "missing":
+        del other[part]
+    torch.save(other, tmp_path / "other.ckpt")
     checkpoints.seal(tmp_path / "other.ckpt")
-    with pytest.raises(DamagedError, match=f"^it has no {part}$"):
+    with pytest.raises(DamagedError, match=part):
         checkpoints.load(tmp_path / "other.ckpt")
 
 
@@ -141,17 +145,15 @@ def test_two_tensors_that_change_their_places_are_noticed(tmp_path: Path) -> Non
     with zipfile.ZipFile(last) as archive:
         assert archive.testzip() is None
     assert torch.load(last)["state_dict"]["b"].tolist() == [0.0] * 9
-    with pytest.raises(DamagedError, match=r"^its checksum does not match$"):
+    with pytest.raises(DamagedError, match="checksum"):
         checkpoints.load(last)
 
 
 def test_what_changed_is_named_key_by_key() -> None:
     before, now = {"seed": 0, "a.b": None, "gone": 1, "same": 0.1}, {"seed": 1, "a.b": True, "new": [1], "same": 0.1}
-    ending = "when this run began; its checkpoint cannot go on so"
-    assert checkpoints.changes(before, now) == [
-        f"a.b=true: was null {ending}",
-        f"gone=(not there): was 1 {ending}",
-        f"new=[1]: was (not there) {ending}",
-        f"seed=1: was 0 {ending}",
-    ]
+    lines = checkpoints.changes(before, now)
+    assert [line.split()[:3] for line in lines] == [
+        ["a.b=true:", "was", "null"], ["gone=(not", "there):", "was"], ["new=[1]:", "was", "(not"],
+        ["seed=1:", "was", "0"],
+    ]  # fmt: skip
     assert checkpoints.changes(None, now) == checkpoints.changes(now, now) == []

@@ -105,8 +105,3 @@ def test_a_restored_optimizer_goes_on_with_the_same_steps() -> None:
         optimizer.step()
         restored.step()
     assert torch.equal(first, second)
-
-
-def test_no_iterations_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^optimizer.iterations=0: must be at least 1$"):
-        Muon([nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9, iterations=0)
