@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from onecycle.config.types import Count, Number, Options
+from onecycle.config.types import Count, Number, Options, allowed
 
 LARGEST_WIDTH = 1024
 MULTIPLES = (1, 2, 4, 8)  # channels of prep and of layers 1, 2, 3, in widths
@@ -17,10 +17,16 @@ def _distinct(value: Sequence[int]) -> Sequence[int]:
     return value
 
 
-# Not Literal[1, 2, 3], which takes true for 1.
-Layers = Annotated[Sequence[Annotated[int, Field(ge=1, le=3)]], AfterValidator(_distinct)]
+# Not Literal[1, 2, 3], which accepts true for 1.
+Layers = Annotated[
+    Sequence[Annotated[int, Field(ge=1, le=3)]],
+    AfterValidator(_distinct),
+    allowed("a list of different layers out of 1, 2, 3"),
+]
 Channels = Annotated[
-    Sequence[Annotated[int, Field(ge=1, le=8 * LARGEST_WIDTH)]], Field(min_length=len(MULTIPLES), max_length=4)
+    Sequence[Annotated[int, Field(ge=1, le=8 * LARGEST_WIDTH)]],
+    Field(min_length=len(MULTIPLES), max_length=len(MULTIPLES)),
+    allowed(f"four whole numbers from 1 to {8 * LARGEST_WIDTH}"),
 ]
 Scale = Annotated[Number, Field(gt=0, le=1000)]
 PositiveFraction = Annotated[Number, Field(gt=0, le=1)]
