@@ -1,4 +1,4 @@
-"""What happens around a run while it trains: folders vanish, files cannot be written, clocks jump."""
+"""Runs whose folders vanish, whose files cannot be written, and whose clock jumps while they train."""
 
 import errno
 import logging
@@ -74,14 +74,13 @@ def test_data_that_vanish_while_a_run_trains_are_not_missed(
 
 
 def test_a_run_whose_folder_is_moved_away_still_leaves_weights_configuration_and_record(
-    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny(), [], sweep=tmp_path / "calm")
     at_step(2, lambda: only_folder(tmp_path / "faulty").rename(tmp_path / "gone"), monkeypatch)
     train(tiny(), [], sweep=tmp_path / "faulty")
     assert_same_training(tmp_path / "faulty", tmp_path / "calm")
     assert run.read_config(only_folder(tmp_path / "faulty"))["seed"] == 0
-    assert all("the run goes on without it" in warning for warning in warnings_of(caplog))
 
 
 def test_a_board_on_a_full_disk_costs_a_run_nothing_but_its_curves(
@@ -100,8 +99,8 @@ def test_a_board_on_a_full_disk_costs_a_run_nothing_but_its_curves(
     train(tiny(), [], sweep=tmp_path / "faulty")
     assert records[0] > 4
     assert_same_training(tmp_path / "faulty", tmp_path / "calm")
-    warning = "TensorBoard's file cannot be written ([Errno 28] No space left on device): the run goes on without it."
-    assert warnings_of(caplog) == [warning]
+    (warning,) = warnings_of(caplog)
+    assert "TensorBoard" in warning
 
 
 def test_a_csv_that_cannot_be_written_costs_a_run_nothing_but_its_curves(
@@ -118,7 +117,7 @@ def test_a_csv_that_cannot_be_written_costs_a_run_nothing_but_its_curves(
     train(tiny(), [], sweep=tmp_path / "faulty")
     assert_same_training(tmp_path / "faulty", tmp_path / "calm")
     (warning,) = warnings_of(caplog)
-    assert warning.startswith("metrics.csv cannot be written ([Errno 21] Is a directory")
+    assert "metrics.csv" in warning
 
 
 def test_figures_that_cannot_be_written_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -127,7 +126,7 @@ def test_figures_that_cannot_be_written_are_said_once(tmp_path: Path, caplog: py
     for name in ("one", "two"):
         figures._write(name, lambda path: path.write_text("drawn"))
     (warning,) = warnings_of(caplog)
-    assert warning.startswith("figures/ cannot be written ([Errno 17] File exists")
+    assert "figures/" in warning
 
 
 def test_a_clock_that_jumps_back_leaves_true_durations_and_the_same_result(
