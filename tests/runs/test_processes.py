@@ -78,41 +78,30 @@ def test_what_srun_says_becomes_what_torch_reads_and_what_is_set_stays(monkeypat
     assert os.environ["MASTER_ADDR"] == "10.0.0.1"
 
 
+TWO_OF_TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+
+
 @pytest.mark.parametrize(
-    ("trainer", "environment", "message"),
+    ("trainer", "environment", "refused"),
     [
         ({"devices": 2}, {}, None),
         ({"devices": [0, 3]}, {}, None),
-        (
-            {"devices": 2, "num_nodes": 2},
-            {},
-            "trainer.devices=2 trainer.num_nodes=2: several machines must be started by torchrun or srun, "
-            "see docs/scaling.md",
-        ),
-        (
-            {"devices": 1},
-            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
-            "trainer.devices=1 trainer.num_nodes=1: makes 1, but torchrun started 2",
-        ),
-        (
-            {"devices": 2, "sync_batchnorm": True},
-            {},
-            "trainer.sync_batchnorm=true: must be false on CPUs, PyTorch synchronises on GPUs alone",
-        ),
+        ({"devices": 2, "num_nodes": 2}, {}, "trainer.num_nodes=2"),
+        ({"devices": 1}, TWO_OF_TORCHRUN, "trainer.devices=1"),
+        ({"devices": 2, "sync_batchnorm": True}, {}, "trainer.sync_batchnorm=true"),
     ],
 )
 def test_who_starts_the_processes_follows_from_the_configuration(
-    trainer: dict[str, Any], environment: dict[str, str], message: str | None, monkeypatch: pytest.MonkeyPatch
+    trainer: dict[str, Any], environment: dict[str, str], refused: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     cfg = OmegaConf.create({"trainer": {"accelerator": "cpu", "num_nodes": 1, **trainer}})
-    if message is None:
+    if refused is None:
         assert processes.must_be_started(cfg)
         return
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(ConfigError, match=refused):
         processes.must_be_started(cfg)
-    assert raised.value.problems == [message]
 
 
 def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +111,7 @@ def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: 
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr(processes.socket, "create_connection", unreachable)
-    with pytest.raises(ConfigError, match=r"127\.0\.0\.1, which cannot be reached here: Network is unreachable; bring"):
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1"):
         processes._free_port()
 
 
@@ -175,11 +164,10 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("test_size", [203, 133])
 def test_two_processes_find_the_accuracy_and_loss_that_one_finds_with_the_same_weights(
-    test_size: int, tmp_path: Path, tiny: Any
+    tmp_path: Path, tiny: Any
 ) -> None:
-    """203 images make batches of 67, 67, 67 and 2, 133 make 67 and 66: neither divides among two."""
+    test_size = 133  # batches of 67 and 66
     shared = [*SHARED, f"data.source.test_size={test_size}", "evaluation.tta=flip"]
     record = train(tiny(*TWO, *shared), [])
     folder = only_folder(tmp_path / "runs")
