@@ -61,13 +61,13 @@ def test_a_search_selects_on_held_out_images_and_reads_back_what_it_did(searched
         if {"hyperparameters.effective_decay=4e-05", "hyperparameters.momentum=0.5", "seed=0"}
         <= set(record["overrides"])
     ]
-    spoken = (searched.parent / "first").read_text().splitlines()
-    (line,) = (line for line in spoken if line.startswith(f"{FLAT}, point 2 of at most 4"))
+    shown = (searched.parent / "first").read_text().splitlines()
+    (line,) = (line for line in shown if line.startswith(f"{FLAT}, point 2 of at most 4"))
     assert line.endswith(f"{100 * doubled[0]:.2f} %")
     # The progress is that of the whole: grid, budgets and what is trained again.
-    progress = [line.split(" ")[0] for line in spoken if line.startswith("[")]
+    progress = [line.split(" ")[0] for line in shown if line.startswith("[")]
     assert progress == [f"[{number}/{len(SEARCHED)}]" for number in range(1, len(SEARCHED) + 1)]
-    assert "left" in next(line for line in spoken if line.startswith("[5/"))
+    assert "left" in next(line for line in shown if line.startswith("[5/"))
 
 
 def test_a_search_keeps_what_it_decided_and_shows_it_beside_both_accuracies(searched: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_page_shows_verdict_figure_published_number_table_and_command(tmp_pa
     report.build(folder)
     page = page_of(folder)
     for text in ("One &amp; only", "Is 0.4 &gt; 0.1?", "holds", "data:image/png;base64,", "94.1", "70.5 (n = 2)",
-                 "70.50 ± 0.71", "51.00 ± 1.41", "2.0 minutes", "onecycle-train study=one"):  # fmt: skip
+                 "<td>2</td>", "70.50 ± 0.71", "51.00 ± 1.41", "2.0 minutes", "onecycle-train study=one"):  # fmt: skip
         assert text in page, text
     assert "https://" not in page
     (verdict,) = verdicts_of(folder)

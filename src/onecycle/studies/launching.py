@@ -131,8 +131,9 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
         while not is_last:
             is_last = is_over.wait(EVERY_SECONDS)
             for key, record in new_records():
-                part = record["val"] or record["test"]
-                outcome = f"{part['accuracy']:.2%}" if record["status"] == "finished" else record["status"]
+                outcome = record["status"]
+                if outcome == "finished":
+                    outcome = f"{(record['val'] or record['test'])['accuracy']:.2%}"
                 now = time.perf_counter()
                 progress.add(f"{waiting.pop(key)}: {outcome}", now - last)
                 last = now
