@@ -55,11 +55,10 @@ def arms(
     room = (high - low) or 0.1 * abs(high) or 1.0
     axes.set_xlim((min(0.0, 1.06 * low), 1.06 * high) if bars else (low - 0.15 * room, high + 0.12 * room))
     drawing.name_bars(axes, [level_text(name, labels) for name in names])
-    drawing.ticks(axes, "x")
     _write_numbers(axes, table, is_lower_better(y, None))
-    drawing.write_texts([axes], label_of(y, labels), "", title)
     notes = ["single run" if few else "one seed"] * (len(seeds) > 0) + ["published"] * bool(published.any())
-    drawing.legend([axes], [], notes + ["diverged"] * bool((table["diverged"] > 0).any()))
+    notes += ["diverged"] * bool((table["diverged"] > 0).any())
+    drawing.finish([axes], label_of(y, labels), "", title, notes=notes)
     return figure
 
 

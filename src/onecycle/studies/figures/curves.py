@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from onecycle.studies.figures import drawing
-from onecycle.studies.figures.labels import Labels, label_of, level_text, panel_texts, plain
+from onecycle.studies.figures.labels import Labels, label_of, legend_texts, panel_texts, plain
 from onecycle.studies.figures.points import Direction, is_lower_better, levels_of, part_of, points_of, seeds_of
 from onecycle.studies.figures.style import VOID, line_styles
 
@@ -44,12 +43,13 @@ def curves(
         drawing.logarithmic(grid[0], "x", x, points.index)
     if y_limits:
         grid[0].set_ylim(*y_limits)
-    _crosses(grid, drawn, lower)
-    for axes in grid:
-        drawing.ticks(axes, "x", set(points.index))
-    drawing.write_texts(grid, label_of(x, labels), label_of(y, labels), title)
-    entries = [Line2D([], [], label=level_text(group, labels), **style) for group, style in styles.items()]
-    drawing.legend(grid, entries if by else [], _notes(points, optimum), label_of(by, labels) if by else "")
+    limits = grid[0].get_ylim()
+    has_strip = _crosses(grid, drawn, lower)
+    drawing.finish(grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(points.index),
+                   entries=legend_texts(styles, labels) if by else None, notes=_notes(points, optimum),
+                   heading=label_of(by, labels) if by else "")  # fmt: skip
+    for axes in grid if has_strip else ():
+        _strip(axes, *limits)
     return figure
 
 
@@ -64,8 +64,8 @@ def _line(axes: Axes, table: pd.DataFrame, style: dict[str, Any], *, optimum: bo
                   markeredgewidth=1.8, label="_optimum", clip_on=False, zorder=5)  # fmt: skip
 
 
-def _crosses(grid: Sequence[Axes], drawn: Sequence[tuple[Axes, str, pd.DataFrame]], lower: bool) -> None:
-    """Crosses for diverged runs, those at one x beside each other in height, in a strip without ticks and lines."""
+def _crosses(grid: Sequence[Axes], drawn: Sequence[tuple[Axes, str, pd.DataFrame]], lower: bool) -> bool:
+    """Crosses for diverged runs, those at one x above each other, with room for them; returns whether there are any."""
     bottom, top = grid[0].get_ylim()
     piles: Counter[tuple[Axes, Any]] = Counter()
     for axes, colour, table in drawn:
@@ -77,14 +77,16 @@ def _crosses(grid: Sequence[Axes], drawn: Sequence[tuple[Axes, str, pd.DataFrame
             piles[axes, x] += 1
     if piles:
         drawing.make_room(grid[0], max(piles.values()), lower)
-    for axes in grid:
-        drawing.ticks(axes, "y")
-        if piles:
-            limits = axes.get_ylim()
-            axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
-            axes.axhspan(*((top, limits[1]) if lower else (limits[0], bottom)), color=VOID, linewidth=0, label="_strip",
-                         zorder=5.5)  # fmt: skip
-            axes.set_ylim(limits)
+    return bool(piles)
+
+
+def _strip(axes: Axes, bottom: float, top: float) -> None:
+    """Sets the part of the y axis beyond the values, where crosses stand, apart: no ticks, no lines."""
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
+    beyond = (top, high) if high > top else (low, bottom)
+    axes.axhspan(*beyond, color=VOID, linewidth=0, label="_strip", zorder=5.5)
+    axes.set_ylim(low, high)
 
 
 def _notes(points: pd.DataFrame, optimum: bool) -> list[str]:

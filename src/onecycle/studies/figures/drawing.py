@@ -1,7 +1,7 @@
 """What every figure needs: panels, ticks, marks of single and of diverged runs, texts and legends."""
 
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from onecycle.studies.figures.style import INK, MUTED
 EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad edge, and from each other
 LETTER = 0.085  # inches of a letter of the style sheet's font
 HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+MARK: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": MUTED}
 NOTES: dict[str, dict[str, Any]] = {
     "optimum": {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.6},
     "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
@@ -127,39 +128,50 @@ def colour_bar(bar: Colorbar, text: str) -> None:
     bar.set_label(text)
 
 
-def write_texts(panels: Sequence[Axes], x: str, y: str, title: str | None) -> None:
-    """The figure's title, wrapped to its width, and the axes' texts: of several panels once for all."""
+def finish(
+    panels: Sequence[Axes], x: str, y: str, title: str | None, *, x_ticks: Collection[float] = (),
+    entries: Mapping[str, Mapping[str, Any]] | None = None, notes: Sequence[str] = (), heading: str = "",
+) -> None:  # fmt: skip
+    """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, and the legends.
+
+    entries: the style of each line by its text; `heading` stands above them. notes: see `legend`.
+    """
     figure = panels[0].get_figure(root=True)
     assert figure is not None
     figure.suptitle(textwrap.fill(title or "", int(figure.get_figwidth() * 8.8)), linespacing=1.25)
+    for axes in panels:
+        ticks(axes, "x", x_ticks)
+        ticks(axes, "y")
     if len(panels) == 1:
         panels[0].set(xlabel=x, ylabel=y)
-        return
-    for write, text in ((figure.supxlabel, x), (figure.supylabel, y)):
-        if text:
-            write(text)
+    else:
+        figure.supylabel(y)
+        if x:
+            figure.supxlabel(x)
+    legend(figure, panels, [Line2D([], [], label=text, **style) for text, style in (entries or {}).items()],
+           [note(name) for name in notes], heading or None)  # fmt: skip
 
 
-def legend(panels: Sequence[Axes], entries: Sequence[Any], notes: Sequence[str] = (), title: str = "") -> None:
-    """The legend of the lines, under its title, and that of the marks: beside the panels, or below for long texts.
+def note(name: str) -> Line2D:
+    """The legend's entry for a mark of NOTES; what follows a comma in its name is said of the mark."""
+    return Line2D([], [], label=name, **{**MARK, **NOTES[name.partition(",")[0]]})
 
-    notes: keys of NOTES; what follows a comma is said of the mark.
-    """
-    style: dict[str, Any] = {"color": MUTED, "linestyle": "none", "marker": "o"}
-    marks = [Line2D([], [], label=name, **{**style, **NOTES[name.partition(",")[0]]}) for name in notes]
-    longest = max((len(entry.get_label()) for entry in entries), default=0)
-    figure = panels[0].get_figure(root=True)
-    assert figure is not None
+
+def legend(
+    figure: Figure, panels: Sequence[Axes], entries: Sequence[Line2D], marks: Sequence[Line2D], heading: str | None
+) -> None:
+    """The legend of the lines and that of the marks: beside the panels, or below them for long texts."""
+    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
     if longest > 20 or not entries:
         columns = max(1, int(figure.get_figwidth() * 10 / (max(longest, 12) + 5)))
         if entries or marks:
-            figure.legend(handles=[*entries, *marks], loc="outside lower center", ncols=columns, title=title or None)
+            figure.legend(handles=[*entries, *marks], loc="outside lower center", ncols=columns, title=heading)
         return
     last = [axes for axes in panels if (place := axes.get_subplotspec()) and place.is_last_col()]
     if len(last) == 1 and len(entries) + len(marks) > 8:
         entries, marks = [*entries, *marks], []
     beside: dict[str, Any] = {"borderaxespad": 0, "alignment": "left"}
-    first = last[0].legend(handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1), title=title or None, **beside)
+    first = last[0].legend(handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading, **beside)
     if marks:
         last[-1].legend(handles=marks, loc="lower left", bbox_to_anchor=(1.01, 0), **beside)
         if len(last) == 1:

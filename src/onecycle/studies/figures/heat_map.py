@@ -57,9 +57,9 @@ def heat_map_pair(
     ridge = responses.ridge(grid, lower)
     for axes, power in ((left, 0), (right, shear)):
         _ridge_line(axes, ridge, power)
+    drawing.finish([left, right], "", "", title)
     drawing.ticks(left, "x", grid.x)
     drawing.ticks(left, "y", grid.y)
-    drawing.ticks(right, "x")
     left.set(xlabel=label_of(x, labels), ylabel=label_of(y, labels))
     right.set_xlabel(f"{symbol(x)} {'/' if transform == 'ratio' else '·'} {symbol(y)}")
     claimed = f"{symbol(x)} ∝ {symbol(y)}$^{{{-shear}}}$"
@@ -68,13 +68,16 @@ def heat_map_pair(
     known = grid.z[np.isfinite(grid.z)]
     extend = "max" if (known > scale.vmax).any() else "min" if (known < scale.vmin).any() else "neither"
     drawing.colour_bar(figure.colorbar(mesh, ax=[left, right], pad=0.015, extend=extend), label_of(z, labels))
-    drawing.write_texts([left, right], "", "", title)
-    entries = [Line2D([], [], **RIDGE, markersize=6, linewidth=2, label="best of each row, fit")] * bool(ridge)
-    entries += [Line2D([], [], **CROSS, markersize=8, label="diverged")] * bool(np.isinf(grid.z).any())
-    empty = [Patch(label="no run", **HATCHED)] * bool(np.isnan(grid.z).any())
-    if entries or empty:
-        figure.legend(handles=[*entries, *empty], loc="outside lower center", ncols=3)
+    _legend(figure, grid.z, bool(ridge))
     return figure
+
+
+def _legend(figure: Figure, z: Array, has_ridge: bool) -> None:
+    line = Line2D([], [], color=RIDGE["color"], marker="o", markersize=6, linewidth=2, label="best of each row, fit")
+    entries: list[Any] = [line] * has_ridge + [drawing.note("diverged")] * bool(np.isinf(z).any())
+    entries += [Patch(label="no run", **HATCHED)] * bool(np.isnan(z).any())
+    if entries:
+        figure.legend(handles=entries, loc="outside lower center", ncols=3)
 
 
 def _power_text(rows: pd.DataFrame, x: str, y: str, z: str, ridge: Sequence[tuple[float, float]]) -> str:

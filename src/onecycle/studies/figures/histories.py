@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from onecycle.studies.curves import history, moving_average
 from onecycle.studies.figures import drawing
-from onecycle.studies.figures.labels import Labels, label_of, level_text, panel_texts
+from onecycle.studies.figures.labels import Labels, label_of, legend_texts, panel_texts
 from onecycle.studies.figures.points import Direction, is_lower_better, levels_of, part_of
 from onecycle.studies.figures.style import line_styles
 
@@ -67,35 +66,33 @@ def draw_curves(
     everything = {float(place) for xs, *_ in found.values() for place in xs}
     if not everything:
         raise ValueError(f"no run has a finite value of {y}")
-    lower, values, styles = is_lower_better(y, direction), levels_of(rows, panels), line_styles(levels_of(rows, by))
+    lower, values, styles = (
+        is_lower_better(y, direction),
+        levels_of(rows, panels),
+        line_styles(levels_of(rows, by), linewidth=2, marker=""),
+    )
     figure, grid = drawing.panel_grid(panel_texts(panels, values, labels))
     if log_x:
         drawing.logarithmic(grid[0], "x", x, everything)
     if log_y:
         drawing.logarithmic(grid[0], "y", y, (value for _, ys, _ in found.values() for value in ys))
-    highest = 0
-    for axes, value in zip(grid, values, strict=True):
-        pile = 0
+    piles = [0] * len(grid)
+    for place, (axes, value) in enumerate(zip(grid, values, strict=True)):
         for group, style in styles.items():
             seeds = [found[index] for index in part_of(part_of(rows, panels, value), by, group).index]
             _line(axes, seeds, style["color"], y_limits, band=spread == "band")
-            lost = [place for *_, place in seeds if place is not None]
-            for place in lost:
-                drawing.cross(axes, place, pile, style["color"], lower)
-            pile += bool(lost)
-        highest = max(highest, pile)
+            lost = [end for *_, end in seeds if end is not None]
+            for end in lost:
+                drawing.cross(axes, end, piles[place], style["color"], lower)
+            piles[place] += bool(lost)
     if y_limits:
         grid[0].set_ylim(*y_limits)
-    elif highest:
-        drawing.make_room(grid[0], highest, lower)
-    for axes in grid:
-        drawing.ticks(axes, "x", everything)
-        drawing.ticks(axes, "y")
-    drawing.write_texts(grid, label_of(x, labels), label_of(y, labels), title)
-    entries = [Line2D([], [], color=style["color"], linewidth=2, label=level_text(group, labels))
-               for group, style in styles.items()]  # fmt: skip
+    elif any(piles):
+        drawing.make_room(grid[0], max(piles), lower)
     drawn = {artist.get_label() for axes in grid for artist in (*axes.lines, *axes.collections)}
-    drawing.legend(grid, entries, [note for note in NOTES if NOTES[note] in drawn], (labels or {}).get("label", ""))
+    drawing.finish(grid, label_of(x, labels), label_of(y, labels), title, x_ticks=everything,
+                   entries=legend_texts(styles, labels), notes=[note for note in NOTES if NOTES[note] in drawn],
+                   heading=(labels or {}).get("label", ""))  # fmt: skip
     return figure
 
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from onecycle.studies.rows import is_number
 
 Labels = Mapping[str, str]
+T = TypeVar("T")
 
 # Other columns are called by their name, with spaces. Those with a slash are of metrics.csv: accuracies as fractions.
 LABELS = {
@@ -41,6 +42,11 @@ def symbol(column: str) -> str:
 def level_text(value: Any, labels: Labels | None = None) -> str:
     """One value of a column in a legend; `labels` may hold another text for it."""
     return (labels or {}).get(str(value), plain(value) if is_number(value) else str(value))
+
+
+def legend_texts(styles: Mapping[Any, T], labels: Labels | None = None) -> dict[str, T]:
+    """The styles of lines by the texts of their values."""
+    return {level_text(value, labels): style for value, style in styles.items()}
 
 
 def panel_texts(column: str | None, values: Sequence[Any], labels: Labels | None = None) -> list[str]:

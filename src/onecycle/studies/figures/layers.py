@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from onecycle.studies.figures import drawing
-from onecycle.studies.figures.labels import Labels, label_of, level_text
+from onecycle.studies.figures.labels import Labels, label_of, legend_texts
 from onecycle.studies.figures.points import levels_of, part_of
 from onecycle.studies.figures.style import line_styles
 
@@ -50,11 +49,8 @@ def layers(
         if len(table) > 1:
             for place in range(len(places)):
                 drawing.seed_dots(panels[fraction], [place] * len(table), table.iloc[:, place], style["color"])
-    for axes in grid:
-        drawing.ticks(axes, "y")
     _name_layers(grid[-1], places)
-    drawing.write_texts(grid, "", y_label or label_of("gradient_norm", labels), title)
-    drawing.legend(grid, [Line2D([], [], label=level_text(name, labels), **style) for name, style in styles.items()])
+    drawing.finish(grid, "", y_label or label_of("gradient_norm", labels), title, entries=legend_texts(styles, labels))
     return figure
 
 

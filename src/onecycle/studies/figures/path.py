@@ -48,19 +48,30 @@ def path(
     drawing.logarithmic(grid[0], "y", y, table["y"])
     grid[0].set(**{f"{which}lim": (table[which].min() / 2, table[which].max() * 2) for which in ("x", "y")})
     for place, (axes, value) in enumerate(zip(grid, values, strict=True)):
-        _equal_products(axes)
         if place in table.index.get_level_values(0):
             _draw(axes, table.loc[place], shades, joined=value not in loose)
             _best(axes, table.loc[place], is_lower_better(z, None), " %" * ("accuracy" in z))
-    drawing.write_texts(grid, label_of(x, labels) if len(grid) == 1 else "", label_of(y, labels), title)
+    drawing.finish(grid, label_of(x, labels) if len(grid) == 1 else "", label_of(y, labels), title)
+    _equal_products(grid)
     for axes in grid[-2:] if len(grid) == 4 else grid:  # a text for all would lie on the legend
         axes.set_xlabel(label_of(x, labels))
     drawing.colour_bar(figure.colorbar(shades, ax=grid, pad=0.02), label_of(z, labels))
-    sizes = table.sort_values("marker").drop_duplicates("marker")[["size", "marker"]].to_numpy() if size else []
-    shown = [sizes[place] for place in (0, len(sizes) // 2, -1)] if size else []
-    _legend(figure, {f"{symbol(size or '')} = {value:.2g}": marker for value, marker in shown},
-            f"equal {symbol(x)}{symbol(y)}", diverged=bool(table["z"].isna().any()))  # fmt: skip
+    _legend(figure, table, symbol(size) if size else "", f"equal {symbol(x)}{symbol(y)}")
     return figure
+
+
+def _legend(figure: Figure, table: pd.DataFrame, size: str, equal: str) -> None:
+    """What sizes, rings, hollow points and thin lines mean, below the panels."""
+    sizes = table.sort_values("marker").drop_duplicates("marker") if size else table[:0]
+    entries = {f"{size} = {sizes['size'].iloc[place]:.2g}": sizes["marker"].iloc[place]
+               for place in (0, len(sizes) // 2, -1) if len(sizes)}  # fmt: skip
+    dot, ring = {**drawing.MARK, "markeredgecolor": "white"}, drawing.HOLLOW
+    handles = [Line2D([], [], label=text, markersize=marker, **dot) for text, marker in entries.items()]
+    handles.append(Line2D([], [], label="best", markersize=LARGEST, markeredgecolor=INK, **ring))
+    if table["z"].isna().any():
+        handles.append(Line2D([], [], label="diverged", markersize=8, markeredgecolor=MUTED, **ring))
+    handles.append(Line2D([], [], label=equal, color="0.77", linewidth=1))
+    figure.legend(handles=handles, loc="outside lower center", ncols=6)
 
 
 def means_of(keys: Any, columns: dict[str, pd.Series], part: pd.Index) -> pd.DataFrame:
@@ -94,23 +105,12 @@ def _best(axes: Axes, points: pd.DataFrame, lower: bool, unit: str) -> None:
                   path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
 
 
-def _legend(figure: Figure, sizes: dict[str, float], equal: str, *, diverged: bool) -> None:
-    """What sizes, rings, hollow points and thin lines mean, below the panels."""
-    dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": MUTED, "markeredgecolor": "white"}
-    entries = [Line2D([], [], **dot, markersize=marker, label=text) for text, marker in sizes.items()]
-    entries.append(Line2D([], [], **drawing.HOLLOW, markeredgecolor=INK, markersize=LARGEST, label="best"))
-    entries += [Line2D([], [], **drawing.HOLLOW, markeredgecolor=MUTED, markersize=8, label="diverged")] * diverged
-    entries.append(Line2D([], [], color="0.77", linewidth=1, label=equal))
-    figure.legend(handles=entries, loc="outside lower center", ncols=6)
-
-
-def _equal_products(axes: Axes) -> None:
-    """Ticks, and in place of a grid thin lines of equal x · y, a factor of four apart; once the limits stand."""
-    axes.grid(visible=False)
-    drawing.ticks(axes, "x")
-    drawing.ticks(axes, "y")
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for power in range(math.floor(math.log(left * bottom, 4)), math.ceil(math.log(right * top, 4)) + 1):
-        heights = 4.0**power / np.array([left, right])
-        axes.plot([left, right], heights, color="0.9", linewidth=1, label="_equal", zorder=1, scalex=False,
-                  scaley=False)  # fmt: skip
+def _equal_products(panels: Sequence[Axes]) -> None:
+    """In place of a grid thin lines of equal x · y, a factor of four apart; once the limits stand."""
+    (left, right), (bottom, top) = panels[0].get_xlim(), panels[0].get_ylim()
+    powers = range(math.floor(math.log(left * bottom, 4)), math.ceil(math.log(right * top, 4)) + 1)
+    for axes in panels:
+        axes.grid(visible=False)
+        for power in powers:
+            axes.plot([left, right], [4.0**power / left, 4.0**power / right], color="0.9", linewidth=1, label="_equal",
+                      zorder=1, scalex=False, scaley=False)  # fmt: skip

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from onecycle.studies.figures import drawing
 from onecycle.studies.figures.labels import Labels, label_of, level_text
@@ -33,25 +32,23 @@ def progress(
     sign = -1 if is_lower_better(select_by, None) else 1
     columns = {"y": finished(rows, y), "score": sign * finished(rows, select_by)}
     figure, (axes,) = drawing.panel_grid(size=(7.0, 4.8))
-    entries, unit = [], " %" * ("accuracy" in y)
+    entries, unit = dict[str, dict[str, Any]](), " %" * ("accuracy" in y)
     styles = line_styles([name for name in levels_of(rows, by) if name not in levels])
     for place, (name, style) in enumerate(styles.items()):
         best = _best_so_far(means_of(keys, columns, part_of(rows, by, name).index))
         if best:
             line = {"color": style["color"], "linewidth": 2.2, "linestyle": DASHES[place % len(DASHES)]}
             axes.plot(range(1, len(best) + 1), best, drawstyle="steps-post", label="_best", zorder=3, **line)
-            entries.append(Line2D([], [], label=f"{level_text(name, labels)}: {best[-1]:.1f}{unit}", **line))
+            entries[f"{level_text(name, labels)}: {best[-1]:.1f}{unit}"] = line
     if not entries:
         raise ValueError(f"no run has values of both {y} and {select_by}")
     for name in levels:
         best = _best_so_far(means_of(keys, columns, part_of(rows, by, name).index))
         if best:
-            axes.axhline(best[-1], color=INK, linewidth=1.1, label="_level", zorder=2)
-            text = f"{level_text(name, labels)}, best of {len(best)}: {best[-1]:.1f}{unit}"
-            entries.append(Line2D([], [], label=text, color=INK, linewidth=1.1))
-    drawing.ticks(axes, "y")
-    drawing.write_texts([axes], "points tried", f"{label_of(y, labels)} of the best so far", title)
-    drawing.legend([axes], entries)
+            line = {"color": INK, "linewidth": 1.1}
+            axes.axhline(best[-1], label="_level", zorder=2, **line)
+            entries[f"{level_text(name, labels)}, best of {len(best)}: {best[-1]:.1f}{unit}"] = line
+    drawing.finish([axes], "points tried", f"{label_of(y, labels)} of the best so far", title, entries=entries)
     return figure
 
 

@@ -2,10 +2,9 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from onecycle.studies.figures import drawing
-from onecycle.studies.figures.labels import Labels, label_of, level_text
+from onecycle.studies.figures.labels import Labels, label_of, legend_texts
 from onecycle.studies.figures.points import finished, is_lower_better, levels_of, numbers, part_of, refuse_mixed
 from onecycle.studies.figures.style import line_styles
 
@@ -21,17 +20,16 @@ def scatter(
     refuse_mixed(rows, [by])
     figure, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
     axes.margins(0.1)
-    lower = is_lower_better(y, None)
-    entries, notes, lost = [], dict[str, None](), []
-    for group, style in line_styles(levels_of(rows, by)).items():
+    lower, notes, lost = is_lower_better(y, None), dict[str, None](), []
+    styles = line_styles(levels_of(rows, by), linestyle="none", markersize=7.5)
+    for group, style in styles.items():
         part = part_of(rows, by, group)
         table = pd.DataFrame({"x": numbers(part, x), "y": finished(part, y)})
         seeds, missing = table.dropna(), table["x"][part["status"] == "diverged"].dropna()
-        entries.append(Line2D([], [], label=level_text(group, labels), linestyle="none", markersize=7.5, **style))
         if len(seeds):
             (x_mean, y_mean), (x_sd, y_sd) = seeds.mean(), seeds.std()
-            axes.errorbar([x_mean], [y_mean], xerr=[x_sd], yerr=[y_sd], **style, markersize=7.5, elinewidth=1.3,
-                          capsize=0, markeredgecolor="white", zorder=4)  # fmt: skip
+            axes.errorbar([x_mean], [y_mean], xerr=[x_sd], yerr=[y_sd], **style, elinewidth=1.3, capsize=0,
+                          markeredgecolor="white", zorder=4)  # fmt: skip
         if len(seeds) > 1:
             drawing.seed_dots(axes, seeds["x"], seeds["y"], style["color"])
             notes |= {"one seed": None, "mean ± sd": None}
@@ -43,8 +41,6 @@ def scatter(
         drawing.cross(axes, place, min(pile, 4), colour, lower)
     if lost:
         drawing.make_room(axes, min(len(lost), 5), lower)
-    drawing.ticks(axes, "x")
-    drawing.ticks(axes, "y")
-    drawing.write_texts([axes], label_of(x, labels), label_of(y, labels), title)
-    drawing.legend([axes], entries, [*notes, *["diverged"] * bool(lost)], label_of(by, labels))
+    drawing.finish([axes], label_of(x, labels), label_of(y, labels), title, heading=label_of(by, labels),
+                   entries=legend_texts(styles, labels), notes=[*notes, *["diverged"] * bool(lost)])  # fmt: skip
     return figure

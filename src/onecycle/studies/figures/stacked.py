@@ -45,8 +45,7 @@ def stacked(
         text = f"{plain(float(f'{total:.3g}'))} ms" + f" ({more})" * bool(more)
         axes.annotate(text, (total, place), (6, 0), textcoords="offset points", va="center")
     drawing.name_bars(axes, [prefix + level_text(level, labels) for level in levels])
-    drawing.ticks(axes, "x")
-    drawing.write_texts([axes], "time of a training step (ms)", "", title)
+    drawing.finish([axes], "time of a training step (ms)", "", title)
     other = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(others) > {"other"} else "other"
     entries = [Patch(facecolor=COMPONENTS[name], label=other if name == "other" else name) for name in table]
     # A legend fills its columns from top to bottom; it is read from left to right.

@@ -17,13 +17,18 @@ INK, MUTED, VOID = "0.12", "0.42", "0.94"
 MARKERS = ("o", "s", "^", "D", "v", "P", "p")
 
 
-def line_styles(values: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+def line_styles(values: Sequence[Any], **more: Any) -> dict[Any, dict[str, Any]]:
     """A colour and a marker for each value: numbers from light to dark in the order given, words from the palette."""
-    if not all(is_number(value) for value in values):
-        return {v: {"color": f"C{place}", "marker": MARKERS[place % len(MARKERS)]} for place, v in enumerate(values)}
-    shades = np.linspace(0.76, 0.02, len(values)) if len(values) > 1 else [0.3]  # from green: yellow is faint on white
-    colours = [to_hex(matplotlib.colormaps["viridis"](shade)) for shade in shades]
-    return {value: {"color": colour, "marker": "o"} for value, colour in zip(values, colours, strict=False)}
+    count = len(values)
+    if all(is_number(value) for value in values):
+        shades = np.linspace(0.76, 0.02, count) if count > 1 else [0.3]  # from green: yellow is faint on white
+        looks = [(to_hex(matplotlib.colormaps["viridis"](shade)), "o") for shade in shades]
+    else:
+        looks = [(f"C{place}", MARKERS[place % len(MARKERS)]) for place in range(count)]
+    return {
+        value: {"color": colour, "marker": marker, **more}
+        for value, (colour, marker) in zip(values, looks, strict=False)
+    }
 
 
 def contrast(colour: Any) -> str:

@@ -39,7 +39,7 @@ def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = Non
         filled = _contours(axes, *place, {"levels": levels, "norm": LogNorm(levels[0], levels[-1])})
     seeds = rows["seed"].nunique()
     title = f"{title}, one seed" + f" of {seeds}" * (seeds > 1) if title else None
-    drawing.write_texts(grid, "direction 1 (filter norms)", "direction 2 (filter norms)", title)
+    drawing.finish(grid, "direction 1 (filter norms)", "direction 2 (filter norms)", title)
     bar = figure.colorbar(filled, ax=grid, pad=0.02)
     drawing.ticks(bar.ax, "y", drawing.round_numbers(low, high))
     drawing.colour_bar(bar, label_of("loss", labels))
