@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onecycle.studies.selection import Rows, UnmeasurableError
 
 from onecycle.studies.estimate import (
     Noise,
@@ -13,7 +14,6 @@ from onecycle.studies.estimate import (
     resampled_half_width,
     t_quantile,
 )
-from onecycle.studies.selection import Rows, UnmeasurableError
 
 Table = list[dict[str, Any]]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-
 from onecycle.studies.claims import judge
+
 from onecycle.studies.effects import EFFECTS
 
 Table = list[dict[str, Any]]
