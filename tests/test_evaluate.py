@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from onecycle.evaluate import evaluate
 from onecycle.runs import checkpoints
 from onecycle.train import train
 
-Compose = Callable[..., DictConfig]
+Compose = Callable[..., Any]
 
 RECIPES: dict[str, list[str]] = {
     "plain": ["model.width=8", "batch_size=32"],

@@ -60,7 +60,8 @@ def page() -> str:
         if "." not in group:
             parts += [f"### {group}\n", *_components(group, classes)]
     parts.append("## Studies\n")
-    for name, options in [("study", StudyOptions), *_groups(StudyOptions, "study.")]:
+    studies: list[tuple[str, type[Options]]] = [("study", StudyOptions), *_groups(StudyOptions, "study.")]
+    for name, options in studies:
         parts.append(f"### {name}\n\n{options.__doc__}\n\n{_table(options, {})}")
     parts += ["## onecycle-evaluate\n", _table(EvaluateOptions, evaluate)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)

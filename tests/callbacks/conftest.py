@@ -24,7 +24,8 @@ def fit(tiny: Any, tmp_path: Path) -> Fit:
         *callbacks: pl.Callback, overrides: tuple[str, ...] = (), folder: str | None = None, plugin: Any = None
     ) -> pl.Trainer:
         cfg = tiny("evaluation.every_n_epochs=0", "callbacks.training_log=null", *overrides)
-        cfg.logger, cfg.callbacks.checkpoint = None, EVERY_STEP if folder else None
+        parts = cfg.callbacks | {"checkpoint": EVERY_STEP if folder else None}
+        cfg = cfg.model_copy(update={"logger": None, "callbacks": parts})
         cfg, dataset, _ = build.load_dataset(cfg)
         datamodule = build.build_datamodule(cfg, dataset)
         steps = build.total_steps(cfg, datamodule)

@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -59,9 +58,7 @@ def test_the_grid_places_images_row_by_row_two_pixels_apart() -> None:
 
 
 def test_a_run_leaves_its_figures_as_files_and_in_tensorboard(tmp_path: Path, tiny: Any, drawn: list[str]) -> None:
-    cfg: DictConfig = tiny()
-    cfg.callbacks.figures = {"_target_": "onecycle.callbacks.figures.Figures", "mistakes": 4}
-    train(cfg, [])
+    train(tiny("callbacks.figures={_target_:onecycle.callbacks.figures.Figures,mistakes:4}"), [])
     (folder,) = (tmp_path / "runs").iterdir()
     sizes = {path.name: Image.open(path).size for path in (folder / "figures").iterdir()}
     assert set(sizes) == {"training_images.png", "confusion_matrix.png", "worst_mistakes.png"}

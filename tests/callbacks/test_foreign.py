@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from foreign import Memory
-from onecycle.config import checks
+from onecycle.config import validate
 from onecycle.runs import checkpoints
 from onecycle.train import train
 
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "ALLOWED_TARGETS", (*checks.ALLOWED_TARGETS, "foreign"))
+    monkeypatch.setattr(validate, "ALLOWED_TARGETS", (*validate.ALLOWED_TARGETS, "foreign"))
 
 
 def test_foreign_loggers_and_callbacks_need_no_more_than_their_yaml(tmp_path: Path, tiny: Any) -> None:

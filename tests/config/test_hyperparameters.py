@@ -56,7 +56,8 @@ def test_steps_show_at_least_so_many_examples(examples: int, batch_size: int, st
     ("function", "values"),
     [
         (peak_lr_from_effective_decay, (0.002, 0.9, 0)), (peak_lr_from_effective_decay, ("x", 0.9, 1e-3)),
-        (peak_lr_from_per_example, (float("nan"), 512)), (steps_for_examples, (100, 0)), (steps_for_examples, (1, True)),
+        (peak_lr_from_per_example, (float("nan"), 512)), (steps_for_examples, (100, 0)),
+        (steps_for_examples, (1, True)),
     ],
 )  # fmt: skip
 def test_what_is_no_number_or_would_divide_by_zero_is_refused(function: Any, values: tuple[Any, ...]) -> None:

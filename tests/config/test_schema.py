@@ -244,8 +244,8 @@ def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(
 @pytest.mark.parametrize(
     "target",
     [
-        "onecycle.runs.record.logging.FileHandler", "onecycle.data.sources.np.load", "torch.nn.modules.module.torch.load",
-        "torch.optim.optimizer.torch.load", "lightning.pytorch.trainer.trainer.os.system", "onecycle.nowhere",
+        "onecycle.runs.record.logging.FileHandler", "onecycle.data.sources.np.load",
+        "torch.nn.modules.module.torch.load", "torch.optim.optimizer.torch.load", "lightning.pytorch.trainer.trainer.os.system", "onecycle.nowhere",
         "onecycle.training.schedule.Nothing", "onecycle.training.schedule.Schedule", "onecycle.data",
         "onecycle.runs.record.SCHEMA", "onecycle.train.train",
     ],
@@ -271,7 +271,7 @@ def test_a_component_gets_the_other_keys_and_what_it_does_not_take_is_a_line() -
     assert instantiate({"_target_": target}, Constant, "schedule", peak_lr=0.2).lr(0.5) == 0.2
     with pytest.raises(ValueError, match="hold"):
         instantiate({"_target_": target, "hold": 1}, Constant, "schedule", peak_lr=0.2)
-    with pytest.raises(ConfigError, match="optimizer.momentun=0.9.*did you mean momentum"):
+    with pytest.raises(ConfigError, match=r"optimizer.momentun=0.9.*did you mean momentum"):
         instantiate({"_target_": "torch.optim.SGD", "momentun": 0.9}, object, "optimizer", params=[])
 
 

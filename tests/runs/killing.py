@@ -22,7 +22,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import onecycle.train
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
+from onecycle.config.validate import validated
 from onecycle.runs import checkpoints, summary
 from onecycle.training.classifier import Classifier
 
@@ -37,7 +38,7 @@ def composed(folder: Path, *overrides: str) -> Any:
         "data.augment.flip=alternating", "callbacks.checkpoint.every_n_steps=1", "trainer.detect_anomaly=false",
     ]  # fmt: skip
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("train", overrides=[*tiny, *overrides])
+        return validated(compose("train", overrides=[*tiny, *overrides]))
 
 
 def before(owner: Any, name: str, visit: int, hook: Hook) -> None:
@@ -60,7 +61,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "replace": (Path, "replace"),  # between the old one's new name and the new one's
     "serialize": (torch, "save"),
     "test": (Classifier, "test_step"),
-    "record": (summary, "_log_hyperparameters"),
+    "record": (summary, "_log_results"),
 }
 
 

@@ -26,12 +26,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from onecycle.config import checks as config
-from onecycle.config import saved
+from onecycle.config.compose import CONF
 from onecycle.data.class_folders import decode_image
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
-from onecycle.runs.record import read_config, read_result
+from onecycle.runs.record import read_result
+from onecycle.runs.saved import saved_config
 
 SECONDS = 10  # for one input; honest files take milliseconds
 MARKER = "executed"  # what code in a file would leave in the working directory
@@ -59,7 +59,7 @@ def record_files() -> list[bytes]:
 
 
 def config_files() -> list[bytes]:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = [config.plain(compose("train", overrides=[f"experiment={name}"])) for name in ("debug", "quick")]
     return [yaml.safe_dump(entries).encode() for entries in composed]
 
@@ -86,7 +86,7 @@ def checkpoint_files() -> list[bytes]:
 
 
 def read_run(path: Path) -> None:
-    saved.problems(read_config(path.parent))
+    saved_config(path.parent)
 
 
 def read_sealed(path: Path) -> None:

@@ -27,7 +27,8 @@ def test_the_identity_depends_on_what_can_change_a_result_and_on_nothing_else() 
     base = identity(configured(), KEY)
     for same in (
         "seed=0", "name=other", "output=elsewhere", "data.root=x", "trainer.threads=3", "callbacks.figures=null",
-        "evaluation.every_n_epochs=0", "logger=csv", "trainer.log_every_n_steps=7", "callbacks.checkpoint.every_n_steps=5",
+        "evaluation.every_n_epochs=0", "logger=csv", "trainer.log_every_n_steps=7",
+        "callbacks.checkpoint.every_n_steps=5",
         "+trainer.sync_batchnorm=false",
     ):  # fmt: skip
         assert identity(configured(same), KEY) == base, same
@@ -36,7 +37,9 @@ def test_the_identity_depends_on_what_can_change_a_result_and_on_nothing_else() 
         "trainer.precision=bf16-mixed", "data.augment.crop=2", "optimizer=muon", "ema={decay:0.9,every_n_steps:2}",
         "callbacks.divergence.max_loss=3", "hyperparameters.groups.bias.lr=64", "+trainer.sync_batchnorm=true",
     ]  # fmt: skip
-    assert len({base, identity(configured(), {"name": "cifar100"}), *(identity(configured(o), KEY) for o in others)}) == 14
+    assert (
+        len({base, identity(configured(), {"name": "cifar100"}), *(identity(configured(o), KEY) for o in others)}) == 14
+    )
 
 
 def test_every_key_without_effect_is_a_key(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
 
 from onecycle import build
+from onecycle.config.targets import instantiate
 from onecycle.data.sources import load
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
@@ -92,11 +92,16 @@ TWO_OF_TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "
     ],
 )
 def test_who_starts_the_processes_follows_from_the_configuration(
-    trainer: dict[str, Any], environment: dict[str, str], refused: str | None, monkeypatch: pytest.MonkeyPatch
+    trainer: dict[str, Any],
+    environment: dict[str, str],
+    refused: str | None,
+    tiny: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    cfg = OmegaConf.create({"trainer": {"accelerator": "cpu", "num_nodes": 1, **trainer}})
+    overrides = [f"{'+' * (key == 'sync_batchnorm')}trainer.{key}={value}" for key, value in trainer.items()]
+    cfg = tiny("trainer.accelerator=cpu", *overrides)
     if refused is None:
         assert processes.must_be_started(cfg)
         return
@@ -145,7 +150,7 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     cfg = tiny(*TWO, *SHARED, "model.norm=batch")
     record = train(cfg, [])
     folder = only_folder(tmp_path / "runs")
-    source = build.instantiate(cfg.data.source)
+    source = instantiate(cfg.data.source)
     dataset = load(source, Path(cfg.data.cache))
     datamodule = build.build_datamodule(cfg, dataset)
     network = build.build_classifier(cfg, datamodule, 8).network.train()
@@ -172,7 +177,7 @@ def test_two_processes_find_the_accuracy_and_loss_that_one_finds_with_the_same_w
     record = train(tiny(*TWO, *shared), [])
     folder = only_folder(tmp_path / "runs")
     cfg = tiny(*ONE, *shared)
-    dataset = load(build.instantiate(cfg.data.source), Path(cfg.data.cache))
+    dataset = load(instantiate(cfg.data.source), Path(cfg.data.cache))
     classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
     build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
     alone, together = classifier.test_metrics(), record["test"]

@@ -22,7 +22,16 @@ TINY = [
     "trainer.precision=32-true", "evaluation.every_n_epochs=0",
 ]  # fmt: skip
 PROGRAM = [sys.executable, "-m", "onecycle", "train"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "onecycle", "train"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node=2",
+    "-m",
+    "onecycle",
+    "train",
+]
 
 
 @contextlib.contextmanager

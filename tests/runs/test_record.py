@@ -10,7 +10,8 @@ import pytest
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.runs.files import write_atomically
-from onecycle.runs.record import DamagedRecordError, Run, new_folder, read_config, read_result
+from onecycle.runs.record import DamagedRecordError, Run, new_folder, read_result
+from onecycle.runs.saved import read_saved
 
 CONFIG = {"seed": 3, "schedule": {"peak_lr": 0.4, "end": 1e-05}, "resume": None, "name": "1e-3"}
 # What a run that came to its end has in its record.
@@ -137,7 +138,7 @@ def test_what_is_not_a_runs_folder_is_refused_by_name(
     if content is not None:
         (folder / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=rf"^{re.escape(str(folder))}: .*config\.yaml") as caught:
-        read_config(folder)
+        read_saved(folder)
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "executed").exists()
 
@@ -165,7 +166,7 @@ def test_a_run_is_running_and_then_finished(tmp_path: Path) -> None:
             "schema": 1, "status": "running", "identity": "0123456789ab", "name": "quick", "overrides": ["seed=3"],
         }  # fmt: skip
         assert record["test"] is record["train"] is record["val"] is None
-        assert read_config(this.folder) == CONFIG
+        assert read_saved(this.folder) == CONFIG
         this.finish("finished", **RESULTS)
     assert recorded(this.folder) == read_result(this.folder) == record | FINISHED
 

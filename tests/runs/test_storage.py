@@ -19,6 +19,7 @@ from onecycle.errors import StorageError, storage_errors_named
 from onecycle.runs import checkpoints
 from onecycle.runs import record as run
 from onecycle.runs.context import RunContext
+from onecycle.runs.saved import read_saved
 from onecycle.train import train
 from onecycle.training.classifier import Classifier
 
@@ -81,7 +82,7 @@ def test_a_run_whose_folder_is_moved_away_still_leaves_weights_configuration_and
     at_step(2, lambda: only_folder(tmp_path / "disturbed").rename(tmp_path / "gone"), monkeypatch)
     train(tiny(), [], sweep=tmp_path / "disturbed")
     assert_same_training(tmp_path / "disturbed", tmp_path / "calm")
-    assert run.read_config(only_folder(tmp_path / "disturbed"))["seed"] == 0
+    assert read_saved(only_folder(tmp_path / "disturbed"))["seed"] == 0
 
 
 def test_a_board_on_a_full_disk_costs_a_run_nothing_but_its_curves(

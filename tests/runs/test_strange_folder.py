@@ -11,10 +11,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from onecycle.config.compose import CONF
+from onecycle.config.validate import validated
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
 from onecycle.runs import checkpoints
-from onecycle.runs.record import resumed_config
+from onecycle.runs.saved import resumed_config
 from onecycle.train import train
 
 
@@ -26,7 +27,7 @@ def composed(name: str, *words: str) -> Any:
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory, drawn: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("honest")
-    train(composed("train", *drawn, f"output={folder}", "logger=csv"), [], progress=False)
+    train(validated(composed("train", *drawn, f"output={folder}", "logger=csv")), [], progress=False)
     (run,) = (folder / "runs").iterdir()
     return run
 

@@ -24,9 +24,9 @@ def test_an_axis_without_a_value_is_refused(word: str) -> None:
 
 
 def test_a_value_that_every_run_would_refuse_is_refused_by_the_rules_of_the_configuration(
-    tiny: Callable[..., DictConfig],
+    composed: Callable[..., DictConfig],
 ) -> None:
-    config = tiny()
+    config = composed()
     with pytest.raises(ConfigError) as caught:
         refuse(Changes({"seed": [0, "a"], "schedule.peak_lr": [0.1, -1]}, ("batch_size=0", "data=synthetic")), config)
     assert [line.split(":")[0] for line in caught.value.problems] == ["seed=a", "schedule.peak_lr=-1", "batch_size=0"]

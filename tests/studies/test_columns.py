@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from onecycle.config.compose import CONF, plain
+from onecycle.config.validate import validated
 from onecycle.errors import ConfigError
 from onecycle.studies.columns import ColumnCheck, known_columns
 from onecycle.studies.plan import points
@@ -41,13 +42,15 @@ def test_every_study_names_columns_that_its_records_may_have(name: str, tmp_path
         check_of(spec, config, tmp_path / name)
 
 
-def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..., DictConfig], tmp_path: Path) -> None:
-    config = tiny("data.val_size=40", "evaluation.tta=flip")
+def test_the_columns_of_a_record_are_known_before_there_is_one(
+    composed: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    config = composed("data.val_size=40", "evaluation.tta=flip")
     point = points(study())[0]
-    row = row_of(point, tmp_path, train(config, list(point.overrides)))
+    row = row_of(point, tmp_path, train(validated(config), list(point.overrides)))
     known = known_columns(study(), points(study()), config)
     assert known == row.keys()
-    bare = known_columns(study(), points(study()), tiny("evaluation.tta=none"))
+    bare = known_columns(study(), points(study()), composed("evaluation.tta=none"))
     assert known - bare == {"val_accuracy", "val_loss", "test_accuracy_tta"}
     derived = known_columns(study(derive="range_test"), [], config)
     assert derived >= {"usable_lr", "lr_at_minimum"}
@@ -68,26 +71,26 @@ def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..
     ],
 )  # fmt: skip
 def test_a_name_that_no_record_can_have_is_refused_without_one(
-    changes: dict[str, Any], line: str, tiny: Callable[..., DictConfig], tmp_path: Path
+    changes: dict[str, Any], line: str, composed: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_of(study(**changes), tiny(), tmp_path)
+        check_of(study(**changes), composed(), tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith(line)
     histories = {"kind": "histories", "x": "epoch", "y": "train/loss"}  # columns of a run's curves
-    check_of(study(figures=[histories]), tiny(), tmp_path)
+    check_of(study(figures=[histories]), composed(), tmp_path)
 
 
 def test_a_name_that_a_callback_may_measure_is_looked_for_in_the_first_record(
-    tiny: Callable[..., DictConfig], tmp_path: Path
+    composed: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     probe = "+callbacks.final_loss={_target_:onecycle.callbacks.probes.FinalLoss,images:8}"
     spec = study(claims=[CLAIM | {"metric": "final_loss"}], figures=[])
     with pytest.raises(ConfigError, match="no column 'final_loss'"):
-        check_of(spec, tiny(), tmp_path)
-    config = tiny(probe)
+        check_of(spec, composed(), tmp_path)
+    config = composed(probe)
     point = points(spec)[0]
-    train(config, list(point.overrides), sweep=tmp_path / "study")
+    train(validated(config), list(point.overrides), sweep=tmp_path / "study")
     right = check_of(spec, config, tmp_path / "study")
     right.check(point)
     assert not right.is_open

@@ -31,10 +31,8 @@ from onecycle.benchmark.contestants import POOL, Pairs, Race
 from onecycle.data import synthetic
 from onecycle.runs import summary
 from onecycle.runs.environment import environment, keep_freed_memory
-from onecycle.runs.files import write_atomically
 from onecycle.train import train
 from onecycle.training import breakdown
-from onecycle.training.precision import device_of
 
 PARTS = ("loader", "step", "profile", "start")
 LOADER_BATCH = 512
@@ -236,7 +234,7 @@ def main() -> None:
     keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
     warnings.filterwarnings("ignore")
     logging.getLogger("onecycle").setLevel(logging.WARNING)
-    quick, parts, device, started = arguments.quick, arguments.only, assembly.device_of("auto"), time.perf_counter()
+    quick, parts, device, started = arguments.quick, arguments.only, device_of("auto"), time.perf_counter()
     report: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -255,5 +253,5 @@ def main() -> None:
     report["seconds"] = time.perf_counter() - started
     path = Path("logs/benchmarks") / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    run.write_atomically(path, json.dumps(report, indent=1) + "\n")
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")

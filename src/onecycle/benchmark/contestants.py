@@ -142,7 +142,7 @@ def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
         if barebones:
             trainer = pl.Trainer(
                 barebones=True, max_epochs=-1, max_steps=steps, accelerator=config.trainer.accelerator, devices=1,
-                precision=config.trainer.precision,
+                precision=config.trainer.precision,  # type: ignore[arg-type]
             )  # fmt: skip
         else:
             trainer = build.build_trainer(config, Path(folder), steps, {}, steps_done=0, progress=True)

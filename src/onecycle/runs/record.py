@@ -11,12 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from onecycle.config import saved
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.files import write_atomically

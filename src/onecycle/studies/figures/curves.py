@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from onecycle.studies.figures import drawing
 from onecycle.studies.figures.labels import Labels, label_of, legend_texts, panel_texts, plain
-from onecycle.studies.figures.points import Direction, is_lower_better, levels_of, part_of, points_of, seeds_of
+from onecycle.studies.figures.points import Direction, is_lower_better, levels_of, numbers, part_of, points_of, seeds_of
 from onecycle.studies.figures.style import VOID, line_styles
 
 
@@ -26,6 +26,7 @@ def curves(
     other seeds alone; how many diverged stands beside the cross. Crosses have a strip of their own, beyond the values
     and beyond `y_limits`. Raises ValueError where there is nothing to draw.
     """
+    rows = rows.assign(**{x: numbers(rows, x)})
     lower, values, styles = is_lower_better(y, direction), levels_of(rows, panels), line_styles(levels_of(rows, by))
     figure, grid = drawing.panel_grid(panel_texts(panels, values, labels))
     drawn: list[tuple[Axes, str, pd.DataFrame]] = []

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 from onecycle.studies.figures.labels import plain
 from onecycle.studies.figures.style import INK, MUTED
@@ -83,12 +83,13 @@ def ticks(axes: Axes, which: Literal["x", "y"], values: Collection[float] = ()) 
 
 def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers between two positive limits, three to about ten of them."""
-    for steps, enough in (((1,), 4), ((1, 3), 4), ((1, 2, 5), 4), ((1, 1.5, 2, 3, 5, 7), 3)):
-        places = LogLocator(subs=steps, numticks=99).tick_values(low, high)
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        places = LogLocator(subs=steps, numticks=99).tick_values(low, high)  # evenly spaced where the limits are close
         found = [float(f"{place:.6g}") for place in places if low <= place <= high]
-        if len(found) >= enough:
-            return found
-    return [float(place) for place in MaxNLocator(5).tick_values(low, high) if low <= place <= high]
+        if len(found) >= 4:
+            break
+    return found
 
 
 def name_bars(axes: Axes, names: Sequence[str]) -> None:

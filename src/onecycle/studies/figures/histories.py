@@ -102,7 +102,7 @@ def _line(axes: Axes, seeds: Sequence[Curve], colour: str, limits: Sequence[floa
     whole = [seed for seed in drawn if seed[2] is None] or drawn
     if not whole:
         return
-    x, y = (pd.DataFrame([seed[part] for seed in whole]) for part in (0, 1))
+    x, y = (pd.DataFrame([pd.Series(seed[part]) for seed in whole]) for part in (0, 1))
     mean, sd, equal = y.mean(skipna=False), y.std(skipna=False), len({len(seed[0]) for seed in whole}) == 1
     axes.plot(
         x.mean(), mean, color=colour, linewidth=2, label="_mean", zorder=3, marker="o" if len(mean) == 1 else None

@@ -46,7 +46,7 @@ def stacked(
         axes.annotate(text, (total, place), (6, 0), textcoords="offset points", va="center")
     drawing.name_bars(axes, [prefix + level_text(level, labels) for level in levels])
     drawing.finish([axes], "time of a training step (ms)", "", title)
-    other = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(others) > {"other"} else "other"
+    other = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(others) - {"other"} else "other"
     entries = [Patch(facecolor=COMPONENTS[name], label=other if name == "other" else name) for name in table]
     # A legend fills its columns from top to bottom; it is read from left to right.
     entries = [entry for column in range(COLUMNS) for entry in entries[column::COLUMNS]]

@@ -1,0 +1,164 @@
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import QuadMesh
+from picture import figure_of, legends, marked, problem_of, run, tick_texts
+
+from onecycle.studies.verdicts import judge
+
+LRS, SIZES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (128, 256, 512)
+PAIR: dict[str, Any] = {"kind": "heat_map_pair", "x": "peak_lr", "y": "batch_size", "z": "test_accuracy"}
+
+
+def cells(slope: float, noise: float = 0.0, seeds: int = 1) -> list[dict[str, Any]]:
+    """Accuracies with their ridge through λ = 0.4 at N = 256, of the given slope; quadratic in log λ across it."""
+    drawn = np.random.default_rng(0)
+    return [
+        run(peak_lr=lr, batch_size=size, seed=seed,
+            test_accuracy=94 - (math.log(lr / 0.4) - math.log(size / 256) / slope) ** 2 + noise * drawn.normal())
+        for lr in LRS for size in SIZES for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def test_cells_show_the_means_over_seeds_in_a_readable_colour() -> None:
+    rows = cells(1.0) + [{**row, "seed": 1, "test_accuracy": row["test_accuracy"] + 1} for row in cells(1.0)]
+    figure = figure_of(rows, **PAIR, transform="ratio")
+    for axes in figure.axes[:2]:
+        shown = {text.get_text(): text.get_color() for text in axes.texts}
+        assert len(axes.texts) == 21
+        assert (shown["94.5"] == "white", shown["86.8"] == "white") == (False, True)
+    axes = figure.axes[0]
+    (best,) = (text for text in axes.texts if text.get_text() == "94.5" and text.get_position()[0] == 0.4)
+    assert 256 / math.sqrt(2) < best.get_position()[1] < 256  # in the lower part of its cell
+    assert (axes.get_xscale(), axes.get_yscale(), tick_texts(axes, "y")) == ("log", "log", ["128", "256", "512"])
+
+
+@pytest.mark.parametrize(("transform", "slope", "power"), [("ratio", 1.0, -1), ("product", -1.0, 1)])
+def test_the_right_panel_shears_the_cells_so_that_the_ridge_is_upright(
+    transform: str, slope: float, power: int
+) -> None:
+    left, right = figure_of(cells(slope), **PAIR, transform=transform).axes[:2]
+    across, sheared = (
+        np.asarray(next(one for one in axes.collections if isinstance(one, QuadMesh)).get_coordinates(), float)
+        for axes in (left, right)
+    )
+    assert across[0, :, 0] == pytest.approx(0.05 * 2.0 ** (np.arange(8) - 0.5))
+    assert sheared[..., 0] == pytest.approx(across[..., 0] * across[..., 1] ** power)
+    ((fit, _),) = marked(right, "_fit")
+    assert np.ptp(np.log(fit)) < 1e-6
+    ((xs, heights),) = marked(left, "_ridge")
+    assert (xs[1], heights) == (pytest.approx(0.4), list(SIZES))
+    assert right.get_xlabel() == {"ratio": "λ / N", "product": "λ · N"}[transform]
+
+
+def test_the_title_has_the_power_and_the_interval_of_the_claim() -> None:
+    rows = cells(2.0, noise=0.05, seeds=3)
+    claim = {"id": "power", "text": "λ ∝ N", "unit": "power", "effect": "ridge_power", "x": "peak_lr",
+             "y": "batch_size", "z": "test_accuracy", "at_least": 0.6}  # fmt: skip
+    verdict = judge(pd.DataFrame(rows), claim)
+    title = figure_of(rows, **PAIR, transform="ratio").axes[0].get_title()
+    assert rf"{{{verdict.effect:.2f} \pm {verdict.uncertainty:.2f}}}" in title
+    flat = [{**row, "test_accuracy": 90.0} for row in rows]
+    assert "no ridge" in figure_of(flat, **PAIR, transform="ratio").axes[0].get_title()
+
+
+def test_numbers_stand_clear_of_the_dots_of_the_ridge_and_above_its_line() -> None:
+    figure = figure_of(cells(1.0), **PAIR, transform="ratio")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    ((xs, heights),) = marked(axes, "_ridge")
+    for x, y in axes.transData.transform(list(zip(xs, heights, strict=True))):
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert not any(box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1 for box in boxes)
+    lines = [line.get_zorder() for line in axes.lines if line.get_label() in ("_ridge", "_fit")]
+    assert min(text.get_zorder() for text in axes.texts) > max(lines)
+
+
+def test_diverged_and_missing_cells_are_hatched_and_the_legend_tells_them_apart() -> None:
+    rows = [row for row in cells(1.0) if (row["peak_lr"], row["batch_size"]) != (0.05, 512)]
+    for row in rows:
+        if (row["peak_lr"], row["batch_size"]) == (3.2, 128):
+            row |= {"status": "diverged", "test_accuracy": math.nan}
+    figure = figure_of(rows, **PAIR, transform="ratio")
+    for axes in figure.axes[:2]:
+        assert [patch.get_hatch() for patch in axes.patches] == ["////"] * 2
+        assert (len(marked(axes, "_diverged")), len(axes.texts)) == (1, 19)
+    assert legends(figure) == [["best of each row, fit", "diverged", "no run"]]
+
+
+def test_losses_are_best_where_they_are_lowest() -> None:
+    rows = [{**row, "test_loss": 100 - row["test_accuracy"]} for row in cells(1.0)]
+    axes = figure_of(rows, **PAIR | {"z": "test_loss"}, transform="ratio").axes[0]
+    ((xs, _),) = marked(axes, "_ridge")
+    assert xs == pytest.approx([0.2, 0.4, 0.8])
+    assert {text.get_text(): text.get_color() for text in axes.texts}["6.00"] != "white"
+
+
+def test_what_no_heat_map_can_show_is_said() -> None:
+    assert "transform=log" in problem_of(cells(1.0), **PAIR, transform="log")
+    assert "peak_lr" in problem_of([{**cells(1.0)[0], "peak_lr": 0.0}], **PAIR, transform="ratio")
+    mixed = [{**row, "momentum": row["peak_lr"]} for row in cells(1.0)] + [{**cells(1.0)[0], "momentum": 0.5}]
+    assert "momentum" in problem_of(mixed, **PAIR, transform="ratio")
+
+
+# Two seeds a point; the third point diverged with both.
+WAY = [(0.01, 0.01, 40.0), (0.02, 0.01, 50.0), (0.04, 0.01, math.nan), (0.02, 0.02, 60.0)]
+STEPS = [
+    run(arm=arm, number=number, seed=seed, peak_lr=x, weight_decay=y, val_accuracy=z + seed + extra,
+        test_accuracy=z - 5, label=f"{arm},{number},seed={seed}", momentum=(0.5, 0.9, 0.75, 0.97)[number],
+        status="finished" if math.isfinite(z) else "diverged")
+    for arm, extra in (("search", 0.0), ("random", -10.0)) for number, (x, y, z) in enumerate(WAY) for seed in (0, 1)
+]  # fmt: skip
+PATH: dict[str, Any] = {"kind": "path", "x": "peak_lr", "y": "weight_decay", "z": "val_accuracy", "panels": "arm"}
+PROGRESS: dict[str, Any] = {"kind": "progress", "y": "test_accuracy", "select_by": "val_accuracy"}
+
+
+def test_a_path_joins_the_points_in_their_order_and_rings_the_best() -> None:
+    figure = figure_of(STEPS[::-1], **PATH, loose=["random"], size="momentum")
+    loose, joined = figure.axes[:2]
+    assert [axes.get_title() for axes in (loose, joined)] == ["random", "search"]
+    assert marked(joined, "_path") == [([0.01, 0.02, 0.04, 0.02], [0.01, 0.01, 0.01, 0.02])]
+    assert (marked(loose, "_path"), len(marked(loose, "_point"))) == ([], 4)
+    assert marked(joined, "_best") == [([0.02], [0.02])]
+    assert "60.5" in joined.texts[1].get_text()
+    points: list[Any] = [line for line in joined.lines if line.get_label() == "_point"]
+    assert [point.get_markersize() for point in points] == [13.0, pytest.approx(31 / 3), pytest.approx(23 / 3), 5.0]
+    assert [point.get_markerfacecolor() for point in points].count("none") == 1
+    assert legends(figure) == [["ρ = 0.5", "ρ = 0.9", "ρ = 0.97", "best", "diverged", "equal λα"]]
+    products = [np.multiply(x, y) for x, y in marked(joined, "_equal")]
+    assert np.diff(np.log([product[0] for product in products])) == pytest.approx(math.log(4))
+    assert max(np.ptp(np.log(product)) for product in products) < 1e-9
+
+
+def test_the_text_of_the_best_point_stands_where_no_point_is() -> None:
+    figure = figure_of(STEPS, **PATH)
+    figure.draw_without_rendering()
+    for axes in figure.axes[:2]:
+        box = axes.texts[1].get_window_extent()
+        for x, y in marked(axes, "_point"):
+            across, up = axes.transData.transform((x[0], y[0]))
+            assert not (box.x0 <= across <= box.x1 and box.y0 <= up <= box.y1)
+
+
+def test_progress_shows_the_test_accuracy_of_what_is_best_on_held_out_images() -> None:
+    rows = [run(arm="a", number=number, label=f"a,{number},seed=0", val_accuracy=val, test_accuracy=test)
+            for number, (val, test) in enumerate([(10.0, 11.0), (30.0, 25.0), (20.0, 90.0), (31.0, 24.0)])]  # fmt: skip
+    rows += [run(arm="grid", number=None, label=f"grid,{val},seed=0", val_accuracy=val, test_accuracy=test)
+             for val, test in [(40.0, 38.0), (20.0, 50.0)]]  # fmt: skip
+    figure = figure_of(rows, **PROGRESS, levels=["grid"])
+    assert marked(figure.axes[0], "_best") == [([1, 2, 3, 4], [11.0, 25.0, 25.0, 24.0])]
+    assert marked(figure.axes[0], "_level")[0][1] == [38.0, 38.0]
+    assert legends(figure) == [["a: 24.0 %", "grid, best of 2: 38.0 %"]]
+
+
+def test_a_diverged_point_is_not_the_best_and_lines_that_coincide_differ_in_their_dashes() -> None:
+    axes = figure_of(STEPS, **PROGRESS).axes[0]
+    assert marked(axes, "_best")[0][1] == [35.0, 45.0, 45.0, 55.0]
+    first, second = (line for line in axes.lines if line.get_label() == "_best")
+    assert first.get_linestyle() != second.get_linestyle()
+    lost = [{**row, "val_accuracy": math.nan} for row in STEPS]
+    assert "val_accuracy" in problem_of(lost, **PROGRESS)
+    assert "val_accuracy" in problem_of(lost, **PATH)

@@ -1,0 +1,195 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from picture import figure_of, legends, marked, means, problem_of, run, spans, tick_texts
+
+# Two sizes, three learning rates; of the small set at the highest rate one of two seeds diverged.
+LRS = [0.05, 0.2, 0.8]
+LOSSES: dict[int, list[tuple[float, float]]] = {
+    50000: [(1.0, 1.2), (0.8, 0.8), (1.5, 1.7)],
+    3125: [(2.0, 2.2), (1.0, 1.4), (0.5, math.nan)],
+}
+ROWS = [
+    run(peak_lr=lr, subset_size=size, batch_size=128, seed=seed, final_loss=loss,
+        status="diverged" if math.isnan(loss) else "finished")
+    for size, points in LOSSES.items() for lr, seeds in zip(LRS, points, strict=True) for seed, loss in enumerate(seeds)
+]  # fmt: skip
+CURVES: dict[str, Any] = {"kind": "curves", "x": "peak_lr", "y": "final_loss", "by": "subset_size"}
+ARMS = [run(arm=arm, seed=seed, test_accuracy=mean + step)
+        for arm, mean in (("plain", 93.0), ("tta", 94.0)) for seed, step in enumerate((-0.1, 0.0, 0.1))]  # fmt: skip
+
+
+def test_curves_have_means_sample_sds_and_single_seeds() -> None:
+    axes = figure_of(ROWS, **CURVES).axes[0]
+    assert means(axes) == [(LRS, pytest.approx([2.1, 1.2, 0.5])), (LRS, pytest.approx([1.1, 0.8, 1.6]))]
+    small, sd = spans(axes)[0], 0.2 / math.sqrt(2)
+    assert np.array(small[0]) == pytest.approx(np.array([[0.05, 2.1 - sd], [0.05, 2.1 + sd]]))
+    assert [len(part) for part in small] == [2, 2, 0]  # none for a single seed
+    assert marked(axes, "_seeds")[0] == ([0.05, 0.05, 0.2, 0.2], [2.0, 2.2, 1.0, 1.4])
+    assert axes.get_xscale() == "log"
+    assert tick_texts(axes) == ["0.05", "0.2", "0.8"]
+
+
+def test_numbers_go_from_light_to_dark_and_words_differ_in_colour_and_marker() -> None:
+    lines: list[Any] = [container.lines[0] for container in figure_of(ROWS, **CURVES).axes[0].containers]
+    assert [line.get_color() for line in lines] == ["#63cb5f", "#46085c"]
+    rows = [{**row, "arm": f"arm {row['subset_size']}"} for row in ROWS]
+    words: list[Any] = [
+        container.lines[0] for container in figure_of(rows, **CURVES | {"by": "arm"}).axes[0].containers
+    ]
+    assert len({line.get_color() for line in words}) == len({line.get_marker() for line in words}) == 2
+
+
+def test_no_line_leads_to_a_diverged_point_and_its_cross_says_how_many() -> None:
+    axes = figure_of(ROWS, **CURVES).axes[0]
+    (_, small), (_, large) = marked(axes, "_line")
+    assert small[:2] == pytest.approx([2.1, 1.2])
+    assert math.isnan(small[2])
+    assert large == pytest.approx([1.1, 0.8, 1.6])
+    ((x, y),) = marked(axes, "_diverged")
+    assert (x, y[0] > 0.9) == ([0.8], True)
+    assert [text.get_text() for text in axes.texts] == ["1 of 2"]
+    beyond = figure_of(ROWS, **CURVES, y_limits=[0.7, 2.5]).axes[0]
+    assert [text.get_text() for text in beyond.texts] == ["1 of 2, else 0.5"]
+
+
+def test_crosses_stand_at_the_lower_edge_where_more_is_better() -> None:
+    rows = [{**row, "test_accuracy": row["final_loss"]} for row in ROWS]
+    ((_, (height,)),) = marked(figure_of(rows, **CURVES | {"y": "test_accuracy"}).axes[0], "_diverged")
+    assert height < 0.1
+    ((_, (height,)),) = marked(figure_of(ROWS, **CURVES, direction="accuracy").axes[0], "_diverged")
+    assert height < 0.1
+
+
+def test_crosses_at_one_place_stand_in_a_strip_beyond_the_limits_without_ticks() -> None:
+    rows = [*ROWS, run(peak_lr=0.8, subset_size=9, final_loss=math.inf), run(peak_lr=0.2, subset_size=9, final_loss=1)]
+    axes: Any = figure_of(rows, **CURVES, y_limits=[0.0, 2.5]).axes[0]
+    low, high = axes.get_ylim()
+    (strip,) = (patch for patch in axes.patches if patch.get_label() == "_strip")
+    assert (low, strip.get_y(), strip.get_y() + strip.get_height()) == pytest.approx((0.0, 2.5, high))
+    heights = [y[0] for _, y in marked(axes, "_diverged")]
+    assert len(set(heights)) == 2
+    assert min(heights) * high > 2.5 >= max(axes.get_yticks())
+    without = figure_of(ROWS[:6], **CURVES, y_limits=[0.0, 2.5]).axes[0]
+    assert (without.get_ylim(), len(without.patches)) == ((0.0, 2.5), 0)
+
+
+def test_the_ring_is_at_the_best_point_without_a_diverged_run() -> None:
+    assert marked(figure_of(ROWS, **CURVES).axes[0], "_optimum") == [
+        ([0.2], [pytest.approx(1.2)]), ([0.2], [pytest.approx(0.8)])
+    ]  # fmt: skip
+    highest = figure_of(ROWS, **CURVES, direction="accuracy").axes[0]
+    assert [x for x, _ in marked(highest, "_optimum")] == [[0.05], [0.8]]
+    assert not marked(figure_of(ROWS, **CURVES, optimum=False).axes[0], "_optimum")
+
+
+def test_legends_have_the_values_by_size_the_marks_and_n() -> None:
+    assert sorted(legends(figure_of(ROWS, **CURVES))) == [
+        ["optimum", "mean ± sd, n = 2", "diverged, no value"], ["training images", "3,125", "50,000"]
+    ]  # fmt: skip
+    single = [run(peak_lr=lr, test_loss=1.0) for lr in LRS]
+    assert legends(figure_of(single, kind="curves", x="peak_lr", y="test_loss")) == [["optimum", "mean, n = 1"]]
+    uneven = figure_of(ROWS[:5], **CURVES)
+    assert "mean ± sd, n = 1–2" in [text for one in legends(uneven) for text in one]
+
+
+def test_panels_share_the_y_axis_and_labels_replace_texts() -> None:
+    rows = ROWS + [{**row, "batch_size": 1024, "final_loss": row["final_loss"] + 3} for row in ROWS]
+    labels = {"peak_lr": "rate", "3125": "few", "subset_size": "images"}
+    figure = figure_of(rows, **CURVES, panels="batch_size", title="Two sizes", labels=labels)
+    assert [axes.get_title() for axes in figure.axes] == ["N = 128", "N = 1,024"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes", "rate")
+    assert ["images", "few", "50,000"] in legends(figure)
+
+
+def test_runs_of_one_seed_that_differ_in_a_setting_are_no_repetitions() -> None:
+    rows = [run(peak_lr=0.1, momentum=momentum, test_loss=1.0) for momentum in (0.9, 0.95)]
+    settings = {"kind": "curves", "x": "peak_lr", "y": "test_loss"}
+    assert "differ in momentum" in problem_of(rows, **settings)
+    assert len(means(figure_of(rows, **settings, by="momentum").axes[0])) == 2
+    assert "differ in peak_lr" in problem_of(
+        [run(arm="a", peak_lr=lr, test_loss=1.0) for lr in LRS], kind="arms", y="test_loss"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "words"),
+    [
+        ({"peak_lr": 1.0}, {"x": "lr"}, "'lr'"), ({"peak_lr": 0.0}, {}, "peak_lr=0"), ({"peak_lr": "x"}, {}, "'x'"),
+        ({"peak_lr": 1.0}, {"direction": "up"}, "direction=up"), ({"peak_lr": 1.0}, {"colour": "red"}, "'colour'"),
+        ({"peak_lr": math.nan}, {}, "peak_lr"), ({"peak_lr": 1.0}, {"kind": "pie"}, "kind=pie"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_one_line(row: dict[str, Any], settings: dict[str, Any], words: str) -> None:
+    problem = problem_of(
+        [run(test_loss=2.0, **row)], **{"kind": "curves", "x": "peak_lr", "y": "test_loss", **settings}
+    )
+    assert problem.startswith("study.figures[0]")
+    assert words in problem
+    assert "\n" not in problem
+
+
+def test_arms_far_from_zero_are_dots_with_seeds_and_numbers() -> None:
+    axes = figure_of(ARMS, kind="arms", y="test_accuracy").axes[0]
+    assert tick_texts(axes, "y") == ["plain", "tta"]
+    assert means(axes) == [([pytest.approx(93.0), pytest.approx(94.0)], [0.0, 1.0])]
+    assert axes.get_xlim()[0] > 90
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first arm on top
+    assert marked(axes, "_seeds")[0][0] == pytest.approx([92.9, 93.0, 93.1, 93.9, 94.0, 94.1])
+    assert [text.get_text() for text in axes.texts] == ["93.0 ± 0.1  (n = 3)", "94.0 ± 0.1  (n = 3)"]
+
+
+def test_arms_are_bars_from_zero_where_values_reach_down_to_it_or_where_it_is_said() -> None:
+    mixed = [*ARMS, run(arm="none", test_accuracy=10.0)]
+    for rows, more, bars in (
+        (mixed, {}, [93, 94, 10]),
+        (ARMS, {"form": "bars"}, [93, 94]),
+        (mixed, {"form": "dots"}, []),
+    ):
+        axes: Any = figure_of(rows, kind="arms", y="test_accuracy", **more).axes[0]
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx(bars)
+        assert (axes.get_xlim()[0] == 0) == bool(bars)
+    assert "form=pie" in problem_of(ARMS, kind="arms", y="test_accuracy", form="pie")
+
+
+def test_published_values_are_diamonds_and_a_diverged_arm_has_a_cross() -> None:
+    rows = [*ARMS, *(run(arm="lost", seed=seed, test_accuracy=93.5, status=status)
+                     for seed, status in enumerate(["diverged", "finished"]))]  # fmt: skip
+    figure = figure_of(rows, kind="arms", y="test_accuracy", reference={"tta": 94.6, "another": 90.0})
+    ((x, y),) = marked(figure.axes[0], "_published")
+    assert np.nansum(x) == 94.6
+    assert y[int(np.nanargmax(x))] == 1.0
+    ((x, y),) = marked(figure.axes[0], "_diverged")
+    assert (x[0] < 0.1, y) == (True, [2.0])
+    assert figure.axes[0].texts[2].get_text() == "93.5  (1 of 2)"
+    assert legends(figure) == [["single run", "published", "diverged"]]
+    (row,) = [run(arm="a", test_loss=math.nan, status="diverged")]
+    assert [text.get_text() for text in figure_of([row], kind="arms", y="test_loss").axes[0].texts] == ["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([70.5, 70.52], "70.5 ± <0.1  (n = 2)"), ([1394.4], "1,394"), ([0.25], "0.250"),
+        ([1.0, 1.5], "1.250 ± 0.354  (n = 2)"),
+    ],
+)  # fmt: skip
+def test_numbers_have_the_decimals_of_their_size(values: list[float], text: str) -> None:
+    rows = [run(arm="a", seed=seed, speed=value) for seed, value in enumerate(values)]
+    assert [one.get_text() for one in figure_of(rows, kind="arms", y="speed").axes[0].texts] == [text]
+
+
+def test_scatter_has_means_and_deviations_in_both_directions() -> None:
+    rows = [{**row, "seconds_fit": 10.0 * (1 + row["seed"]) + (row["arm"] == "tta")} for row in ARMS]
+    rows.append(run(arm="tta", seed=3, seconds_fit=60.0, test_accuracy=math.nan, status="diverged"))
+    figure = figure_of(rows, kind="scatter", x="seconds_fit", y="test_accuracy")
+    axes = figure.axes[0]
+    assert means(axes) == [([20.0], [pytest.approx(93.0)]), ([21.0], [pytest.approx(94.0)])]
+    assert [x for x, _ in spans(axes)[0][0]] == pytest.approx([10.0, 30.0])
+    assert marked(axes, "_seeds")[0] == ([10.0, 20.0, 30.0], pytest.approx([92.9, 93.0, 93.1]))
+    ((x, y),) = marked(axes, "_diverged")
+    assert (x, y[0] < 0.1) == ([60.0], True)
+    assert sorted(legends(figure)) == [["one seed", "mean ± sd", "diverged"], ["plain", "tta"]]
