@@ -245,7 +245,8 @@ def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(
     "target",
     [
         "onecycle.runs.record.logging.FileHandler", "onecycle.data.sources.np.load",
-        "torch.nn.modules.module.torch.load", "torch.optim.optimizer.torch.load", "lightning.pytorch.trainer.trainer.os.system", "onecycle.nowhere",
+        "torch.nn.modules.module.torch.load", "torch.optim.optimizer.torch.load",
+        "lightning.pytorch.trainer.trainer.os.system", "onecycle.nowhere",
         "onecycle.training.schedule.Nothing", "onecycle.training.schedule.Schedule", "onecycle.data",
         "onecycle.runs.record.SCHEMA", "onecycle.train.train",
     ],

@@ -26,7 +26,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from onecycle.config.compose import CONF
+from onecycle.config.compose import CONF, plain
 from onecycle.data.class_folders import decode_image
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
@@ -60,7 +60,7 @@ def record_files() -> list[bytes]:
 
 def config_files() -> list[bytes]:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        composed = [config.plain(compose("train", overrides=[f"experiment={name}"])) for name in ("debug", "quick")]
+        composed = [plain(compose("train", overrides=[f"experiment={name}"])) for name in ("debug", "quick")]
     return [yaml.safe_dump(entries).encode() for entries in composed]
 
 

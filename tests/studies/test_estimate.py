@@ -4,15 +4,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from onecycle.studies.selection import UnmeasurableError
 
-from onecycle.studies.estimate import (
-    complete_seeds,
-    estimate,
-    half_width,
-    pooled_sd,
-    resampled_half_width,
-)
+from onecycle.studies.effects import value
+from onecycle.studies.estimate import complete_seeds, estimate, half_width, pooled_sd, quantile, resampled_half_width
+from onecycle.studies.responses import Runs
+from onecycle.studies.rows import UnmeasurableError
 
 OF_ALL: dict[str, Any] = {"metric": "acc", "of": {}}
 A, B = {"arm": "a"}, {"arm": "b"}

@@ -125,7 +125,7 @@ def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
         reached = 0.9 if len(callbacks) == 1 else 0.1
         trial.report(reached, 1)
         if trial.should_prune():
-            trial.set_user_attr(PRUNED, True)
+            trial.set_user_attr(optuna_storage.PRUNED, True)
         return reached
 
     path = solve(tmp_path, score, budget=2, pruner="median", pruner_options={"n_startup_trials": 1})

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from onecycle.studies.claims import judge
 
+from onecycle.errors import ConfigError
 from onecycle.studies.effects import EFFECTS
 from onecycle.studies.verdicts import Verdict, judge
 

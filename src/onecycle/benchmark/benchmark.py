@@ -31,7 +31,9 @@ from onecycle.benchmark.contestants import POOL, Pairs, Race
 from onecycle.data import synthetic
 from onecycle.runs import summary
 from onecycle.runs.environment import environment, keep_freed_memory
+from onecycle.runs.files import write_atomically
 from onecycle.train import train
+from onecycle.training.precision import device_of
 from onecycle.training import breakdown
 
 PARTS = ("loader", "step", "profile", "start")
