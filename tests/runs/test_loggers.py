@@ -131,6 +131,8 @@ def test_a_resumed_board_drops_the_points_after_its_checkpoint(tmp_path: Path) -
     for step in range(1, 7):
         first.log_metrics({"lr": float(step)}, step=step)
     first.save()
+    (file,) = tmp_path.iterdir()
+    file.rename(tmp_path / "events.out.tfevents.0000000001")  # files are read in the order of their seconds
     resumed = board(tmp_path, steps_done=4)
     for step in range(5, 9):
         resumed.log_metrics({"lr": 10.0 * step}, step=step)
