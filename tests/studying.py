@@ -14,7 +14,7 @@ Finished = dict[Path, tuple[bytes, int]]
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """The running process of a command whose logs are in `folder`."""
-    command = [sys.executable, "-m", "onecycle.train", *arguments, f"output={folder}"]
+    command = [sys.executable, "-m", "onecycle", "train", *arguments, f"output={folder}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(folder.parent / "cache")}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, cwd=folder.parent, **pipes)

@@ -12,18 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from onecycle import build as assembly
+from onecycle import build
 from onecycle.callbacks.divergence import Divergence
+from onecycle.config.schema import TrainOptions
+from onecycle.config.validate import validated
 from onecycle.data.augment import Canvas
 from onecycle.errors import ConfigError
-from onecycle.runs import record as run
-from onecycle.runs import summary as closing
+from onecycle.runs import summary
+from onecycle.runs.saved import resumed_config
 from onecycle.train import train
 from onecycle.training.classifier import Classifier
 
-Compose = Callable[..., DictConfig]
+Compose = Callable[..., TrainOptions]
 
 EXACT = "callbacks.checkpoint.every_n_minutes=1e-9"  # a checkpoint after every step
 
@@ -34,6 +36,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def plain_of(config: TrainOptions) -> dict[str, Any]:
+    return config.model_dump(exclude_unset=True)
 
 
 def only_folder(parent: Path) -> Path:
@@ -129,9 +135,9 @@ def test_images_grow_with_progress_and_are_tested_whole(
         train(tiny("resizing=[[0,16],[0.5,40]]"), [])
     # Of a source of one's own the size is known only when its images are there.
     cfg = tiny("resizing=[[0,16],[0.5,40]]")
-    datamodule = assembly.build_datamodule(cfg, assembly.load_dataset(cfg)[1])
+    datamodule = build.build_datamodule(cfg, build.load_dataset(cfg)[1])
     with pytest.raises(ConfigError, match=r"^resizing=.*: the images have 32 pixels; take at most 32$"):
-        assembly.build_classifier(cfg, datamodule, 10)
+        build.build_classifier(cfg, datamodule, 10)
 
 
 def test_a_fraction_of_an_epoch_ends_the_cycle_on_its_last_step(tmp_path: Path, tiny: Compose) -> None:
@@ -245,7 +251,7 @@ def test_a_run_that_was_killed_behind_its_last_step_is_only_tested_again(
 ) -> None:
     whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(closing, "finish", crash_now)
+        patch.setattr(summary, "finish", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*recipe), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
@@ -259,7 +265,7 @@ def test_a_diverged_run_that_was_killed_before_its_record_stays_diverged(
 ) -> None:
     overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(closing, "finish", crash_now)
+        patch.setattr(summary, "finish", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*overrides), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*overrides), [], sweep=tmp_path / "broken")
@@ -297,9 +303,8 @@ def test_without_momentum_nesterov_is_plain_descent(tmp_path: Path, tiny: Compos
 
 
 def test_quick_takes_a_network_of_ones_own(tmp_path: Path, tiny: Compose) -> None:
-    cfg = tiny("experiment=quick", "data=synthetic", "model=backbone_3x3", "model.width=4", "data.source.test_size=200")
-    cfg.data.source.train_size, cfg.data.cache = 320, str(tmp_path / "cache")
-    cfg.trainer.max_epochs = 1
+    own = ["data=synthetic", "data.source.train_size=320", "data.source.test_size=200", "trainer.max_epochs=1"]
+    cfg = tiny("experiment=quick", "model=backbone_3x3", "model.width=4", *own)
     assert train(cfg, [])["parameters"] == 6_596
 
 
@@ -319,11 +324,11 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(
 def test_only_what_cannot_change_the_result_can_be_changed_in_a_resumed_run(tmp_path: Path, tiny: Compose) -> None:
     train(tiny("seed=4"), [])
     folder = only_folder(tmp_path / "runs")
-    cfg = tiny(f"resume={folder}", "trainer.threads=1", "seed=5", "data.root=elsewhere")
-    kept = run.resumed_config(cfg, [f"resume={folder}", "trainer.threads=1", "data.root=elsewhere"])
+    cfg = OmegaConf.create(plain_of(tiny(f"resume={folder}", "trainer.threads=1", "seed=5", "data.root=elsewhere")))
+    kept = resumed_config(cfg, [f"resume={folder}", "trainer.threads=1", "data.root=elsewhere"])
     assert (kept.seed, kept.trainer.threads, kept.data.root, kept.resume) == (4, 1, "elsewhere", str(folder))
     with pytest.raises(ConfigError, match=r"^seed=5: cannot be changed in a run that is resumed$"):
-        run.resumed_config(cfg, [f"resume={folder}", "seed=5"])
+        resumed_config(cfg, [f"resume={folder}", "seed=5"])
 
 
 def test_a_configuration_that_was_changed_behind_a_checkpoint_is_refused_key_by_key(
@@ -356,17 +361,17 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_one_before(
 def test_a_run_that_another_process_has_just_finished_is_not_run_again(
     tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready = assembly.build_classifier
+    ready = build.build_classifier
 
     def meanwhile(*arguments: Any) -> Any:
         classifier = ready(*arguments)
         with monkeypatch.context() as patch:
-            patch.setattr(assembly, "build_classifier", ready)
+            patch.setattr(build, "build_classifier", ready)
             train(tiny(), [], sweep=tmp_path)
         return classifier
 
-    monkeypatch.setattr(assembly, "build_classifier", meanwhile)
-    monkeypatch.setattr(closing, "show_start", crash_second := Once())
+    monkeypatch.setattr(build, "build_classifier", meanwhile)
+    monkeypatch.setattr(summary, "show_start", crash_second := Once())
     assert train(tiny(), [], sweep=tmp_path)["status"] == "finished"
     assert crash_second.calls == 1
 
@@ -427,11 +432,12 @@ def test_a_diverged_run_stops_early_and_is_a_result(tmp_path: Path, tiny: Compos
     assert train(tiny(*overrides), [], sweep=tmp_path)["started"] == result["started"]
 
 
-def without_cifar(cfg: DictConfig) -> DictConfig:
-    cfg.data.source = {
+def without_cifar(config: TrainOptions) -> TrainOptions:
+    values = plain_of(config)
+    values["data"]["source"] = {
         "_target_": "onecycle.data.sources.Cifar", "name": "cifar10", "root": "nowhere", "download": False,
     }  # fmt: skip
-    return cfg
+    return validated(values)
 
 
 def test_a_missing_cifar_is_an_error_that_says_what_to_do(tmp_path: Path, tiny: Compose) -> None:
@@ -445,7 +451,7 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
     tmp_path: Path, tiny: Compose, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = without_cifar(tiny("data.fallback=synthetic", "name=quick"))
-    original = assembly.OmegaConf.load
+    original = build.OmegaConf.load
 
     def smaller(path: Path) -> Any:
         loaded = original(path)
@@ -453,7 +459,7 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
         return loaded
 
     with monkeypatch.context() as patch:
-        patch.setattr(assembly.OmegaConf, "load", smaller)
+        patch.setattr(build.OmegaConf, "load", smaller)
         result = train(cfg, [])
     assert only_folder(tmp_path / "runs").name.endswith("_quick-synthetic")
     assert (result["data"]["name"], result["data"]["stands_in_for"]) == ("synthetic", "cifar10")
@@ -461,8 +467,7 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
     # Resumed from its own configuration, it still says so.
     folder = only_folder(tmp_path / "runs")
     (folder / "result.json").unlink()
-    kept = run.resumed_config(tiny(f"resume={folder}"), [])
-    kept.resume = str(folder)
+    kept = resumed_config(OmegaConf.create(plain_of(tiny(f"resume={folder}"))), [f"resume={folder}"])
     assert train(kept, [])["data"]["stands_in_for"] == "cifar10"
     assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2
 

@@ -32,7 +32,7 @@ class _In:
 
 
 class _Requeued(_In):
-    """The same under submitit, which on a signal queues the task again: only behind a checkpoint, where it is training.
+    """The same under submitit, which queues a task again on a signal: while it trains, only after a checkpoint.
 
     SLURM announces a preemption by SIGTERM, and the end of a task's time by SIGUSR2.
     """
@@ -59,91 +59,77 @@ class _Requeued(_In):
 
 
 class _ExtraLauncher(Launcher):
-    """Hands everything to the launcher `real`, whose `needs` are installed by the extra `extra`."""
+    """Hands everything to the launcher `real`, whose package `needs` is installed by the extra `extra`."""
 
-    real: ClassVar[tuple[str, str]]
+    real: ClassVar[str]
     needs: ClassVar[str]
     extra: ClassVar[str]
-    task: ClassVar[type[_In]]
+    task: ClassVar[type[_In]] = _Requeued
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher. Raises ConfigError where its packages are not installed."""
-        module, name = self.real
+        module, _, name = self.real.rpartition(".")
         try:
             importlib.import_module(self.needs)
-            launcher = getattr(importlib.import_module(module), name)
+            launcher = getattr(importlib.import_module(f"hydra_plugins.{module}"), name)
         except ImportError:
-            raise ConfigError(
-                [f"hydra/launcher: {self.needs} is not installed; python -m pip install 'onecycle[{self.extra}]'"]
-            ) from None
+            install = f"python -m pip install 'onecycle[{self.extra}]'"
+            raise ConfigError([f"hydra/launcher: {self.needs} is not installed; {install}"]) from None
         # A worker may start in another folder: what the configuration names relative to this one must be found.
-        here = f"hydra.sweep.dir={Path(str(config.hydra.sweep.dir)).absolute()}"
-        config.hydra.overrides.hydra.append(here)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={Path(str(config.hydra.sweep.dir)).absolute()}")
         self.launcher: Launcher = launcher(**self.settings)
-        self.launcher.setup(
-            hydra_context=hydra_context, task_function=self.task(Path.cwd(), task_function), config=config
-        )
+        task = self.task(Path.cwd(), task_function)
+        self.launcher.setup(hydra_context=hydra_context, task_function=task, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs, as many at once as there is room for."""
+        """Run the jobs, as many at once as there is room for. Raises ClusterError where they cannot be handed over."""
         return self.launcher.launch(job_overrides, initial_job_idx)
 
 
 class RayLauncher(_ExtraLauncher):
     """Runs on the devices of this machine or of a cluster: each run is a task that Ray repeats if its node dies."""
 
-    real = ("hydra_plugins.hydra_ray_launcher.ray_launcher", "RayLauncher")
-    needs, extra, task = "ray", "ray", _In
+    real, needs, extra, task = "hydra_ray_launcher.ray_launcher.RayLauncher", "ray", "ray", _In
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs. Raises ClusterError where there is no cluster at the address."""
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: D102
         try:
             return super().launch(job_overrides, initial_job_idx)
         except ConnectionError as error:
-            address = self.settings["ray"]["init"].get("address")
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
             raise ClusterError(
-                f"hydra.launcher.ray.init.address={address}: no Ray cluster can be reached there; start one with "
-                f"`ray start --head`, name another, or take hydra/launcher=ray_local ({_line(error)})"
+                f"hydra.launcher.ray.init.address={self.settings['ray']['init'].get('address')}: no Ray cluster can be "
+                "reached there; start one with `ray start --head`, name another, or take hydra/launcher=ray_local "
+                f"({reason})"
             ) from error
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says, without a full stop."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 class SlurmLauncher(_ExtraLauncher):
     """Each run is a task of one SLURM job array; preempted, or out of time, it is queued again and goes on."""
 
-    real = ("hydra_plugins.hydra_submitit_launcher.submitit_launcher", "SlurmLauncher")
-    needs, extra, task = "submitit", "slurm", _Requeued
+    real, needs, extra = "hydra_submitit_launcher.submitit_launcher.SlurmLauncher", "submitit", "slurm"
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(self, **parts: Any) -> None:
         """Make the launcher. Raises ConfigError as above, and on a machine without SLURM's commands."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        super().setup(**parts)
         missing = [command for command in ("sbatch", "srun") if shutil.which(command) is None]
         if missing:
-            raise ConfigError(
-                [f"hydra/launcher=slurm: this machine has no {' and no '.join(missing)}; start it where SLURM is, or "
-                 "take hydra/launcher=slurm_local"]
-            )  # fmt: skip
+            remedy = "start it where SLURM is, or take hydra/launcher=slurm_local"
+            raise ConfigError([f"hydra/launcher=slurm: this machine has no {' and no '.join(missing)}; {remedy}"])
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs. Raises ClusterError where sbatch refuses them."""
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: D102
         from submitit.core.utils import FailedJobError
 
         try:
             return super().launch(job_overrides, initial_job_idx)
-        except FailedJobError as error:
-            said = " ".join(str(error).split())
-            raise ClusterError(f"hydra/launcher=slurm: sbatch refuses the runs: {said}") from error
+        except FailedJobError as error:  # sbatch's
+            reason = " ".join(str(error).split())
+            raise ClusterError(f"hydra/launcher=slurm: sbatch refuses the runs: {reason}") from error
 
 
 class SubmititLocalLauncher(_ExtraLauncher):
     """The same without SLURM: every run in a process of this machine."""
 
-    real = ("hydra_plugins.hydra_submitit_launcher.submitit_launcher", "LocalLauncher")
-    needs, extra, task = "submitit", "slurm", _Requeued
+    real, needs, extra = "hydra_submitit_launcher.submitit_launcher.LocalLauncher", "submitit", "slurm"

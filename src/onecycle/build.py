@@ -221,6 +221,7 @@ def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.
     callbacks = _built({"figures": part}, pl.Callback, "callbacks")
     attach_all(callbacks, RunContext(folder))
     return pl.Trainer(
-        accelerator=config.trainer.accelerator, devices=1, precision=config.trainer.precision, logger=False,
+        accelerator=config.trainer.accelerator, devices=1, logger=False,
+        precision=config.trainer.precision,  # type: ignore[arg-type]
         callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip

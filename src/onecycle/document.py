@@ -14,7 +14,7 @@ from onecycle.config.schema import COMPONENTS, EvaluateOptions, TrainOptions
 from onecycle.config.types import Options
 from onecycle.config.validate import NUMBERS, allowed_text, shown
 from onecycle.runs.files import write_atomically
-from onecycle.studies.study import Study
+from onecycle.studies.study import StudyOptions
 
 ROOT = CONF.parent
 PAGE, SCHEMA = ROOT / "docs" / "configuration.md", CONF / "schema.json"
@@ -24,9 +24,9 @@ INTRODUCTION = """\
 Every key of a configuration: what it may be, its default, and what it means. This page is written by `make schema` from
 `src/onecycle/config/schema.py`, from the classes of options beside the components, and from the defaults in `conf/`.
 
-A key is set on the command line, `onecycle-train trainer.max_epochs=10`, or in a file of `conf/`. Errors are shown all at
-once, one line each, before anything is trained. Keys of a component that is not listed here are the arguments of its
-constructor. Editors complete and check the files of `conf/` by `conf/schema.json`, which is written by the same command.
+A key is set on the command line, `onecycle-train trainer.max_epochs=10`, or in a file of `conf/`. Errors are shown all
+at once, one line each, before anything is trained. Keys of a component that is not listed here are the arguments of its
+constructor. Editors complete and check the files of `conf/` by `conf/schema.json`, which the same command writes.
 """
 # Files of conf/ by the definition in schema.json that they follow.
 FOLDERS = (
@@ -47,7 +47,7 @@ def page() -> str:
     """The text of docs/configuration.md."""
     register_resolvers()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        train = OmegaConf.to_container(compose("train", overrides=["experiment=null"]), resolve=False)
+        train = OmegaConf.to_container(compose("train", overrides=["~experiment"]), resolve=False)
         evaluate = OmegaConf.to_container(compose("evaluate"), resolve=False)
     assert isinstance(train, dict)
     parts = [INTRODUCTION, "## onecycle-train\n", _table(TrainOptions, train)]
@@ -59,8 +59,9 @@ def page() -> str:
     for group, classes in COMPONENTS.items():
         if "." not in group:
             parts += [f"### {group}\n", *_components(group, classes)]
-    parts += ["## Studies\n", *(f"### {name or 'study'}\n\n{options.__doc__}\n\n{_table(options, {})}" for name, options in
-              [("", Study), *_groups(Study)])]  # fmt: skip
+    parts.append("## Studies\n")
+    for name, options in [("study", StudyOptions), *_groups(StudyOptions, "study.")]:
+        parts.append(f"### {name}\n\n{options.__doc__}\n\n{_table(options, {})}")
     parts += ["## onecycle-evaluate\n", _table(EvaluateOptions, evaluate)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
@@ -134,7 +135,7 @@ def schema() -> dict[str, Any]:
     }  # fmt: skip
     everything = groups | {name: {"$ref": f"#/definitions/{name}"} for name in files}
     everything["study"] = {"$ref": "#/definitions/study"}
-    files |= {"study": _lenient(Study), "experiment": {"type": "object", "properties": everything}}
+    files |= {"study": _lenient(StudyOptions), "experiment": {"type": "object", "properties": everything}}
     for node in files.values():
         if node.get("type") == "object":
             node.setdefault("properties", {})

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import Memory
 
+from foreign import Memory
 from onecycle.config import checks
 from onecycle.runs import checkpoints
 from onecycle.train import train

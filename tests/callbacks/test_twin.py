@@ -1,10 +1,10 @@
 from collections.abc import Callable
-from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 
+from foreign import Crash, CrashError
 from onecycle.callbacks.twin import Twin
 
 Fit = Callable[..., pl.Trainer]
@@ -15,16 +15,6 @@ RECIPE = (
     "schedule=one_cycle_momentum", "label_smoothing=0.1", "hyperparameters.weight_decay=0.05",
     "hyperparameters.groups.bias.lr=4", "hyperparameters.groups.head.weight_decay=0.5",
 )  # fmt: skip
-
-
-class CrashError(RuntimeError):
-    pass
-
-
-class Crash(pl.Callback):
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        if trainer.global_step == 7:
-            raise CrashError
 
 
 @pytest.mark.parametrize(("precision", "largest"), [("64-true", 1e-10), ("32-true", 0.0), ("bf16-mixed", 0.0)])
@@ -45,7 +35,7 @@ def test_what_is_left_grows_with_the_eps_of_the_norm(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"lr": 2.0}, {"weight_decay": 1.0}, {"lr": 1.0, "weight_decay": 1.0}, {"lr": 4.0, "weight_scale": 4.0}]
+    "wrong", [{"weight_decay": 1.0}, {"lr": 1.0, "weight_decay": 1.0}, {"lr": 4.0, "weight_scale": 4.0}]
 )
 def test_other_factors_deviate_more_with_every_step(wrong: dict[str, float], fit: Fit) -> None:
     twin = Twin(**(EXACT | wrong))
@@ -68,7 +58,7 @@ def test_a_resumed_run_continues_the_twin_to_the_bit(fit: Fit) -> None:
     whole, broken, resumed = Twin(**wrong), Twin(**wrong), Twin(**wrong)
     fit(whole, overrides=RECIPE)
     with pytest.raises(CrashError):
-        fit(broken, Crash(), overrides=RECIPE, folder="run")
+        fit(broken, Crash(7), overrides=RECIPE, folder="run")
     fit(resumed, overrides=RECIPE, folder="run")
     assert resumed.measures == whole.measures
     first, second = whole.state_dict(), resumed.state_dict()
@@ -77,5 +67,5 @@ def test_a_resumed_run_continues_the_twin_to_the_bit(fit: Fit) -> None:
 
 
 def test_clipped_gradients_are_refused(fit: Fit) -> None:
-    with pytest.raises(ValueError, match=r"^trainer.gradient_clip_val=0.5: callbacks.twin takes null$"):
+    with pytest.raises(ValueError, match=r"trainer\.gradient_clip_val=0\.5"):
         fit(Twin(**EXACT), overrides=("trainer.gradient_clip_val=0.5",))

@@ -75,5 +75,5 @@ def test_what_is_no_number_or_would_divide_by_zero_is_refused(function: Any, val
 )  # fmt: skip
 def test_the_composed_peak_lr_follows_the_parametrisation(overrides: list[str], peak_lr: float) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("train", overrides=["experiment=null", *overrides])
+        config = compose("train", overrides=["~experiment", *overrides])
     assert config.schedule.peak_lr == pytest.approx(peak_lr, rel=1e-12)

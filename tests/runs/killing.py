@@ -23,8 +23,7 @@ from hydra import compose, initialize_config_dir
 
 import onecycle.train
 from onecycle.config.checks import CONF
-from onecycle.runs import checkpoints
-from onecycle.runs import summary as closing
+from onecycle.runs import checkpoints, summary
 from onecycle.training.classifier import Classifier
 
 Hook = Callable[[], None]
@@ -61,7 +60,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "replace": (Path, "replace"),  # between the old one's new name and the new one's
     "serialize": (torch, "save"),
     "test": (Classifier, "test_step"),
-    "record": (closing, "_log_results"),
+    "record": (summary, "_log_hyperparameters"),
 }
 
 

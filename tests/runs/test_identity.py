@@ -1,142 +1,100 @@
-import copy
+"""What makes two runs the same run."""
+
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hydra import compose, initialize_config_dir
+from pydantic import Field
 
-from onecycle.config import checks as config
-from onecycle.runs.identity import NEUTRAL_KEYS, folder_name, identity, short_name
+from onecycle.config import schema
+from onecycle.config.compose import CONF
+from onecycle.config.schema import NO_EFFECT, TrainOptions
+from onecycle.config.validate import validated
+from onecycle.models.options import ResNet9Options
+from onecycle.runs.identity import comparable, flat, folder_name, identity, identity_of_version_1, settings, short_name
 
-CONF = Path(__file__).parents[2] / "conf"
-DATA_KEY = {"name": "cifar10"}
-
-config.register_resolvers()
+KEY = {"name": "cifar10"}
 
 
-def composed(*overrides: str) -> dict[str, Any]:
+def configured(*overrides: str) -> TrainOptions:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return config.plain(compose("train", overrides=list(overrides)))
+        return validated(compose("train", overrides=["trainer.precision=32-true", *overrides]))
 
 
-@pytest.fixture(scope="module")
-def base() -> dict[str, Any]:
-    return composed()
+def test_the_identity_depends_on_what_can_change_a_result_and_on_nothing_else() -> None:
+    base = identity(configured(), KEY)
+    for same in (
+        "seed=0", "name=other", "output=elsewhere", "data.root=x", "trainer.threads=3", "callbacks.figures=null",
+        "evaluation.every_n_epochs=0", "logger=csv", "trainer.log_every_n_steps=7", "callbacks.checkpoint.every_n_steps=5",
+        "+trainer.sync_batchnorm=false",
+    ):  # fmt: skip
+        assert identity(configured(same), KEY) == base, same
+    others = [
+        "seed=1", "schedule.peak_lr=0.2", "model.width=8", "data.subset_size=5000", "trainer.max_epochs=3",
+        "trainer.precision=bf16-mixed", "data.augment.crop=2", "optimizer=muon", "ema={decay:0.9,every_n_steps:2}",
+        "callbacks.divergence.max_loss=3", "hyperparameters.groups.bias.lr=64", "+trainer.sync_batchnorm=true",
+    ]  # fmt: skip
+    assert len({base, identity(configured(), {"name": "cifar100"}), *(identity(configured(o), KEY) for o in others)}) == 14
 
 
-def changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    result = copy.deepcopy(base)
-    node = result
-    *parents, last = key.split(".")
-    for name in parents:
-        node = node.setdefault(name, {})
-    assert node.get(last) != value
-    node[last] = value
-    return result
+def test_every_key_without_effect_is_a_key(tmp_path: Path) -> None:
+    config = configured("data=cifar10", "study=one_cycle")
+    known = flat(config.model_dump())
+    for key in NO_EFFECT:
+        assert key == "resume" or any(name == key or name.startswith(f"{key}.") for name in known), key
 
 
-@pytest.mark.parametrize("key", NEUTRAL_KEYS)
-def test_what_cannot_change_a_result_does_not_change_the_identity(key: str, base: dict[str, Any]) -> None:
-    for value in ("elsewhere", None, {"_target_": "another", "with": {"keys": 1}}):
-        other = copy.deepcopy(base) if value is None else changed(base, key, value)
-        if value is None:
-            other = changed(changed(base, key, "set"), key, None)
-        assert identity(other, DATA_KEY) == identity(base, DATA_KEY)
+def test_a_new_option_at_its_default_leaves_every_finished_run_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, width = identity(configured(), KEY), identity(configured("model.width=8"), KEY)
+
+    class WithMore(ResNet9Options):
+        squeeze: Literal["none", "channel"] = Field("none", description="an option that is new")
+
+    target = "onecycle.models.resnet9.ResNet9"
+    monkeypatch.setitem(schema.COMPONENTS, "model", {target: WithMore})
+    assert identity(configured(), KEY) == before  # a configuration that was written before the option existed
+    assert identity(configured("+model.squeeze=none"), KEY) == before
+    assert identity(configured("+model.squeeze=none", "model.width=8"), KEY) == width
+    assert identity(configured("+model.squeeze=channel"), KEY) != before
 
 
-def test_a_run_is_the_same_on_another_machine_in_other_folders_and_shown_otherwise(base: dict[str, Any]) -> None:
-    other = composed(
-        "name=other", "output=/tmp/x", "resume=logs/runs/x", "data.root=/data", "data.cache=/tmp/cache",
-        "data.fallback=synthetic", "data.source.download=false", "logger=csv", "callbacks.progress=null",
-        "callbacks.training_log=null", "callbacks.figures=null", "callbacks.checkpoint.every_n_minutes=1",
-        "evaluation.batch_size=10", "evaluation.every_n_epochs=0", "trainer.accelerator=gpu",
-        "trainer.threads=3", "trainer.log_every_n_steps=1",
-        "trainer.benchmark=false", "trainer.deterministic=true", "trainer.detect_anomaly=true",
-    )  # fmt: skip
-    assert identity(other, DATA_KEY) == identity(base, DATA_KEY)
+def test_version_1_hashed_every_key_with_the_paths_that_its_classes_had() -> None:
+    config = configured("experiment=debug")
+    values = flat(config.model_dump(exclude_unset=True))
+    assert values["schedule._target_"] == "onecycle.training.schedule.OneCycle"
+    # As that version computed it, from a configuration with its own paths.
+    values |= {"schedule._target_": "onecycle.schedule.OneCycle"}
+    kept = {k: v for k, v in values.items() if not any(k == n or k.startswith(f"{n}.") for n in NO_EFFECT)}
+    import hashlib
+
+    expected = hashlib.sha256(json.dumps([kept, KEY], sort_keys=True).encode()).hexdigest()[:12]
+    assert identity_of_version_1(config, KEY) == expected
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("seed", 1),
-        ("batch_size", 128),
-        ("label_smoothing", 0.2),
-        ("resizing", [[0, 24], [0.5, 32]]),
-        ("ema", {"decay": 0.99, "every_n_steps": 5}),
-        ("schedule.peak_lr", 0.3),
-        ("schedule._target_", "onecycle.training.schedule.Constant"),
-        ("hyperparameters.momentum", 0.85),
-        ("hyperparameters.groups.bias.lr", 32.0),
-        ("trainer.devices", 2),
-        ("optimizer.nesterov", False),
-        ("model.width", 32),
-        ("model.residual", []),
-        ("model.residual", [1, 2]),
-        ("data.subset_size", 5000),
-        ("data.subset_seed", 1),
-        ("data.val_size", 500),
-        ("data.classes", ["cat", "dog"]),
-        ("data.augment.flip", "none"),
-        ("data.source.name", "cifar100"),
-        ("evaluation.tta", "none"),
-        ("trainer.precision", "32-true"),
-        ("trainer.max_epochs", 7),
-        ("trainer.gradient_clip_val", 1.0),
-        ("trainer.compile", True),
-        ("callbacks.divergence.max_loss", 9.0),
-        ("a_key_of_tomorrow", 1),
-        ("names", {}),  # begins like the neutral "name"
-    ],
-)
-def test_what_can_change_a_result_changes_the_identity(key: str, value: Any, base: dict[str, Any]) -> None:
-    assert identity(changed(base, key, value), DATA_KEY) != identity(base, DATA_KEY)
-
-
-def test_other_data_are_another_run(base: dict[str, Any]) -> None:
-    assert identity(base, {"name": "cifar10", "files": "1a2b"}) != identity(base, DATA_KEY)
-
-
-def test_an_identity_is_the_same_tomorrow_and_in_any_order_of_keys() -> None:
-    # Sweeps find their finished runs by it: were it to change, all of them would be run again.
-    first = {"seed": 0, "model": {"width": 16, "residual": [1, 3]}, "name": "x"}
-    second = {"name": "y", "model": {"residual": [1, 3], "width": 16}, "seed": 0}
-    assert identity(first, {"a": 1, "b": 2}) == identity(second, {"b": 2, "a": 1}) == "094f5a894d8f"
+def test_what_a_resumed_run_must_agree_in_names_the_data_set() -> None:
+    entries = comparable(configured(), {"name": "cifar10", "files": {"a": 1}})
+    assert entries["data set: name"] == "cifar10"
+    assert entries["data set: files.a"] == 1
+    assert entries["schedule.peak_lr"] == 0.4
+    assert "output" not in entries
 
 
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        ([], "run"),
-        (["schedule.peak_lr=0.1", "seed=0"], "peak_lr=0.1,seed=0"),
-        (["experiment=quick", "seed=3"], "seed=3"),
-        (["name=x", "output=/tmp/x", "data.root=/data", "logger=csv", "trainer.accelerator=cpu"], "run"),
-        (["data=synthetic", "trainer=cpu", "model=backbone"], "data=synthetic,trainer=cpu,model=backbone"),
-        (["+model.depth=3", "++seed=1", "~callbacks.progress"], "depth=3,seed=1"),
-        (["data.classes=[cat,dog]", "model.extra=[1, 2]"], "classes=_cat,dog_,extra=_1,_2_"),
-        (["data.source.test_size=20", "hyperparameters.groups.bias.lr=64"], "test_size=20,lr=64"),
-        (["model.norm=../../x y"], "norm=.._.._x_y"),
-        (["schedule.peak_lr=1e-3"], "peak_lr=1e-3"),
+        (["schedule.peak_lr=0.1", "seed=0"], "peak_lr=0.1,seed=0"), (["experiment=debug", "output=x"], "run"),
+        (["+model.x=[1,2]"], "x=_1,2_"), (["data.root=/a/b", "seed=3"], "seed=3"),
     ],
-)
-def test_a_short_name_says_what_varies(overrides: list[str], name: str) -> None:
+)  # fmt: skip
+def test_the_folder_of_a_sweeps_run_is_named_by_what_was_changed(overrides: list[str], name: str) -> None:
     assert short_name(overrides) == name
+    assert settings(overrides) == tuple(o for o in overrides if not o.startswith(("output", "data.root")))
 
 
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("constant 0.05,seed=0", "constant_0.05,seed=0"),
-        ("step, from 0.1,seed=1", "step,_from_0.1,seed=1"),
-        ("4λ, α/4,seed=2", "4λ,_α_4,seed=2"),
-        ("../../etc", ".._.._etc"),
-    ],
-)
-def test_a_label_becomes_a_folder_name_that_still_says_what_it_is(label: str, name: str) -> None:
-    assert folder_name(label) == name
-
-
-def test_a_short_name_is_short_and_one_folder() -> None:
-    name = short_name([f"model.option_{i}=value/{i}" for i in range(40)])
-    assert len(name) == 100
-    assert "/" not in name
+@pytest.mark.parametrize("text", ["a/b", "x" * 300, "ä b", "$(id)"])
+def test_any_text_becomes_a_name_that_a_shell_takes_as_it_is(text: str) -> None:
+    made: Any = folder_name(text)
+    assert 0 < len(made) <= 100
+    assert not set(made) & set("/ $()`'\"\\")

@@ -44,11 +44,11 @@ def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(overrides: tuple[str, 
     found = killed(tmp_path, anywhere(5, seed=len("".join(overrides))), *overrides)
     assert len(found) == 5
     assert [entry for entry in found if entry["last"] or entry["differences"]] == []
-    assert sum(entry["code"] != 0 for entry in found) >= 2  # stopped on their way, not behind their end
+    assert sum(entry["code"] != 0 for entry in found) >= 2  # stopped on their way, not after their end
 
 
 @pytest.mark.parametrize("every", [0, 2])
-def test_killed_right_behind_an_epoch_a_run_ends_as_if_it_had_not_been(every: int, tmp_path: Path) -> None:
+def test_killed_right_after_an_epoch_a_run_ends_as_if_it_had_not_been(every: int, tmp_path: Path) -> None:
     # 7 steps an epoch: the process ends before the eighth and the fifteenth.
     plan: Plan = [("SIGKILL", "step", 8), ("SIGTERM", "step", 8), ("SIGKILL", "step", 15)]
     found = killed(tmp_path, plan, f"evaluation.every_n_epochs={every}", "trainer.max_epochs=3")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from onecycle import build as assembly
+from onecycle import build
 from onecycle.data.sources import load
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
@@ -78,41 +78,30 @@ def test_what_srun_says_becomes_what_torch_reads_and_what_is_set_stays(monkeypat
     assert os.environ["MASTER_ADDR"] == "10.0.0.1"
 
 
+TWO_OF_TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+
+
 @pytest.mark.parametrize(
-    ("trainer", "environment", "message"),
+    ("trainer", "environment", "refused"),
     [
         ({"devices": 2}, {}, None),
         ({"devices": [0, 3]}, {}, None),
-        (
-            {"devices": 2, "num_nodes": 2},
-            {},
-            "trainer.devices=2 trainer.num_nodes=2: several machines must be started by torchrun or srun, "
-            "see docs/scaling.md",
-        ),
-        (
-            {"devices": 1},
-            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
-            "trainer.devices=1 trainer.num_nodes=1: makes 1, but torchrun started 2",
-        ),
-        (
-            {"devices": 2, "sync_batchnorm": True},
-            {},
-            "trainer.sync_batchnorm=true: must be false on CPUs, PyTorch synchronises on GPUs alone",
-        ),
+        ({"devices": 2, "num_nodes": 2}, {}, "trainer.num_nodes=2"),
+        ({"devices": 1}, TWO_OF_TORCHRUN, "trainer.devices=1"),
+        ({"devices": 2, "sync_batchnorm": True}, {}, "trainer.sync_batchnorm=true"),
     ],
 )
 def test_who_starts_the_processes_follows_from_the_configuration(
-    trainer: dict[str, Any], environment: dict[str, str], message: str | None, monkeypatch: pytest.MonkeyPatch
+    trainer: dict[str, Any], environment: dict[str, str], refused: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     cfg = OmegaConf.create({"trainer": {"accelerator": "cpu", "num_nodes": 1, **trainer}})
-    if message is None:
+    if refused is None:
         assert processes.must_be_started(cfg)
         return
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(ConfigError, match=refused):
         processes.must_be_started(cfg)
-    assert raised.value.problems == [message]
 
 
 def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +111,7 @@ def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: 
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr(processes.socket, "create_connection", unreachable)
-    with pytest.raises(ConfigError, match=r"127\.0\.0\.1, which cannot be reached here: Network is unreachable; bring"):
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1"):
         processes._free_port()
 
 
@@ -156,10 +145,10 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     cfg = tiny(*TWO, *SHARED, "model.norm=batch")
     record = train(cfg, [])
     folder = only_folder(tmp_path / "runs")
-    source = assembly.instantiate(cfg.data.source)
+    source = build.instantiate(cfg.data.source)
     dataset = load(source, Path(cfg.data.cache))
-    datamodule = assembly.build_datamodule(cfg, dataset)
-    network = assembly.build_classifier(cfg, datamodule, 8).network.train()
+    datamodule = build.build_datamodule(cfg, dataset)
+    network = build.build_classifier(cfg, datamodule, 8).network.train()
     batch = next(iter(datamodule.train_dataloader()))
     halves = zip(batch.images.chunk(2), batch.labels.chunk(2), strict=True)
     with torch.no_grad():
@@ -168,25 +157,24 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     assert losses(folder)[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
     assert losses(folder)[0] != pytest.approx(whole, rel=1e-5)
     # The last step moves the statistics of each process; the record must be about those of the first, which are saved.
-    classifier, test = assembly.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
-    assembly.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
+    build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
     assert record["test"]["loss"] == pytest.approx(classifier.test_metrics()["loss"], rel=1e-6)
     assert record["test"]["accuracy"] == classifier.test_metrics()["accuracy"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("test_size", [203, 133])
 def test_two_processes_find_the_accuracy_and_loss_that_one_finds_with_the_same_weights(
-    test_size: int, tmp_path: Path, tiny: Any
+    tmp_path: Path, tiny: Any
 ) -> None:
-    """203 images make batches of 67, 67, 67 and 2, 133 make 67 and 66: neither divides among two."""
+    test_size = 133  # batches of 67 and 66
     shared = [*SHARED, f"data.source.test_size={test_size}", "evaluation.tta=flip"]
     record = train(tiny(*TWO, *shared), [])
     folder = only_folder(tmp_path / "runs")
     cfg = tiny(*ONE, *shared)
-    dataset = load(assembly.instantiate(cfg.data.source), Path(cfg.data.cache))
-    classifier, test = assembly.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
-    assembly.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    dataset = load(build.instantiate(cfg.data.source), Path(cfg.data.cache))
+    classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
+    build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
     alone, together = classifier.test_metrics(), record["test"]
     assert record["data"]["test_size"] == test_size
     assert together.keys() == alone.keys() == {"accuracy", "accuracy_tta", "loss"}

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import platform
-import re
 import signal
 from pathlib import Path
 
@@ -20,8 +19,7 @@ def test_the_second_process_in_a_runs_folder_says_who_holds_it_and_stops_and_the
     first, folder = start_long_run(tmp_path)
     second = run(f"resume={folder}", cwd=tmp_path)
     assert (second.returncode, second.stdout.count("Traceback") + second.stderr.count("Traceback")) == (2, 0)
-    holder = f"process {first.pid} on {re.escape(platform.node())}"
-    assert re.search(rf"^{re.escape(str(folder))}: {holder} is training this run$", second.stderr, re.MULTILINE)
+    assert f"{folder}: process {first.pid} on {platform.node()}" in second.stderr
     assert first.poll() is None
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
     first.send_signal(signal.SIGINT)
@@ -37,20 +35,18 @@ def test_a_resumed_run_with_another_configuration_is_refused_with_a_line_for_eac
     words = ["seed=3", "schedule.peak_lr=0.2", "model.width=8", "data.subset_size=64"]
     done = run(f"resume={folder}", *words, "trainer.threads=1", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"{word}: cannot be changed in a run that is resumed" for word in words]
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == words
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
-    # The same behind the program's back.
+    # The same by an edited config.yaml.
     path = folder / "config.yaml"
     config = yaml.safe_load(path.read_text())
     config["seed"], config["model"]["width"], config["label_smoothing"] = 3, 8, 0.1
     path.write_text(yaml.safe_dump(config))
     done = run(f"resume={folder}", cwd=tmp_path)
     assert done.returncode == 2
-    ending = "when this run began; its checkpoint cannot go on so"
-    assert done.stderr.splitlines() == [
-        f"label_smoothing=0.1: was 0.0 {ending}", f"model.width=8: was 4 {ending}", f"seed=3: was 0 {ending}",
-    ]  # fmt: skip
+    told = [line.partition(" when")[0] for line in done.stderr.splitlines()]
+    assert told == ["label_smoothing=0.1: was 0.0", "model.width=8: was 4", "seed=3: was 0"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
 from onecycle.runs import checkpoints

@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from onecycle.studies import report
+from onecycle.studies import plan, report
 from onecycle.studies import rows as table
-from onecycle.studies import study as plan
 
 LRS = [round(0.01 * 1.4**k, 6) for k in range(20)]
 BATCHES = [16 * (k + 1) for k in range(10)]
@@ -44,7 +43,7 @@ def fabricate(folder: Path, runs: int) -> None:
     spec = study(runs // (len(LRS) * len(BATCHES)))
     points = plan.points(spec)
     assert len(points) == runs
-    table.write_plan(folder, table.Plan(spec, points, "onecycle-train study=many"))
+    plan.write_plan(folder, plan.Plan(spec, points, "onecycle-train study=many"))
     noise = random.Random(0)
     for point in points:
         lr, batch, seed = (point.values[name] for name in ("peak_lr", "batch_size", "seed"))
@@ -79,7 +78,7 @@ def main() -> None:
     if not folder.exists():
         fabricate(folder, runs)
     measured = {
-        "runs": runs, "table": seconds(lambda: table.rows(folder)), "report": seconds(lambda: report.build(folder)),
+        "runs": runs, "table": seconds(lambda: table.read(folder)), "report": seconds(lambda: report.build(folder)),
         "index": seconds(lambda: report.build_index(folder.parent)),
     }  # fmt: skip
     print(json.dumps(measured | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from onecycle.errors import ConfigError
 from onecycle.studies.changes import changes, refusals, refuse
-from onecycle.studies.study import Changes
+from onecycle.studies.plan import Changes
 
 STUDY: dict[str, Any] = {"runs": [{"axes": {"schedule.peak_lr": [0.1], "data.subset_size": [None]}}]}
 

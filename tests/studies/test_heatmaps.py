@@ -6,8 +6,8 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from onecycle.studies.claims import judge
 from onecycle.studies.figures.curves import heat_map_pair, ridge, ridge_power
+from onecycle.studies.verdicts import judge
 
 LRS, SIZES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (128, 256, 512)
 

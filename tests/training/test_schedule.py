@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from onecycle.training.schedule import (
     SCHEDULES,
-    Constant,
     Knots,
     OneCycle,
     RangeTest,
@@ -49,7 +48,7 @@ def changed(curve: Schedule, **changes: Any) -> Schedule:
         ("one_cycle_momentum", [(0.0, 0.0, 0.95), (0.1, 0.2, 0.9), (0.2, 0.4, 0.85), (1.0, 0.0, 0.95)]),
         ("knots", [(0.0, 0.0, 0.9), (0.1, 0.5, 0.9), (0.2, 1.0, 0.9), (11 / 13, 0.1, 0.9), (1.0, 0.1, 0.9)]),
         ("step", [(0.0, 0.1, 0.9), (0.49, 0.1, 0.9), (0.5, 0.01, 0.9), (0.75, 0.001, 0.9)]),
-        ("constant", [(0.0, 0.1, 0.9), (1.0, 0.1, 0.9)]),
+        ("constant", [(0.0, 0.1, 0.9), (1 / 3, 0.1, 0.9), (1.0, 0.1, 0.9)]),
         ("warmup_constant", [(0.0, 0.0, 0.9), (0.05, 0.05, 0.9), (0.1, 0.1, 0.9), (1.0, 0.1, 0.9)]),
         ("range_test", [(0.0, 0.001, 0.9), (0.5, math.sqrt(0.03), 0.9), (1.0, 30.0, 0.9)]),
     ],
@@ -140,10 +139,6 @@ def test_the_range_test_rises_in_equal_ratios_or_straight_with_exact_ends() -> N
     assert rates == pytest.approx([0.001 * 10_000 ** (step / 300) for step in range(1, 301)], rel=1e-12)
     assert straight.lr(0.25) == pytest.approx(2.50075, rel=1e-12)
     assert changed(straight, start_lr=0).lr(0.25) == 2.5
-
-
-def test_constant_is_constant_to_the_last_bit() -> None:
-    assert {Constant(peak_lr=0.3).at(t, 0.9) for t in (0.0, 1 / 3, 0.7, 1.0)} == {(0.3, 0.9)}
 
 
 def test_progress_is_positive_at_the_first_step_and_one_at_the_last() -> None:

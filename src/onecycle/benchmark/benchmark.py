@@ -6,6 +6,7 @@ Contestants take turns, so that a machine that slows down slows all of them; a t
 
 import argparse
 import gc
+import itertools
 import json
 import logging
 import statistics
@@ -65,15 +66,11 @@ def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
 
 
 def _images_per_second(loader: Any, seconds: float) -> float:
-    iterator = iter(loader)
-    next(iterator)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    next(batches)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        try:
-            next(iterator)
-        except StopIteration:
-            iterator = iter(loader)
-            next(iterator)
+        next(batches)
         count += LOADER_BATCH
     synchronize()
     return count / (time.perf_counter() - start)
@@ -239,17 +236,7 @@ def main() -> None:
     keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
     warnings.filterwarnings("ignore")
     logging.getLogger("onecycle").setLevel(logging.WARNING)
-    report = measure(arguments.quick, arguments.widths, arguments.only)
-    path = Path("logs/benchmarks") / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(report, indent=1) + "\n")
-    print(f"Written to {path}")
-
-
-def measure(quick: bool, widths: list[int], parts: Sequence[str]) -> dict[str, Any]:
-    """Run the parts and print their tables."""
-    device = device_of("auto")
-    started = time.perf_counter()
+    quick, parts, device, started = arguments.quick, arguments.only, assembly.device_of("auto"), time.perf_counter()
     report: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -257,7 +244,7 @@ def measure(quick: bool, widths: list[int], parts: Sequence[str]) -> dict[str, A
     }  # fmt: skip
     if "loader" in parts:
         report["loader"] = measure_loaders(quick, device)
-    for width in widths:
+    for width in arguments.widths:
         gc.collect()
         if "step" in parts:
             report[f"step, width {width}"] = measure_steps(width, quick, device)
@@ -266,4 +253,7 @@ def measure(quick: bool, widths: list[int], parts: Sequence[str]) -> dict[str, A
     if "start" in parts:
         report |= measure_start(quick)
     report["seconds"] = time.perf_counter() - started
-    return report
+    path = Path("logs/benchmarks") / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run.write_atomically(path, json.dumps(report, indent=1) + "\n")
+    print(f"Written to {path}")

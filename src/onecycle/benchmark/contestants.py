@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -101,28 +102,31 @@ def race_bare_loops(race: Race, device: torch.device) -> dict[str, Pairs]:
 
 
 class Beside(pl.Callback):
-    """Lets the bare loop take a turn after each turn of the Trainer, and keeps both times."""
+    """Lets the bare loop take a turn after each turn of the Trainer, and keeps the seconds of both."""
 
     def __init__(self, race: Race, loop: Iterator[None]) -> None:
-        self.race, self.loop = race, loop
-        self.pairs: Pairs = []
-        self._mark, self._own, self._bare = 0.0, 0.0, 0.0
+        self.race, self.loop, self.mark = race, loop, 0.0
+        self.turns: Pairs = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Change turns when it is time; the last callback, so that all others' work counts for the Trainer."""
-        race, step = self.race, trainer.global_step - self.race.warm
-        if step < 0 or step % race.turn:
+        step = trainer.global_step - self.race.warm
+        if step < 0 or step % self.race.turn:
             return
         synchronize()
-        if step == 0:
-            advance(self.loop, race.warm)
+        if step:
+            self.turns.append((time.perf_counter() - self.mark, advance(self.loop, self.race.turn)))
         else:
-            self._own += time.perf_counter() - self._mark
-            self._bare += advance(self.loop, race.turn)
-            if step % race.group == 0:
-                self.pairs.append((self._own / race.group, self._bare / race.group))
-                self._own, self._bare = 0.0, 0.0
-        self._mark = time.perf_counter()
+            advance(self.loop, self.race.warm)
+        self.mark = time.perf_counter()
+
+    def pairs(self) -> Pairs:
+        """Seconds a step, by groups of turns."""
+        size = self.race.group // self.race.turn
+        groups = [self.turns[first : first + size] for first in range(0, len(self.turns), size)]
+        return [
+            (fmean(own for own, _ in g) / self.race.turn, fmean(bare for _, bare in g) / self.race.turn) for g in groups
+        ]
 
 
 def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
@@ -144,7 +148,7 @@ def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
             trainer = build.build_trainer(config, Path(folder), steps, {}, steps_done=0, progress=True)
         trainer.callbacks.append(beside)  # type: ignore[attr-defined]
         trainer.fit(classifier, datamodule)
-    return beside.pairs
+    return beside.pairs()
 
 
 def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:

@@ -1,1 +1,1 @@
-"""What accompanies a run: progress, log, checkpoint, divergence, figures. None of them changes the weights."""
+"""Callbacks of a run: progress, log, checkpoints, divergence, average, figures, measurements."""

@@ -5,13 +5,13 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 
 class Average(EMAWeightAveraging):
-    """Lightning's averaging of all weights and buffers, kept on the training device and taken over exactly once.
+    """Lightning's averaging of all weights and buffers, kept on the training device; replaces the weights exactly once.
 
-    Lightning chooses the average's device before the network has been moved, and takes the average over at the end of
-    training, which never comes for a run that is resumed behind its last step.
+    Lightning chooses the average's device before the network has been moved, and replaces the weights at the end of
+    training, which a run that is resumed after its last step never reaches.
     """
 
-    _taken_over = False
+    _replaced = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the average on the device that will train."""
@@ -21,9 +21,9 @@ class Average(EMAWeightAveraging):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the weights by their average."""
         super().on_train_end(trainer, pl_module)
-        self._taken_over = True
+        self._replaced = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do so also where there was nothing left to train."""
-        if not self._taken_over:
+        """Do so also if there was nothing left to train."""
+        if not self._replaced:
             self.on_train_end(trainer, pl_module)

@@ -14,10 +14,6 @@ PRUNERS = {
 }  # fmt: skip
 
 
-class NoOptions(Options):
-    """A component without options."""
-
-
 class ProgressOptions(Options):
     """Options of the progress bar."""
 
@@ -114,7 +110,7 @@ class PruningOptions(Options):
 
 CALLBACKS: dict[str, type[Options]] = {
     "onecycle.callbacks.progress.Progress": ProgressOptions,
-    "onecycle.callbacks.training_log.TrainingLog": NoOptions,
+    "onecycle.callbacks.training_log.TrainingLog": Options,
     "onecycle.callbacks.checkpoint.Checkpoint": CheckpointOptions,
     "onecycle.callbacks.divergence.Divergence": DivergenceOptions,
     "onecycle.callbacks.figures.Figures": FiguresOptions,
@@ -127,6 +123,6 @@ CALLBACKS: dict[str, type[Options]] = {
     "onecycle.callbacks.pruning.Pruning": PruningOptions,
 }
 LOGGERS: dict[str, type[Options]] = {
-    "onecycle.runs.loggers.TensorBoard": NoOptions,
-    "onecycle.runs.loggers.Csv": NoOptions,
+    "onecycle.runs.loggers.TensorBoard": Options,
+    "onecycle.runs.loggers.Csv": Options,
 }

@@ -202,8 +202,8 @@ def copy_with_optimizer(trainer: pl.Trainer, module: Classifier) -> tuple[nn.Mod
 def plain_batches(trainer: pl.Trainer, images: int, split: str = "train") -> list[Batch]:
     """`images` images of a split, evenly spaced, not augmented: full batches of the run's size, or one smaller one."""
     data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
-    normalizer = Normalizer(*data.normalization, device)
-    sample = data.sample(images, split)
+    mean, std = data.normalization
+    sample, normalizer = data.sample(images, split), Normalizer(mean, std, device)
     batches = list(BatchLoader(sample, normalizer, batch_size=data.batch_size, seed=data.seed, device=device))
     is_partial = len(batches[-1].labels) < data.batch_size
     return batches[:-1] if is_partial and len(batches) > 1 else batches

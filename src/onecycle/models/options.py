@@ -40,7 +40,7 @@ class ResNet9Options(Options):
     in 3.29 Seconds on a Single GPU", section 3.3.
     """
 
-    in_channels: Literal[3] = Field(description="channels of the images, which are always RGB")
+    in_channels: int = Field(ge=3, le=3, description="channels of the images, which are always RGB")
     width: int = Field(
         ge=1,
         le=LARGEST_WIDTH,

@@ -203,7 +203,7 @@ def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
             failure = error
     if signals or getattr(failure, "exit_code", None) == INTERRUPTED:
         raise KeyboardInterrupt
-    outcome = None if told.empty() else told.get()
+    outcome: Any = None if told.empty() else told.get()
     if isinstance(outcome, Exception):
         raise outcome
     if failure is not None:

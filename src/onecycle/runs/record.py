@@ -9,98 +9,24 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from onecycle.config.types import Fraction, NonNegativeNumber, Number
+from onecycle.config import saved
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.files import write_atomically
 from onecycle.runs.lock import LostLeaseError, exclusive
-from onecycle.runs.saved import CONFIG, LARGEST
+from onecycle.runs.result import DONE, SCHEMA, Record
 
 log = logging.getLogger("onecycle")
 
-RESULT, LOG = "result.json", "train.log"
-SCHEMA = 1
-DONE = ("finished", "diverged", "pruned")
-
-Size = Annotated[int, Field(ge=0)]
-Numbers = dict[str, Number | None]
-
-
-class _Part(BaseModel):
-    """Keys that a record must or may have; it may have others, which older and newer versions wrote."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Metrics(_Part):
-    __pydantic_extra__: Numbers
-    accuracy: Fraction | None = None
-
-
-class _Hyperparameters(_Part):
-    __pydantic_extra__: Numbers
-    peak_lr: NonNegativeNumber
-    momentum: NonNegativeNumber
-    batch_size: Annotated[int, Field(ge=1)]
-
-
-class _Data(_Part):
-    name: str
-    train_size: Size
-    val_size: Size = 0
-    test_size: Size = 0
-    classes: list[str] = []
-
-
-class _Environment(_Part):
-    threads: Annotated[int, Field(ge=1)]
-    processor: str = ""
-
-
-class Record(_Part):
-    """result.json, schema 1. A run that is finished, diverged or pruned has all the keys below but OPTIONAL."""
-
-    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures"}
-
-    schema_: Literal[1] = Field(alias="schema")
-    status: Literal["running", "finished", "diverged", "pruned", "failed"]
-    identity: str = ""
-    name: str = ""
-    overrides: list[str] = []
-    started: str = ""
-    error: str = ""
-    test: _Metrics | None = None
-    train: Numbers | None = None
-    val: Numbers | None = None
-    seconds: Numbers = {}
-    epochs: NonNegativeNumber = 0
-    steps: Size = 0
-    parameters: Size = 0
-    images_per_second: NonNegativeNumber = 0
-    peak_memory_bytes: Numbers | None = None
-    hyperparameters: _Hyperparameters | None = None
-    data: _Data | None = None
-    measures: dict[str, Any] = {}
-    device: str = ""
-    precision: str = ""
-    environment: _Environment | None = None
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> "Record":
-        if self.status in DONE:
-            missing = Record.model_fields.keys() - Record.OPTIONAL - self.model_fields_set
-            missing |= {name for name in ("hyperparameters", "data", "environment") if getattr(self, name) is None}
-            if missing:
-                raise ValueError(f"{', '.join(sorted(missing))} missing")
-            if self.test is None or self.test.accuracy is None:
-                raise ValueError("test.accuracy must be a number from 0 to 1")
-        return self
+RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
+LARGEST = 1 << 20  # bytes of a record or a configuration; usual ones have a few thousand
 
 
 class DamagedRecordError(ConfigError):
@@ -197,7 +123,12 @@ class Run:
         ConfigError where another process is training in this folder. Ranks but the first leave the record alone.
         """
         with contextlib.ExitStack() as stack:
-            again = processes.of_first(lambda: stack.enter_context(self._locked()))
+
+            def lock() -> dict[str, Any]:
+                self.check_lease = stack.enter_context(exclusive(self.folder))
+                return earlier_result(self.folder)
+
+            again = processes.of_first(lock)
             if again.get("status") in DONE:
                 self.result, self.done = again, True
                 yield
@@ -206,12 +137,6 @@ class Run:
                     yield
             else:
                 yield
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[dict[str, Any]]:
-        """Keep other processes from training in this folder; gives the record in it, {} where there is none."""
-        with exclusive(self.folder) as self.check_lease:
-            yield earlier_result(self.folder)
 
     @contextlib.contextmanager
     def _status_kept(self) -> Iterator[None]:

@@ -100,6 +100,7 @@ def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, traine
     metrics, stand_in = classifier.test_metrics(), this.config["data"].get("stands_in_for")
     seconds = {"setup": setup, "fit": classifier.fit_seconds, "test": time.perf_counter() - started}
     images = trainer.global_step * datamodule.batch_size
+    measured = [getattr(callback, "measures", {}) for callback in trainer.callbacks]  # type: ignore[attr-defined]
     entries = {
         "test": metrics,
         "train": classifier.train_metrics(),
@@ -111,7 +112,7 @@ def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, traine
         "data": datamodule.record() | ({"stands_in_for": stand_in} if stand_in else {}),
         "seconds": seconds | {"total": sum(seconds.values())},
         "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
-        "measures": measures(trainer),
+        "measures": {name: value for part in measured for name, value in part.items()},
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
         "device": _device_name(trainer).split(",")[0].replace("CPU", "cpu"),
         "precision": this.config["trainer"]["precision"],
@@ -120,12 +121,6 @@ def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, traine
     if trainer.is_global_zero:
         _log_results(this, trainer, metrics, classifier)
     this.finish("diverged" if classifier.diverged else "pruned" if classifier.pruned else "finished", **entries)
-
-
-def measures(trainer: pl.Trainer) -> dict[str, Any]:
-    """What the callbacks measured of the run, by name."""
-    own = [getattr(callback, "measures", {}) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-    return {name: value for part in own for name, value in part.items()}
 
 
 def _log_results(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:

@@ -3,55 +3,50 @@
 import csv
 import math
 import re
-import statistics
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onecycle.studies.curves import METRICS
-from onecycle.studies.rows import Row
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 TAGS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy", "val/loss", "val/accuracy")
-Curve = dict[int, float]
+Curve = dict[int, float]  # values by step
 
 
-def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: Sequence[Row]) -> None:
-    """Write events below `folder`: figures in the folder itself, one run each for mean, mean + sd and mean − sd."""
+def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: "pd.DataFrame") -> None:
+    """Write events to `folder` anew: figures in the folder itself, one run each for mean, mean + sd and mean − sd."""
     from torch.utils.tensorboard import SummaryWriter
 
+    shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:
         for name, figure in figures.items():
             writer.add_figure(name, figure, close=False)
-    for label, members in by_point(rows).items():
-        curves = [read_curves(Path(row["folder"])) for row in members]
+    labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
+    for label, members in rows["folder"].groupby(labels, sort=False):
+        curves = [read_curves(Path(path)) for path in members]
         bands = {tag: band([curve.get(tag, {}) for curve in curves]) for tag in TAGS}
         for suffix, sign in (("mean", 0), ("plus sd", 1), ("minus sd", -1)):
             if sign and len(members) < 2:
                 continue
-            with SummaryWriter(str(folder / re.sub(r"[^\w=.,+-]+", "_", label) / suffix)) as writer:
-                for tag in TAGS:
-                    for step, (mean, sd) in bands[tag].items():
+            with SummaryWriter(str(folder / re.sub(r"[^\w=.,+-]+", "_", label or "all") / suffix)) as writer:
+                for tag, points in bands.items():
+                    for step, mean, sd in points:
                         writer.add_scalar(tag, mean + sign * sd, step)
 
 
-def by_point(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows that differ in their seed alone, by their common label."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(re.sub(r",?seed=[^,]*", "", row["label"]) or "all", []).append(row)
-    return groups
-
-
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Every column of a run's metrics.csv by step, without what is not finite."""
+    """The columns TAGS of a run's metrics.csv, without what is not finite."""
     curves: dict[str, Curve] = {}
-    path = folder / METRICS
-    if not path.exists():
+    if not (folder / METRICS).exists():
         return curves
-    with path.open(newline="") as file:
+    with (folder / METRICS).open(newline="") as file:
         for line in csv.DictReader(file):
             for tag in TAGS:
                 value = float(line.get(tag) or math.nan)
@@ -60,11 +55,9 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     return curves
 
 
-def band(curves: Sequence[Curve]) -> dict[int, tuple[float, float]]:
-    """Mean and sample standard deviation (0 for a single curve) at the steps that all curves have."""
-    steps = set.intersection(*(set(curve) for curve in curves)) if curves else set()
-    result = {}
-    for step in sorted(steps):
-        values = [curve[step] for curve in curves]
-        result[step] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-    return result
+def band(curves: Sequence[Curve]) -> list[tuple[int, float, float]]:
+    """Step, mean and sample standard deviation (0 for a single curve) at the steps that all curves have."""
+    steps = sorted(set.intersection(*map(set, curves)))
+    values = np.array([[curve[step] for step in steps] for curve in curves])
+    spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(steps))
+    return list(zip(steps, values.mean(axis=0).tolist(), spread.tolist(), strict=True))

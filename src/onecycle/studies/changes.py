@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from onecycle.config.compose import plain
 from onecycle.config.validate import training_errors
 from onecycle.errors import ConfigError
-from onecycle.studies import study as plan
+from onecycle.studies import plan
 
 EMPTY: tuple[Any, ...] = ([], "")  # what the parser makes of a key without a value
 

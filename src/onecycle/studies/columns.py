@@ -1,4 +1,4 @@
-"""The columns that claims and figures name, and those that the rows of a study will have, before there is a row."""
+"""Refuses a study whose claims or figures name a column that its rows will not have, as early as that is known."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,16 +7,20 @@ from typing import Any
 from omegaconf import DictConfig
 
 from onecycle.config.hyperparameters import Hyperparameters
-from onecycle.config.rules import PARTS
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
-from onecycle.studies import claim_form, curves
-from onecycle.studies import rows as table
-from onecycle.studies.study import Point, column
+from onecycle.runs import record as run
+from onecycle.runs.identity import settings
+from onecycle.studies import curves
+from onecycle.studies.effects import columns_of, filters_of
+from onecycle.studies.plan import Point, column, finished
+from onecycle.studies.rows import row_of
+from onecycle.studies.study import ClaimOptions
 
 # Parameters of figures that name a column of the rows, where they are texts.
-NAMING = ("x", "y", "z", "by", "panels", "points", "order", "select_by", "column")
+NAMING = ("x", "y", "z", "by", "panels", "select_by", "column")
 OF_METRICS = {"histories": ("x", "y")}  # these are columns of a run's metrics.csv
+MEASURE_NOTHING = ("progress", "training_log", "checkpoint", "divergence", "figures")  # callbacks
 RECORD: dict[str, Any] = {
     "status": "finished", "name": "", "test": {"accuracy": 0.0, "loss": 0.0}, "train": {"accuracy": 0.0, "loss": 0.0},
     "val": None, "epochs": 0.0, "steps": 0, "parameters": 0, "data": {"name": "", "train_size": 0},
@@ -26,76 +30,72 @@ RECORD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def known(study: Mapping[str, Any], points: Sequence[Point], config: DictConfig, folder: Path) -> set[str]:
-    """The columns that follow from the form of a record, the axes, `derive`, and the records of other studies.
+class ColumnCheck:
+    """Raises ConfigError for a claim or figure that names a column which no row of the study can have.
 
-    Raises ConfigError for an unknown `derive`.
+    What callbacks measure is known with the first record, and where the runs have different callbacks, or those of
+    other studies are read, only with all of them.
     """
-    derive = study.get("derive")
-    if derive and derive not in curves.DERIVED:
-        raise ConfigError([f"study.derive={derive}: unknown; there are {', '.join(curves.DERIVED)}"])
+
+    def __init__(self, study: dict[str, Any], points: Sequence[Point], config: DictConfig, folder: Path) -> None:
+        self.study, self.folder = study, folder
+        self.known = known_columns(study, points, config)
+        blocks = [*(study.get("runs") or ()), *(study.get("searches") or ())]
+        differ = any(_sets(group, "callbacks") for block in blocks for group in (block.get("fixed"), block.get("axes")))
+        added = [name for name, part in (config.get("callbacks") or {}).items() if part is not None]
+        measures = bool(set(added) - set(MEASURE_NOTHING)) or _sets(study.get("fixed"), "callbacks")
+        self.is_open = measures and not differ and not study.get("records_of")
+        if not (measures or differ or study.get("records_of")):
+            self._refuse(self.known)
+
+    def check(self, point: Point) -> None:
+        """Look at the record of a run that has ended, if it is the first; raises as above."""
+        path = finished(self.folder).get(settings(point.overrides)) if self.is_open else None
+        record = run.read_result(path) if path else None
+        if path and record and record["status"] == "finished":
+            self.is_open = False
+            self._refuse(self.known | row_of(point, path, record).keys())
+
+    def _refuse(self, known: Collection[str]) -> None:
+        lines = [
+            f"{where}: no column {name!r}{did_you_mean(name, known) or '; there are ' + ', '.join(sorted(known))}"
+            for where, name in dict.fromkeys(named_columns(self.study))
+            if name not in known
+        ]
+        if lines:
+            raise ConfigError(lines)
+
+
+def known_columns(study: Mapping[str, Any], points: Sequence[Point], config: DictConfig) -> set[str]:
+    """The columns that result from the form of a record, the axes, the searches and `derive`."""
+    blocks, searches = list(study.get("runs") or ()), list(study.get("searches") or ())
+    groups = [study.get("fixed"), *(block.get(key) for block in blocks + searches for key in ("fixed", "axes"))]
     record = dict(RECORD)
-    if config.data.val_size or _sets(study, "data.val_size"):
+    if config.data.val_size or any(_sets(group, "data.val_size") for group in groups):
         record["val"] = record["train"]
-    if config.evaluation.tta != "none" or _sets(study, "evaluation.tta"):
+    if config.evaluation.tta != "none" or any(_sets(group, "evaluation.tta") for group in groups):
         record["test"] = record["test"] | {"accuracy_tta": 0.0}
-    found = {key for point in points for key in point.values}
-    for block in study.get("searches") or ():
-        found |= {"arm", "number", "seed"}
-        found |= {column(key) for part in ("coordinates", "space") for key in block.get(part) or {}}
-    found |= set(table.row_of(Point("", {}, ()), folder, record))
-    if derive:
-        found |= set(curves.DERIVED[derive](folder / ".no_run"))
-    for name in study.get("records_of") or ():
-        found |= {"study", *(key for row in table.rows(folder.parent / name) for key in row)}
-    return found
+    found = {key for point in points for key in point.values} | row_of(Point("", {}, ()), Path(), record).keys()
+    for block in searches:
+        keys = [*(block.get("coordinates") or ()), *(block.get("space") or ())]
+        found |= {"arm", "number", "seed", "coordinate", "decision", *map(column, keys)}
+    return found | (curves.DERIVED[study["derive"]](Path()).keys() if study.get("derive") else set())
 
 
-def _sets(study: Mapping[str, Any], key: str) -> bool:
-    """Whether a run of the study may set a key, or one below it, by itself."""
-    groups = [study.get("fixed"), *_own(study)]
-    return any(name.lstrip("+~").startswith(key) for group in groups for name in group or {})
+def _sets(group: Mapping[str, Any] | None, key: str) -> bool:
+    return any(name.lstrip("+~").startswith(key) for name in group or {})
 
 
-def _own(study: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | None]:
-    for block in [*(study.get("runs") or ()), *(study.get("searches") or ())]:
-        yield from (block.get("fixed"), block.get("axes"))
-
-
-def may_measure_more(study: Mapping[str, Any], config: DictConfig) -> bool:
-    """Whether there may be columns that stand in a record alone: what callbacks measure, here or in other studies."""
-    added = [name for name, part in (config.get("callbacks") or {}).items() if part is not None]
-    return (
-        bool(study.get("records_of"))
-        or _sets(study, "callbacks")
-        or any(f"callbacks.{name}" not in PARTS for name in added)
-    )
-
-
-def measures_alike(study: Mapping[str, Any]) -> bool:
-    """Whether every run of a study has the same callbacks, so that the first record has the columns of all."""
-    return not any(name.lstrip("+~").startswith("callbacks") for group in _own(study) for name in group or {})
-
-
-def problems(study: Mapping[str, Any], columns: Collection[str]) -> list[str]:
-    """A line for each claim or figure that names a column that is not among `columns`."""
-    return [
-        f"{where}: no column {name!r}{did_you_mean(name, columns) or '; there are ' + ', '.join(sorted(columns))}"
-        for where, name in dict.fromkeys(named(study))
-        if name not in columns
-    ]
-
-
-def named(study: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every column that a study names, behind the place that names it."""
+def named_columns(study: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every column that a study names, after the place that names it."""
     for claim in study.get("claims") or ():
         where = f"claim {claim['id']}"
-        yield from ((where, name) for name in claim_form.columns(claim).values())
-        yield from ((where, name) for wanted in claim_form.filters(claim) for name in wanted)
+        given = {name: value for name, value in claim.items() if name not in ClaimOptions.model_fields}
+        yield from ((where, name) for name in columns_of(claim["effect"], given).values())
+        yield from ((where, name) for wanted in filters_of(given) for name in wanted)
     for number, figure in enumerate(study.get("figures") or ()):
         where = f"study.figures[{number}]"
         yield from ((f"{where}.where", name) for name in figure.get("where") or {})
-        others = OF_METRICS.get(figure.get("kind"), ())
-        for parameter in NAMING:
-            if isinstance(figure.get(parameter), str) and parameter not in others:
+        for parameter in set(NAMING) - set(OF_METRICS.get(figure["kind"], ())):
+            if isinstance(figure.get(parameter), str):
                 yield f"{where}.{parameter}", figure[parameter]

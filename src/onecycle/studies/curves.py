@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.studies.shapes import BLOW_UP
-
 Array = NDArray[np.float64]
 
 METRICS = "metrics.csv"
+BLOW_UP = 1.25  # a loss is blown up where it exceeds its minimum by a quarter and still rises
 SMOOTHING = 11  # steps of the average of a range test's loss, in its numbers as in its figure
 
 

@@ -3,120 +3,172 @@
 import contextlib
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
 
-from onecycle.errors import StorageError, dead_workers_named
+from onecycle.errors import ConfigError, StorageError, dead_workers_named
 from onecycle.runs import record as run
 from onecycle.runs.identity import settings
-from onecycle.studies import rows as table
-from onecycle.studies import study as plan
-from onecycle.studies.progress import Progress, counting
+from onecycle.studies import plan
 
 log = logging.getLogger(__name__)
 
-
-def launcher_runs_one_by_one(config: DictConfig) -> bool:
-    """Whether the launcher is Hydra's own, which runs in this process."""
-    return str(config.hydra.launcher._target_).endswith("BasicLauncher")
+EVERY_SECONDS = 2.0  # how often the records of a parallel launcher's runs are counted
+Check = Callable[[plan.Point], None]
 
 
-def launch(
-    launcher: Launcher, points: Sequence[plan.Point], folder: Path, *, alone: bool, progress: Progress | None = None,
-    check: Callable[[plan.Point], None] = lambda point: None,
-) -> list[JobReturn]:  # fmt: skip
-    """All runs, one after the other in this process, or at once by a parallel launcher, with the progress of the whole.
+class Progress:
+    """Counts the runs of a study. total: all that there will be, as far as is known.
 
-    Runs that are done are read back by the run itself, which compares identities. check: called with each run that has
-    ended without a failure, under a parallel launcher when all have; what it raises ends the study.
+    The time left is the mean time from one run that was trained to the next, times the runs to come.
     """
-    progress = progress or Progress(len(points))
-    if not alone:
-        return _launch_at_once(launcher, points, folder, progress, check)
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.trained, self.seconds = 0, 0.0
+
+    def add(self, text: str, seconds: float | None) -> None:
+        """Log that one more run is done; seconds: what it took, None where it was only read back, or failed."""
+        self.done += 1
+        if seconds is not None:
+            self.trained, self.seconds = self.trained + 1, self.seconds + seconds
+        log.info("[%d/%d] %s%s", self.done, self.total, text, self.left)
+
+    @property
+    def left(self) -> str:
+        """The time that is left, for the end of a line; empty where it is unknown, or nothing is left."""
+        runs = self.total - self.done
+        if not self.trained or runs <= 0:
+            return ""
+        minutes = self.seconds / self.trained * runs / 60
+        return f"; about {minutes:.0f} min left" if minutes >= 1.5 else "; about a minute left"
+
+
+def expected_runs(study: Mapping[str, Any], points: Sequence[plan.Point], changed: plan.Changes) -> int:
+    """How many runs a study will have at most: its points, the budgets of its searches, the best of each arm again."""
+    seeds = len(changed.axes.get("seed", study["seeds"]))
+    searches = study.get("searches") or ()
+    arms = {point.values.get("arm") for point in points} | {block["arm"] for block in searches}
+    again = len(arms) * len(study.get("confirm") or ())
+    return len(points) + seeds * sum(block["budget"] for block in searches) + again
+
+
+def launch_one_by_one(
+    launcher: Launcher, points: Sequence[plan.Point], folder: Path, progress: Progress, check: Check
+) -> list[JobReturn]:
+    """All runs, one after the other in this process; those that are done are read back by the run itself.
+
+    check: is called after each run that has not failed; what it raises ends the study. Raises a run's StorageError:
+    every other run, and the page, would fail at the end of its work in the same way.
+    """
     results: list[JobReturn] = []
-    before = {key: (path, written(path)) for key, path in table.finished(folder).items()}
-    with only_this_module_speaks():
+    before = {key: (path, _written(path)) for key, path in plan.finished(folder).items()}
+    with _runs_log_warnings_only():
         for number, point in enumerate(points):
             started = time.perf_counter()
             result = launcher.launch([list(point.overrides)], initial_job_idx=number)[0]
             results.append(result)
-            stop_if_unwritable(result)
-            seconds, outcome = time.perf_counter() - started, "failed; the study goes on"
-            is_trained = result.status != JobStatus.FAILED
-            if is_trained and is_unchanged(before.get(settings(point.overrides))):
-                is_trained, outcome = False, "read back"
-            elif is_trained:
-                outcome = f"{seconds:.0f} s"
-            progress.add(seconds if is_trained else None)
-            accuracy = ""
-            if result.status == JobStatus.COMPLETED:
-                accuracy = "diverged, " if math.isnan(result.return_value) else f"{result.return_value:.2%}, "
-            log.info("%s %s: %s%s%s", str(progress), point.label, accuracy, outcome, progress.left)
-            if result.status == JobStatus.COMPLETED:
-                check(point)
+            seconds = time.perf_counter() - started
+            if result.status != JobStatus.COMPLETED:
+                try:
+                    _ = result.return_value
+                except StorageError:
+                    log.error("The study stops here; the same command goes on.")
+                    raise
+                except Exception:  # it was shown where it happened, and is raised again after the page
+                    pass
+                progress.add(f"{point.label}: failed; the study goes on", None)
+                continue
+            path, written = before.get(settings(point.overrides), (folder, -1))
+            is_read_back = written == _written(path)
+            accuracy = "diverged" if math.isnan(result.return_value) else f"{result.return_value:.2%}"
+            outcome = "read back" if is_read_back else f"{seconds:.0f} s"
+            progress.add(f"{point.label}: {accuracy}, {outcome}", None if is_read_back else seconds)
+            check(point)
     return results
 
 
-def _launch_at_once(
-    launcher: Launcher, points: Sequence[plan.Point], folder: Path, progress: Progress,
-    check: Callable[[plan.Point], None],
-) -> list[JobReturn]:  # fmt: skip
-    def say(label: str, result: dict[str, Any] | None) -> None:
-        outcome = "read back" if result is None else str(result["status"])
-        if result and result["status"] == "finished":
-            outcome = f"{(result['val'] or result['test'])['accuracy']:.2%}"
-        log.info("%s %s: %s%s", str(progress), label, outcome, progress.left)
-
-    jobs = [list(point.overrides) for point in points]
-    if not jobs:
+def launch_at_once(
+    launcher: Launcher, points: Sequence[plan.Point], folder: Path, progress: Progress, check: Check
+) -> list[JobReturn]:
+    """All runs at once by a parallel launcher; `check` is called when all have ended."""
+    if not points:
         return []
-    with dead_workers_named(), counting(points, folder, progress, say):
-        results = list(launcher.launch(jobs, initial_job_idx=0))
+    with dead_workers_named(), _counted(points, folder, progress):
+        results = list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0))
     for point, result in zip(points, results, strict=True):
         if result.status == JobStatus.COMPLETED:
             check(point)
     return results
 
 
-def stop_if_unwritable(result: JobReturn) -> None:
-    """Raise a run's StorageError: every other run, and the page, would fail at the end of its work in the same way."""
+@contextlib.contextmanager
+def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> Iterator[None]:
+    """While other processes make runs, count and log those that have ended."""
+    waiting = {settings(point.overrides): point.label for point in points}
+    seen: dict[Path, int] = {}
+    end, is_over, last = progress.done + len(points), threading.Event(), time.perf_counter()
+
+    def new_records() -> Iterator[tuple[Any, dict[str, Any]]]:
+        for path in sorted(folder.glob(f"*/{run.RESULT}")):
+            with contextlib.suppress(OSError, ConfigError):  # it was removed meanwhile, or is damaged
+                written = path.stat().st_mtime_ns
+                if seen.get(path) != written:
+                    seen[path] = written
+                    record = run.read_result(path.parent) or {"status": "running"}
+                    if record["status"] != "running" and (key := settings(record["overrides"])) in waiting:
+                        yield key, record
+
+    def count() -> None:
+        nonlocal last
+        is_last = False
+        while not is_last:
+            is_last = is_over.wait(EVERY_SECONDS)
+            for key, record in new_records():
+                outcome = record["status"]
+                if outcome == "finished":
+                    outcome = f"{(record['val'] or record['test'])['accuracy']:.2%}"
+                now = time.perf_counter()
+                progress.add(f"{waiting.pop(key)}: {outcome}", now - last)
+                last = now
+
+    for key, record in new_records():
+        if record["status"] in run.DONE:
+            progress.add(f"{waiting.pop(key)}: read back", None)
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
     try:
-        _ = result.return_value
-    except StorageError:
-        log.error("The study stops here; the same command goes on.")
-        raise
-    except Exception:  # told where it happened, and raised again behind the page
-        return
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        progress.done = end  # runs that failed before they had a record
 
 
-def written(folder: Path) -> int:
-    """When a run's record was written, in nanoseconds."""
-    return (folder / run.RESULT).stat().st_mtime_ns
-
-
-def is_unchanged(record: tuple[Path, int] | None) -> bool:
-    """Whether there was a record, and it has not been written since."""
-    return record is not None and written(record[0]) == record[1]
+def _written(folder: Path) -> int:
+    """When a run's record was written, in nanoseconds; 0 without one."""
+    path = folder / run.RESULT
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @contextlib.contextmanager
-def only_this_module_speaks() -> Iterator[None]:
-    """Keep what every single run says from the terminal, except warnings: it stands in the run's train.log."""
+def _runs_log_warnings_only() -> Iterator[None]:
+    """Keep what a run logs from the terminal, except warnings: it stands in the run's train.log."""
 
-    def mine(record: logging.LogRecord) -> bool:
+    def is_shown(record: logging.LogRecord) -> bool:
         return record.name == __name__ or record.levelno >= logging.WARNING
 
     handlers = list(logging.getLogger().handlers)
     for handler in handlers:
-        handler.addFilter(mine)
+        handler.addFilter(is_shown)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(mine)
+            handler.removeFilter(is_shown)

@@ -7,137 +7,153 @@ import base64
 import json
 import logging
 import math
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
 
 from onecycle.errors import ConfigError
-from onecycle.runs.files import write_atomically
-from onecycle.studies import claims, pages
+from onecycle.runs import record as run
 from onecycle.studies import rows as table
-from onecycle.studies.figures import curves as plots
-from onecycle.studies.figures import draw as figures
-from onecycle.studies.rows import Row
-from onecycle.studies.study import points
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from onecycle.studies.aggregates import write_aggregates
+from onecycle.studies.figures.draw import draw
+from onecycle.studies.figures.labels import label_of
+from onecycle.studies.figures.style import save
+from onecycle.studies.plan import PLAN, Plan, points, read_plan
+from onecycle.studies.verdicts import Verdict, judge
 
 log = logging.getLogger(__name__)
 
 REPORT = "report"
 METRICS = (
-    "val_accuracy",
-    "test_accuracy",
-    "test_accuracy_tta",
-    "test_loss",
-    "final_test_loss",
-    "final_loss",
-    "train_loss",
+    "val_accuracy", "test_accuracy", "test_accuracy_tta", "test_loss", "final_test_loss", "final_loss", "train_loss",
     "seconds_fit",
+)  # fmt: skip
+INTERVALS = (
+    "± is half of the effect's 90 % interval: Student's, with one variance from seed to seed for all points of a claim "
+    "or, with one seed, from the spread that the study assumes. A claim holds, or does not, where the whole interval "
+    "says so. Margins without a note were set before the runs."
 )
+TEMPLATES = Environment(
+    loader=PackageLoader("onecycle.studies"), autoescape=select_autoescape(["html.j2"]), trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Report:
-    """What is known of a study: its plan, its rows, the verdict on each claim, what could not be judged or drawn."""
-
-    folder: Path
-    plan: table.Plan
-    rows: list[Row]
-    verdicts: list[claims.Verdict]
-    problems: list[str]
-
-    @property
-    def missing(self) -> int:
-        """Runs of the plan that have no result."""
-        own = sum("study" not in row for row in self.rows)
-        return len(self.plan.points) - own
-
-    @property
-    def seconds(self) -> float:
-        """What the runs took, all together."""
-        return sum(row["seconds_total"] for row in self.rows if "study" not in row)
-
-
-def build(folder: Path) -> Report:
+def build(folder: Path) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
-    Raises ConfigError where a claim or a figure does not fit the rows, one line each, behind a page with all the others
+    Raises ConfigError where a claim or a figure does not fit the rows, one line each, after a page with all the others
     and these lines.
     """
-    plan = table.read_plan(folder)
-    rows = table.rows(folder)
+    plan, rows = read_plan(folder), table.read(folder)
     target = folder / REPORT
     target.mkdir(exist_ok=True)
-    if not rows:
+    if rows.empty:
         raise ConfigError([f"{folder}: no run is finished; run it: make study NAME={folder.name}"])
-    verdicts, unjudged = judged(plan, rows)
-    drawn, undrawn = figures.draw(plan.study, rows)
-    report = Report(folder, plan, rows, verdicts, unjudged + undrawn)
+    judged, unjudged = verdicts(plan, rows)
+    drawn, undrawn = draw(plan.study, rows)
+    images = {}
     for name, figure in drawn.items():
-        plots.save(figure, target, name)
+        save(figure, target, name)
+        # As a data URL, so that the page is one file.
+        images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
     table.write_csv(target / "table.csv", rows)
-    entries = [verdict.as_dict() for verdict in report.verdicts]
-    write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
-    write_atomically(target / "index.html", pages.study_page(report, _embedded(drawn, target), lines(report)))
-    _write_tensorboard(target / "tensorboard", drawn, rows)
-    for verdict in report.verdicts:
+    entries = [verdict.as_dict() for verdict in judged]
+    run.write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
+    header, body = summary_table(plan, rows)
+    page = TEMPLATES.get_template("study.html.j2").render(
+        facts(plan, rows), warnings=[*unjudged, *undrawn, *_warnings(plan, rows)], verdicts=entries, images=images,
+        intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
+    )  # fmt: skip
+    run.write_atomically(target / "index.html", page + "\n")
+    write_aggregates(target / "tensorboard", drawn, rows)
+    for verdict in judged:
         log.info("%s: %s (%s)", verdict.verdict, verdict.text, verdict.reason)
     log.info("Page: %s", target / "index.html")
-    if report.problems:
-        raise ConfigError(report.problems)
-    return report
+    if unjudged or undrawn:
+        raise ConfigError(unjudged + undrawn)
 
 
-def judged(plan: table.Plan, rows: Sequence[Row]) -> tuple[list[claims.Verdict], list[str]]:
+def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[Verdict], list[str]]:
     """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows.
 
     Where only a part of the study was run, a claim about the other part is undecided.
     """
     # A study of records has no points of its own; the tiny scale has other values than the claims speak of.
     arms = {block["arm"] for block in plan.study.get("searches") or ()}
-    whole = (
+    is_whole = (
         plan.study["scale"] != "tiny"
-        and {point.label for point in points(plan.study)} <= {row["label"] for row in rows}
-        and arms <= {row.get("arm") for row in rows}
+        and {point.label for point in points(plan.study)} <= set(rows["label"])
+        and arms <= set(table.cells(rows, "arm"))
     )
-    verdicts, problems = [], []
+    judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
-            verdicts.append(claims.judge(rows, claim))
-        except claims.NoRunError as error:
-            if whole:
-                problems.append(str(error))
-            else:
-                verdicts.append(claims.unmeasured(claim, f"cannot be measured: {str(error).partition(': ')[2]}"))
-        except claims.ClaimError as error:
-            problems.append(str(error))
-    return verdicts, problems
+            judged.append(judge(rows, claim, whole=is_whole))
+        except ConfigError as error:
+            problems += error.problems
+    return judged, problems
 
 
-def lines(report: Report) -> tuple[list[str], list[list[str]]]:
+def _warnings(plan: Plan, rows: pd.DataFrame) -> Iterator[str]:
+    own = sum(map(table.is_missing, table.cells(rows, "study")))  # the others are those of `records_of`
+    missing = len(plan.points) - own
+    if missing > 0:
+        yield f"{missing} of {len(plan.points)} runs have no result yet: run the command again."
+    if "synthetic" in set(rows["data_name"]):
+        yield "These runs saw drawn images: their accuracy says nothing about CIFAR."
+
+
+def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a page and a section of the docs both say of a study."""
+    published = plan.study.get("published")
+    return {
+        "study": plan.study, "runs": len(rows), "machine": rows["machine"].iloc[0],
+        "data_name": rows["data_name"].iloc[0], "minutes": rows["seconds_total"].sum() / 60,
+        "published": published_and_here(published, rows) if published else [],
+        "published_metric": label_of(published["metric"]) if published else "",
+    }  # fmt: skip
+
+
+def published_and_here(published: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Of each published entry its text, its number or numbers, and the mean of our runs that it is about, with n.
+
+    The last is empty where none of our runs has its metric.
+    """
+    found = []
+    for entry in published["rows"]:
+        metric = entry.get("metric", published["metric"])
+        own = table.select(rows, entry["of"]) if entry.get("of") else rows.iloc[:0]
+        mean = table.summary(own, [], [metric])[metric].iloc[0] if len(own) else math.nan
+        values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
+        here = f"{mean:.4g} (n = {len(own)})" if math.isfinite(mean) else ""
+        found.append((entry["text"], " / ".join(f"{value:g}" for value in values), here))
+    return found
+
+
+def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the page's table: a line for each point, with mean ± sd over its seeds."""
-    axes = list(dict.fromkeys(key for point in report.plan.points for key in point.values if key != "seed"))
+    axes = list(dict.fromkeys(key for point in plan.points for key in point.values if key != "seed"))
     axes = axes or ["study", "batch_size", "subset_size", "peak_lr"]
-    known = table.columns(report.rows)
+    known = table.plain_columns(rows)
     axes += [name for name in ("coordinate", "decision") if name in known]
     metrics = [name for name in METRICS if name in known]
-    header = [plots.label_of(axis) for axis in axes] + ["n"]
-    header += [plots.label_of(metric) for metric in metrics]
+    header = [*map(label_of, axes), "n", *map(label_of, metrics)]
     body = []
-    for line in table.summary(report.rows, axes, metrics):
-        cells = [
-            "" if line[axis] is None else f"{line[axis]:g}" if isinstance(line[axis], float) else str(line[axis])
-            for axis in axes
-        ]
+    for line in table.summary(rows, axes, metrics).to_dict("records"):
+        cells = ["" if table.is_missing(line[axis]) else _cell(line[axis]) for axis in axes]
         cells.append(f"{line['n']}" + (f" ({line['diverged']} diverged)" if line["diverged"] else ""))
-        cells += [mean_and_sd(line[metric], line[f"{metric}_sd"]) for metric in metrics]
-        body.append(cells)
+        body.append(cells + [mean_and_sd(line[metric], line[f"{metric}_sd"]) for metric in metrics])
     return header, body
+
+
+def _cell(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def mean_and_sd(mean: float, sd: float) -> str:
@@ -148,42 +164,32 @@ def mean_and_sd(mean: float, sd: float) -> str:
     return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if math.isfinite(sd) else "")
 
 
-def _embedded(drawn: Mapping[str, "Figure"], target: Path) -> dict[str, str]:
-    """Every figure as a data URL, so that the page is one file."""
-    return {
-        name: "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-        for name in drawn
-    }
-
-
-def _write_tensorboard(folder: Path, drawn: Mapping[str, "Figure"], rows: Sequence[Row]) -> None:
-    """The figures as images, and for each point mean and mean ± sd over its seeds as runs of their own."""
-    from onecycle.studies.aggregates import write_aggregates
-
-    shutil.rmtree(folder, ignore_errors=True)
-    write_aggregates(folder, drawn, rows)
+def study_folders(studies: Path, file: str) -> list[Path]:
+    """The folders of studies that hold a file, without those that study.force=true moved aside."""
+    depth = len(Path(file).parts) - 1
+    found = (path.parents[depth] for path in sorted(studies.glob(f"*/{file}")))
+    return [folder for folder in found if ".before-" not in folder.name]
 
 
 def build_index(studies: Path) -> Path:
     """Write index.html over all studies that have a report; returns its path."""
-    entries = []
-    for path in sorted(studies.glob(f"*/{REPORT}/verdicts.json")):
-        folder = path.parents[1]
-        if ".before-" in folder.name:
-            continue
-        plan = table.read_plan(folder)
-        thumbnail = path.with_name("figure.png")
-        picture = f"{folder.name}/{REPORT}/figure.png" if thumbnail.exists() else None
-        entries.append((folder.name, plan.study["title"], json.loads(path.read_text()), picture))
-    write_atomically(studies / "index.html", pages.index_page(entries))
+    entries = [
+        {
+            "name": folder.name, "title": read_plan(folder).study["title"],
+            "verdicts": json.loads((folder / REPORT / "verdicts.json").read_text()),
+            "has_figure": (folder / REPORT / "figure.png").exists(),
+        }
+        for folder in study_folders(studies, f"{REPORT}/verdicts.json")
+    ]  # fmt: skip
+    run.write_atomically(studies / "index.html", TEMPLATES.get_template("index.html.j2").render(studies=entries) + "\n")
     return studies / "index.html"
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Command: python -m onecycle.studies.report [FOLDER]: every page below logs/studies again, without training."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
-    studies = Path(sys.argv[1] if len(sys.argv) > 1 else "logs/studies")
-    folders = sorted(path.parent for path in studies.glob(f"*/{table.PLAN}") if ".before-" not in path.parent.name)
+    studies = Path(*arguments[:1] or ["logs/studies"])
+    folders = study_folders(studies, PLAN)
     if not folders:
         sys.exit(f"{studies}: holds no study yet; run one: make study NAME=lr_range_test")
     problems = []
@@ -199,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,111 +1,72 @@
-"""From the records of a study to rows, one for each run."""
+"""The table of a study: a pandas frame with one row a run, and the ways to choose, compare and summarise its rows.
 
-import csv
-import json
-import logging
+A column holds one value a run. Measures of callbacks may hold lists or mappings; missing is NaN or None. A column of
+whole numbers with a missing one is of floats in pandas: print its values with `value_text`.
+"""
+
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from onecycle.errors import ConfigError
+import numpy as np
+from numpy.typing import NDArray
+
 from onecycle.runs import record as run
-from onecycle.runs.files import write_atomically
 from onecycle.runs.identity import settings
 from onecycle.studies import curves
+from onecycle.studies.plan import Point, finished, read_plan
 from onecycle.studies.search import decisions
-from onecycle.studies.study import Point
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import pandas as pd  # imported where a frame is made: a study that is refused does not wait for it
 
-PLAN = "study.json"
-Row = dict[str, Any]
+Filter = Mapping[str, Any]  # {column: the value, or the list of values, that rows must have}
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What study.json in a study's folder holds: the study at its scale, its runs and the command behind them."""
-
-    study: dict[str, Any]
-    points: list[Point]
-    command: str
+TOLERANCE = 1e-6  # relative: λ/N and the like are computed
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
-    """Note what a study consists of, before its first run."""
-    runs = [{"label": p.label, "values": p.values, "overrides": list(p.overrides)} for p in plan.points]
-    entries = {"study": plan.study, "command": plan.command, "runs": runs}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
+class UnmeasurableError(ValueError):
+    """The rows cannot give what was asked of them; the message says why."""
 
 
-def read_plan(folder: Path) -> Plan:
-    """The plan in a study's folder; raises ConfigError where there is none."""
-    try:
-        entries = json.loads((folder / PLAN).read_text())
-        runs = [Point(entry["label"], entry["values"], tuple(entry["overrides"])) for entry in entries["runs"]]
-        return Plan(entries["study"], runs, entries["command"])
-    except FileNotFoundError:
-        raise ConfigError([f"{folder}: holds no study yet; run it: make study NAME={folder.name}"]) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError([f"{folder / PLAN}: is not a study's plan ({error})"]) from None
+class DivergedError(UnmeasurableError):
+    """Runs that were asked for a number diverged."""
 
 
-def records(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Every run's folder and record below a study's folder; one that cannot be read counts as none, with a warning."""
-    found = []
-    for path in sorted(folder.glob(f"*/{run.RESULT}")):
-        try:
-            result = run.read_result(path.parent)
-        except ConfigError as error:
-            log.warning("%s: it counts as none.", error)
-            continue
-        if result:
-            found.append((path.parent, result))
-    return found
-
-
-def finished(folder: Path) -> dict[tuple[str, ...], Path]:
-    """The folder of every finished or diverged run by the overrides that can change a result.
-
-    After a change of the program the same overrides may have two records: the newer one counts.
-    """
-    found: dict[tuple[str, ...], Path] = {}
-    started: dict[tuple[str, ...], str] = {}
-    for path, result in records(folder):
-        key, start = settings(result["overrides"]), result.get("started", "")
-        if result["status"] in run.DONE and start >= started.get(key, ""):
-            found[key], started[key] = path, start
-    return found
-
-
-def rows(folder: Path) -> list[Row]:
+def read(folder: Path) -> "pd.DataFrame":
     """A row for each finished or diverged run of the plan in `folder`, in the plan's order.
 
-    A study that runs nothing itself has the rows of the studies that it names, from the folders beside it.
+    A study of `records_of` begins with the rows of the studies that it names, from the folders beside it.
     """
+    import pandas as pd
+
+    return pd.DataFrame(entries(folder))
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `read` as dicts, for what does not take a frame yet."""
     plan = read_plan(folder)
-    borrowed = [
-        row | {"study": name} for name in plan.study.get("records_of") or () for row in rows(folder.parent / name)
+    found = [
+        row | {"study": name} for name in plan.study.get("records_of") or () for row in entries(folder.parent / name)
     ]
-    done = finished(folder)
+    done, decided = finished(folder), decisions.read(folder)
     derive = curves.DERIVED[plan.study["derive"]] if plan.study.get("derive") else None
-    table, decided = borrowed, decisions.read(folder)
     for point in plan.points:
         path = done.get(settings(point.overrides))
         result = run.read_result(path) if path else None
         if path and result:
             row = row_of(point, path, result)
             row |= decided.get((point.values.get("arm"), point.values.get("number")), {})
-            table.append(row | derive(path) if derive else row)
-    return table
+            found.append(row | derive(path) if derive else row)
+    return found
 
 
-def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> Row:
+def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """One run as flat columns; what a diverged run does not have is NaN."""
     diverged = result["status"] == "diverged"
-    row: Row = {"label": point.label, "folder": str(folder), "status": result["status"], "has_diverged": int(diverged)}
+    row = {"label": point.label, "folder": str(folder), "status": result["status"], "has_diverged": int(diverged)}
     row |= {key: value for key, value in result["hyperparameters"].items() if value is not None}
     row["one_minus_momentum"] = 1 - row["momentum"]
     row["lr_per_example"] = row["peak_lr"] / row["batch_size"]
@@ -125,45 +86,110 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> Row:
     for name, value in result.get("measures", {}).items():
         row[name] = math.nan if value is None or (diverged and isinstance(value, float)) else value
     # The study's own values last: a subset given as a fraction stays what the axis says only if it is a count.
-    row |= {key: value for key, value in point.values.items() if key not in row or key in ("seed",)}
-    return row
+    return row | {key: value for key, value in point.values.items() if key not in row or key == "seed"}
 
 
-def columns(table: Sequence[Row]) -> list[str]:
-    """The columns that hold one number or word a run, in order of appearance."""
-    names: dict[str, None] = {}
-    for row in table:
-        names |= {name: None for name, value in row.items() if not isinstance(value, dict | list)}
-    return list(names)
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell numbers, NaN and infinities among them, from bools and anything else."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def write_csv(path: Path, table: Sequence[Row]) -> None:
-    """Write the rows' plain columns, best readable first."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns(table), extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(_plain(row) for row in table)
+def is_missing(value: object) -> bool:
+    """Whether a cell is empty: None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _plain(row: Row) -> Row:
-    return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+def same(left: Any, right: Any) -> bool:
+    """Whether two cells hold the same value: whole numbers exactly, others within TOLERANCE; True is not 1."""
+    if is_missing(left) or is_missing(right):
+        return is_missing(left) and is_missing(right)
+    if not (is_number(left) and is_number(right)):
+        return is_number(left) == is_number(right) and bool(left == right)
+    if isinstance(left, Integral) and isinstance(right, Integral):
+        return left == right
+    return math.isclose(left, right, rel_tol=TOLERANCE)
 
 
-def summary(table: Iterable[Row], keys: Sequence[str], metrics: Sequence[str]) -> list[Row]:
-    """One row for each combination of `keys`: n, and mean and sample sd of `metrics` over its finished runs."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in table:
-        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    result = []
-    for values, members in groups.items():
-        line: Row = {**dict(zip(keys, values, strict=True)), "n": len(members)}
-        line["diverged"] = sum(row["status"] == "diverged" for row in members)
+def choices(wanted: Any) -> list[Any]:
+    """The values that a filter's entry allows."""
+    return list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+
+
+def cells(frame: "pd.DataFrame", column: str) -> list[Any]:
+    """The values of a column as Python's own; None for every row where there is no such column."""
+    return frame[column].tolist() if column in frame else [None] * len(frame)
+
+
+def chosen(frame: "pd.DataFrame", where: Filter | None) -> NDArray[np.bool_]:
+    """Whether each row has, in every column of a filter, one of the values there; all of them have without one."""
+    mask = np.ones(len(frame), bool)
+    for column, wanted in (where or {}).items():
+        found = [any(same(cell, value) for value in choices(wanted)) for cell in cells(frame, column)]
+        mask &= np.array(found, bool)
+    return mask
+
+
+def select(frame: "pd.DataFrame", where: Filter | None) -> "pd.DataFrame":
+    """The rows that a filter means; all of them without one."""
+    return frame[chosen(frame, where)]
+
+
+def levels(frame: "pd.DataFrame", column: str) -> list[Any]:
+    """The different values of a column: numbers ascending, words by appearance; missing ones are left out."""
+    found: list[Any] = []
+    values = [value for value in cells(frame, column) if not is_missing(value)]
+    if all(map(is_number, values)):
+        for value in sorted(set(values)):
+            if not found or not same(found[-1], value):
+                found.append(value)
+        return found
+    for value in values:
+        if not any(same(value, other) for other in found):
+            found.append(value)
+    return found
+
+
+def value_text(value: Any) -> str:
+    """A value as a person would write it: 512 for 512.0, six digits of a fraction."""
+    if not is_number(value):
+        return str(value)
+    return f"{value:.0f}" if abs(value) < 1e15 and float(value).is_integer() else f"{value:.6g}"
+
+
+def filter_text(where: Filter | None) -> str:
+    """A filter in words: "arm constant, batch_size 128 or 512"."""
+    named = [f"{column} {' or '.join(map(value_text, choices(wanted)))}" for column, wanted in (where or {}).items()]
+    return ", ".join(named) or "any point"
+
+
+def plain_columns(frame: "pd.DataFrame") -> list[str]:
+    """The columns that hold one number or word a run."""
+    return [name for name in frame if not any(isinstance(value, dict | list) for value in frame[name])]
+
+
+def write_csv(path: Path, frame: "pd.DataFrame") -> None:
+    """Write the plain columns: six digits of a fraction, nothing where a value is missing."""
+    frame[plain_columns(frame)].to_csv(path, index=False, float_format="%.6g")
+
+
+def summary(frame: "pd.DataFrame", keys: Sequence[str], metrics: Sequence[str]) -> "pd.DataFrame":
+    """A row for each combination of `keys`, by appearance: n, diverged, and mean and sample sd of each metric.
+
+    The columns of a metric are its name and its name with `_sd`, over the runs with a finite number.
+    """
+    import pandas as pd
+
+    columns = [[None if is_missing(cell) else cell for cell in cells(frame, key)] for key in keys]
+    places: dict[str, list[int]] = {}  # by the values in words: they may be lists
+    for place in range(len(frame)):
+        places.setdefault(repr([column[place] for column in columns]), []).append(place)
+    lines = []
+    for members in places.values():
+        line = {key: column[members[0]] for key, column in zip(keys, columns, strict=True)} | {"n": len(members)}
+        line["diverged"] = sum(frame["status"].iloc[members] == "diverged")
         for metric in metrics:
-            numbers = [row[metric] for row in members if math.isfinite(row.get(metric, math.nan))]
-            mean = sum(numbers) / len(numbers) if numbers else math.nan
-            line[metric] = mean
-            line[f"{metric}_sd"] = (
-                math.sqrt(sum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1)) if len(numbers) > 1 else math.nan
-            )
-        result.append(line)
-    return result
+            numbers = [cell for cell in cells(frame.iloc[members], metric) if is_number(cell) and math.isfinite(cell)]
+            line[metric] = float(np.mean(numbers)) if numbers else math.nan
+            line[f"{metric}_sd"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan
+        lines.append(line)
+    return pd.DataFrame(lines, columns=[*keys, "n", "diverged", *(m + end for m in metrics for end in ("", "_sd"))])

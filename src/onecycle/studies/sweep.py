@@ -3,8 +3,9 @@
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,69 +15,73 @@ from omegaconf import DictConfig
 
 from onecycle.config.compose import plain
 from onecycle.errors import ConfigError, storage_errors_named
-from onecycle.runs import record as run
-from onecycle.runs.identity import settings
-from onecycle.studies import columns
-from onecycle.studies import rows as table
-from onecycle.studies import study as plan
+from onecycle.studies import plan
 from onecycle.studies.changes import changes, refuse
-from onecycle.studies.launching import launch, launcher_runs_one_by_one
-from onecycle.studies.progress import Progress, expected
-from onecycle.studies.search import axes as search_axes
+from onecycle.studies.columns import ColumnCheck
+from onecycle.studies.launching import Check, Progress, expected_runs, launch_at_once, launch_one_by_one
+from onecycle.studies.search import command_line
 from onecycle.studies.search.explorer import Explorer, note_plan
+from onecycle.studies.search.options import SEARCH_OPTIONS, OptunaSearch
+from onecycle.studies.search.trials import check_optuna
+from onecycle.studies.study import at_scale, of_search
 
 log = logging.getLogger(__name__)
 
 
-def sweep(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
+def run_study(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
     """Run what is missing of the study in `config`, show how far it is, and draw its page.
 
-    A failed run does not keep the others from running; it is raised at the end, behind the page. Raises ConfigError
+    A failed run does not keep the others from running; it is raised at the end, after the page. Raises ConfigError
     for a study or a change of it that makes no sense, before anything runs.
     """
     if not config.get("study"):
         raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
-    return conduct(plan.at_scale(plain(config)["study"]), config, launcher, arguments)
+    return _run(at_scale(plain(config)["study"]), config, launcher, arguments)
 
 
-def search_alone(
-    config: DictConfig, launcher: Launcher, arguments: Sequence[str], seeds: Sequence[int], block: dict[str, Any]
+def run_search(
+    config: DictConfig, launcher: Launcher, arguments: Sequence[str], block: dict[str, Any]
 ) -> list[JobReturn]:
-    """Run one search, a block of a study's `searches`, around the configuration as it is composed; see `sweep`."""
+    """Run one search around the configuration as it is composed; see `run_study`.
+
+    block: seeds, and a block of a study's `searches`.
+    """
+    seeds = block.pop("seeds")
     if config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
     if block["method"] == "coordinate":
-        block["coordinates"] = search_axes.coordinates_of(block["coordinates"] or [], config)
+        block["coordinates"] = command_line.coordinates_of(block["coordinates"] or [], config)
     else:
-        block["space"], arguments = search_axes.space_of(arguments)
-        search_axes.refuse_ends(block["space"], config)
-    return conduct(plan.of_search(config.name, seeds, block), config, launcher, arguments)
+        block["space"], arguments = command_line.space_of(arguments, config)
+    return _run(of_search(config.name, seeds, block), config, launcher, arguments)
 
 
-def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
-    """Run what is missing of a study at its scale; see `sweep`."""
+def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
     changed = changes(arguments, study)
     points = plan.points(study, changed)
     folder = Path(config.hydra.sweep.dir)
     refuse(changed, config)
     for name in study.get("records_of") or ():
-        table.read_plan(folder.parent / name)
-    refuse_blind(study, config)
-    first = FirstRecord(study, points, config, folder)
-    if study["force"]:  # only a study that can be run takes the place of the old one
-        move_aside(folder)
-    noted = table.Plan(study, points, command())
+        plan.read_plan(folder.parent / name)
+    _refuse_searches(study, config)
+    check = ColumnCheck(study, points, config, folder)
+    if study["force"] and folder.exists():  # only a study that can be run takes the place of the old one
+        aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
+        folder.rename(aside)
+        log.info("The study's former folder is now %s.", aside)
+    noted = plan.Plan(study, points, _command())
     note_plan(folder, noted)
+    results: list[JobReturn] = []
     stopped: list[ConfigError] = []
     try:
-        results = run_all(noted, changed, launcher, folder, first.check, alone=launcher_runs_one_by_one(config))
+        results = _run_all(noted, changed, config, launcher, check.check)
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on; what is finished is kept.")
         raise
     except ConfigError as error:
         log.error("The study stops here.")
-        results, stopped = [], [error]
-    draw(folder, stopped)
+        stopped = [error]
+    _draw(folder, stopped)
     for result in results:
         _ = result.return_value  # raises what the run raised
     if stopped:
@@ -84,24 +89,23 @@ def conduct(study: dict[str, Any], config: DictConfig, launcher: Launcher, argum
     return results
 
 
-def run_all(
-    noted: table.Plan, changed: plan.Changes, launcher: Launcher, folder: Path, check: Callable[[plan.Point], None],
-    *, alone: bool,
-) -> list[JobReturn]:  # fmt: skip
+def _run_all(
+    noted: plan.Plan, changed: plan.Changes, config: DictConfig, launcher: Launcher, check: Check
+) -> list[JobReturn]:
     """Every run of a study: those of its plan, those of its searches, the best of each arm again."""
-    progress = Progress(expected(noted.study, noted.points, changed))
-
-    def made(points: Sequence[plan.Point]) -> list[JobReturn]:
-        return launch(launcher, points, folder, alone=alone, progress=progress, check=check)
-
-    explorer = Explorer(noted, changed, folder, made, progress, alone)
-    results = made(noted.points)
+    folder = Path(config.hydra.sweep.dir)
+    progress = Progress(expected_runs(noted.study, noted.points, changed))
+    is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
+    launch_runs = launch_one_by_one if is_alone else launch_at_once
+    launch = partial(launch_runs, launcher, folder=folder, progress=progress, check=check)
+    explorer = Explorer(noted, changed, folder, launch, progress, is_alone)
+    results = launch(noted.points)
     for block in noted.study.get("searches") or ():
         results += explorer.explore(block)
     return results + explorer.confirm(results)
 
 
-def draw(folder: Path, stopped: list[ConfigError]) -> None:
+def _draw(folder: Path, stopped: list[ConfigError]) -> None:
     """Draw the study's page and the index; what does not fit the records stands on the page and joins `stopped`."""
     # Only now: drawing needs matplotlib, and a study that is refused does not.
     from onecycle.studies import report
@@ -114,53 +118,19 @@ def draw(folder: Path, stopped: list[ConfigError]) -> None:
         report.build_index(folder.parent)
 
 
-class FirstRecord:
-    """Whether the columns that a study names are there, asked as early as it is known.
-
-    Raises ConfigError for one that no record can have. What callbacks may measure is known with the first record.
-    """
-
-    def __init__(self, study: dict[str, Any], points: Sequence[plan.Point], config: DictConfig, folder: Path) -> None:
-        self.study, self.folder = study, folder
-        self.known = columns.known(study, points, config, folder)
-        self.is_open = columns.may_measure_more(study, config)
-        if not self.is_open:
-            self._refuse(self.known)
-        self.is_open &= columns.measures_alike(study)
-
-    def check(self, point: plan.Point) -> None:
-        """Look at a run that has ended, if it is the first that came to its end; raises as above."""
-        path = table.finished(self.folder).get(settings(point.overrides)) if self.is_open else None
-        record = run.read_result(path) if path else None
-        if path and record and record["status"] == "finished":
-            self.is_open = False
-            self._refuse(self.known | table.row_of(point, path, record).keys())
-
-    def _refuse(self, known: set[str]) -> None:
-        problems = columns.problems(self.study, known)
-        if problems:
-            raise ConfigError(problems)
-
-
-def refuse_blind(study: dict[str, Any], config: DictConfig) -> None:
-    """Raise ConfigError for a search that has nothing to go by."""
-    searches = study.get("searches") or ()
+def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
+    """Raise ConfigError for a search that cannot be made: without Optuna, or without images to select on."""
+    searches = [SEARCH_OPTIONS.validate_python(block) for block in study.get("searches") or ()]
+    for options in searches:
+        if isinstance(options, OptunaSearch):
+            check_optuna(options)
+            if options.pruner != "none" and not config.evaluation.every_n_epochs:
+                raise ConfigError(["evaluation.every_n_epochs=0: a pruner looks at every evaluation; set it to 1"])
     if searches and not config.data.val_size:
         raise ConfigError(["data.val_size=0: a search selects on held-out images; hold some out, such as 5000"])
-    if not config.evaluation.every_n_epochs and any(block.get("pruner") not in (None, "none") for block in searches):
-        raise ConfigError(["evaluation.every_n_epochs=0: a pruner looks at every evaluation; set it to 1"])
 
 
-def command() -> str:
+def _command() -> str:
     """This command line as a user would type it."""
     program, *arguments = sys.orig_argv if Path(sys.argv[0]).name == "__main__.py" else sys.argv
     return shlex.join([Path(program).name, *arguments])
-
-
-def move_aside(folder: Path) -> None:
-    """Rename a study's folder, so that everything runs again and nothing is lost."""
-    if not folder.exists():
-        return
-    aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
-    folder.rename(aside)
-    log.info("The study's former folder is now %s.", aside)

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from onecycle.data.loader import Batch
 
-# An operator belongs to the component whose word its own name holds, else the name of the operator that called it.
+# An operator belongs to the component with a word that is in its name, or else in the name of one that called it.
 WORDS = {
     "data": ("onecycle.data",),
     "optimizer": ("onecycle.optimizer",),
@@ -25,7 +25,7 @@ WORDS = {
 }
 OTHER = "other"
 
-# The profiler's library reports each start and stop, and a missing GPU as an error, between the lines of a study.
+# The profiler's library prints each start and stop, and a missing GPU as an error, between the lines of a study.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
@@ -39,10 +39,10 @@ def of_steps(
     bf16: bool = False,
     label_smoothing: float = 0.0,
 ) -> dict[str, float]:
-    """Seconds a step by component, largest first, over `steps` training steps of `network` behind `warm` others.
+    """Seconds a step by component, largest first, over `steps` training steps of `network` after `warm` others.
 
-    `loader` is walked again and again. "data" is the making of a batch, of as many as the loader makes at a time. On a
-    CPU these are the operators' own times, on a GPU those of the kernels that they start.
+    `loader` is iterated again and again. "data" is the time to make a batch, averaged over as many as the loader makes
+    at a time. On a CPU these are the operators' own times, on a GPU those of the kernels that they start.
     """
     batches = chain.from_iterable(repeat(loader))
     device = next(network.parameters()).device
@@ -74,7 +74,7 @@ def of_steps(
 
 
 def component(event: FunctionEvent) -> str:
-    """The component that an operator belongs to; data and optimizer claim all that happens inside them."""
+    """The component of an operator; all that happens inside "data" and "optimizer" belongs to them."""
     names = []
     caller: FunctionEvent | None = event
     while caller is not None:

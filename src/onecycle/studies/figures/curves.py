@@ -1,168 +1,97 @@
-"""One pure function per kind of figure: rows, and the parameters of a study's YAML file, to a Figure.
+"""Lines of one quantity against another, over the runs of a study."""
 
-Several rows that differ only in their seed are one point: the mean, ± one sample standard deviation, and each seed as
-a faint dot. Diverged runs are crosses at the bad edge of the axes. In `labels`, a column's name holds its text,
-"column=value" one value's text, "column=" the template of a panel's title, as "N = {}".
-"""
-
-import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onecycle.studies.figures.axes import (
-    crosses,
-    entry,
-    frame,
-    legends,
-    logarithmic,
-    make_room,
-    panel_grid,
-    panel_title,
-    ring,
-    strip,
-    ticks,
-)
-from onecycle.studies.figures.bars import arms
-from onecycle.studies.figures.heat_maps import heat_map_pair, ridge, ridge_power
-from onecycle.studies.figures.histories import training_curves
-from onecycle.studies.figures.networks import layers, surfaces
-from onecycle.studies.figures.paths import path, progress
-from onecycle.studies.figures.points import (
-    Direction,
-    Point,
-    Rows,
-    direction_of,
-    is_number,
-    points,
-    require,
-    select,
-    values_of,
-)
-from onecycle.studies.figures.scatter import scatter
-from onecycle.studies.figures.stacked import stacked
-from onecycle.studies.figures.style import MARKERS, Labels, colours, label_of, panel_text, save, value_text
-
-__all__ = [
-    "arms",
-    "curves",
-    "heat_map_pair",
-    "layers",
-    "path",
-    "progress",
-    "ridge",
-    "ridge_power",
-    "save",
-    "scatter",
-    "stacked",
-    "surfaces",
-    "training_curves",
-]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a panel."""
-
-    points: list[Point]
-    colour: str
-    marker: str
+from onecycle.studies.figures import drawing
+from onecycle.studies.figures.labels import Labels, label_of, legend_texts, panel_texts, plain
+from onecycle.studies.figures.points import Direction, is_lower_better, levels_of, part_of, points_of, seeds_of
+from onecycle.studies.figures.style import VOID, line_styles
 
 
 def curves(
-    rows: Rows, *, x: str, y: str, by: str | None = None, panels: str | None = None, log_x: bool = True,
-    log_y: bool = False, y_limits: Sequence[float] | None = None, direction: Direction | None = None,
-    optimum: bool = True, labels: Labels | None = None, title: str | None = None,
+    rows: pd.DataFrame, *, x: str, y: str, by: str | None = None, panels: str | None = None, log_x: bool = True,
+    y_limits: Sequence[float] | None = None, direction: Direction | None = None, optimum: bool = True,
+    labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
-    """Lines of y against x: one for each value of `by`, a panel for each value of `panels`, all with the same y axis.
+    """Mean ± sd of y against x: a line for each value of `by`, a panel for each value of `panels`, with one y axis.
 
     direction: whether the optimum, marked by a ring, is the lowest ("loss") or the highest ("accuracy"); by default y's
     name says so. A point where a run diverged is no optimum and no line leads there, since its mean is that of the
     other seeds alone; how many diverged stands beside the cross. Crosses have a strip of their own, beyond the values
-    and beyond `y_limits`. Raises ValueError for columns that no row has.
+    and beyond `y_limits`. Raises ValueError where there is nothing to draw.
     """
-    require("curves", rows, x, y, by, panels)
-    better, groups, values = direction_of(y, direction), values_of(rows, by), values_of(rows, panels)
-    styles = list(zip(groups, colours(groups), _markers(groups), strict=True))
-    figure, grid = panel_grid(len(values))
-    drawn: list[list[Line]] = []
+    lower, values, styles = is_lower_better(y, direction), levels_of(rows, panels), line_styles(levels_of(rows, by))
+    figure, grid = drawing.panel_grid(panel_texts(panels, values, labels))
+    drawn: list[tuple[Axes, str, pd.DataFrame]] = []
     for axes, value in zip(grid, values, strict=True):
-        part = select(rows, panels, value)
-        lines = [Line(points(select(part, by, group), x, y), colour, marker) for group, colour, marker in styles]
-        if not any(line.points for line in lines):
-            raise ValueError(f"curves: no run{f' of {panels}={value}' if panels else ''} has values of {x} and {y}")
-        everything = [point for line in lines for point in line.points]
-        if log_x:
-            logarithmic(axes, "x", x, [point.x for point in everything])
-        if log_y:
-            logarithmic(axes, "y", y, [value for point in everything for value in point.values])
-        _draw(axes, lines, better, optimum)
-        if panels:
-            panel_title(axes, panel_text(panels, value, labels))
-        drawn.append(lines)
-    _finish(grid, drawn, better, y_limits)
-    frame(figure, grid, label_of(x, labels), label_of(y, labels), title)
-    entries = [entry(value_text(by, group, labels), colour, marker) for group, colour, marker in styles] if by else []
-    legends(grid, entries, _notes(drawn, optimum), label_of(by, labels) if by else "")
+        for group, style in styles.items():
+            runs = part_of(part_of(rows, panels, value), by, group)
+            drawn.append((axes, style["color"], points_of(runs, x, y)))
+            _line(axes, drawn[-1][2], style, optimum=optimum, lower=lower)
+            seeds = seeds_of(runs, x, y)
+            drawing.seed_dots(axes, seeds["place"], seeds["value"], style["color"])
+    points = pd.concat([table for *_, table in drawn])
+    if points.empty:
+        raise ValueError(f"no run has values of {x} and {y}")
+    if log_x:
+        drawing.logarithmic(grid[0], "x", x, points.index)
+    if y_limits:
+        grid[0].set_ylim(*y_limits)
+    limits = grid[0].get_ylim()
+    has_strip = _crosses(grid, drawn, lower)
+    drawing.finish(grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(points.index),
+                   entries=legend_texts(styles, labels) if by else None, notes=_notes(points, optimum),
+                   heading=label_of(by, labels) if by else "")  # fmt: skip
+    for axes in grid if has_strip else ():
+        _strip(axes, *limits)
     return figure
 
 
-def _notes(drawn: Sequence[Sequence[Line]], optimum: bool) -> list[str]:
-    everything = [point for lines in drawn for line in lines for point in line.points]
-    best = optimum and any(point.values and not point.diverged for point in everything)
-    counts = sorted({len(point.values) + point.diverged for point in everything if point.values})
-    runs = [f"mean ± sd, n = {'–'.join(map(str, dict.fromkeys([counts[0], counts[-1]])))}"] if counts else []
-    if counts and counts[-1] == 1:
-        runs = ["mean, n = 1"]
-    return ["optimum"] * best + runs + ["diverged, no value"] * any(point.diverged for point in everything)
+def _line(axes: Axes, table: pd.DataFrame, style: dict[str, Any], *, optimum: bool, lower: bool) -> None:
+    """Means with their deviations, and the optimum of one line."""
+    axes.errorbar(table.index, table["mean"], yerr=table["sd"], **style, linestyle="none", elinewidth=1.3, zorder=3)
+    whole = table["mean"].where(table["diverged"] == 0)
+    axes.plot(table.index, whole, color=style["color"], label="_line", zorder=3)
+    if optimum and whole.notna().any():
+        best = whole.idxmin() if lower else whole.idxmax()
+        axes.plot([best], [whole[best]], **drawing.HOLLOW, markersize=13, markeredgecolor=style["color"],
+                  markeredgewidth=1.8, label="_optimum", clip_on=False, zorder=5)  # fmt: skip
 
 
-def _markers(groups: Sequence[Any]) -> list[str]:
-    ordered = all(is_number(group) for group in groups)
-    return ["o" if ordered else MARKERS[index % len(MARKERS)] for index in range(len(groups))]
+def _crosses(grid: Sequence[Axes], drawn: Sequence[tuple[Axes, str, pd.DataFrame]], lower: bool) -> bool:
+    """Crosses for diverged runs, those at one x above each other, with room for them; returns whether there are any."""
+    bottom, top = grid[0].get_ylim()
+    piles: Counter[tuple[Axes, Any]] = Counter()
+    for axes, colour, table in drawn:
+        for x, point in table[table["diverged"] > 0].iterrows():
+            text, mean = f"{point['diverged']:.0f} of {point['diverged'] + point['n']:.0f}", point["mean"]
+            if not bottom <= mean <= top:
+                text += f", else {plain(float(f'{mean:.2g}'))}"
+            drawing.cross(axes, x, piles[axes, x], colour, lower, text if point["n"] else "")
+            piles[axes, x] += 1
+    if piles:
+        drawing.make_room(grid[0], max(piles.values()), lower)
+    return bool(piles)
 
 
-def _draw(axes: Axes, lines: Sequence[Line], direction: Direction, optimum: bool) -> None:
-    """Means with their deviations, single seeds, and optima of one panel."""
-    for line in lines:
-        shown = [point for point in line.points if point.values]
-        if not shown:
-            continue
-        xs, means = [point.x for point in shown], [point.mean for point in shown]
-        axes.errorbar(xs, means, yerr=[point.sd for point in shown], color=line.colour, marker=line.marker,
-                      markersize=5.5, linestyle="none", elinewidth=1.3, capsize=2.5, label="_mean",
-                      zorder=3)  # fmt: skip
-        whole = [math.nan if point.diverged else point.mean for point in shown]
-        axes.plot(xs, whole, color=line.colour, linewidth=1.8, label="_line", zorder=3)
-        singles = [(point.x, value) for point in shown for value in point.values if len(point.values) > 1]
-        if singles:
-            axes.plot(*zip(*singles, strict=True), linestyle="none", marker="o", markersize=3.5, color=line.colour,
-                      markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)  # fmt: skip
-        sound = [point for point in shown if not point.diverged]
-        if optimum and sound:
-            best = (min if direction == "loss" else max)(sound, key=lambda point: point.mean)
-            ring(axes, best.x, best.mean, line.colour)
+def _strip(axes: Axes, bottom: float, top: float) -> None:
+    """Sets the part of the y axis beyond the values, where crosses stand, apart: no ticks, no lines."""
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
+    beyond = (top, high) if high > top else (low, bottom)
+    axes.axhspan(*beyond, color=VOID, linewidth=0, label="_strip", zorder=5.5)
+    axes.set_ylim(low, high)
 
 
-def _finish(
-    grid: Sequence[Axes], drawn: Sequence[Sequence[Line]], direction: Direction, limits: Sequence[float] | None
-) -> None:
-    """Crosses, limits and ticks, once every panel has its lines."""
-    if limits:
-        grid[0].set_ylim(*limits)
-    values = grid[0].get_ylim()
-    piles = [
-        crosses(axes, [(line.points, line.colour) for line in lines], direction, values)
-        for axes, lines in zip(grid, drawn, strict=True)
-    ]
-    xs = sorted({point.x for lines in drawn for line in lines for point in line.points})
-    if max(piles):
-        make_room(grid[0], max(piles), direction)
-    for axes in grid:
-        ticks(axes, "x", xs)
-        ticks(axes, "y", [])
-        if max(piles):
-            strip(axes, values, direction)
+def _notes(points: pd.DataFrame, optimum: bool) -> list[str]:
+    counts = (points["n"] + points["diverged"])[points["n"] > 0]
+    best = optimum and ((points["n"] > 0) & (points["diverged"] == 0)).any()
+    runs = f"mean ± sd, n = {counts.min()}" + f"–{counts.max()}" * bool(counts.min() < counts.max())
+    return (["optimum"] * bool(best) + ["mean, n = 1" if counts.max() == 1 else runs] * bool(len(counts))
+            + ["diverged, no value"] * bool(points["diverged"].any()))  # fmt: skip

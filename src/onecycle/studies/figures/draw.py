@@ -1,132 +1,37 @@
-"""From a study's rows to the figures that its configuration names: the one place that reads curves for plots."""
+"""From a study's rows to the figures that its configuration names."""
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.figure import Figure
 
 from onecycle.errors import ConfigError
-from onecycle.studies import curves
-from onecycle.studies.figures import curves as plots
-from onecycle.studies.rows import Row
-from onecycle.studies.selection import select, words
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from onecycle.studies.figures.arms import arms
+from onecycle.studies.figures.curves import curves
+from onecycle.studies.figures.heat_map import heat_map_pair
+from onecycle.studies.figures.histories import histories, lists
+from onecycle.studies.figures.layers import layers
+from onecycle.studies.figures.path import path
+from onecycle.studies.figures.progress import progress
+from onecycle.studies.figures.scatter import scatter
+from onecycle.studies.figures.stacked import stacked
+from onecycle.studies.figures.style import SHEET
+from onecycle.studies.figures.surfaces import surfaces
+from onecycle.studies.rows import filter_text, select
 
 log = logging.getLogger(__name__)
 
-Parameters = dict[str, Any]
 
-
-def draw(study: Mapping[str, Any], rows: Sequence[Row]) -> tuple[dict[str, "Figure"], list[str]]:
-    """The study's figures by file name, figure, figure_2, … or what `name` says, and why others could not be drawn.
-
-    A line for each unknown kind, for parameters that a kind does not take, and for columns that no row has.
-    """
-    drawn: dict[str, Figure] = {}
-    problems: list[str] = []
-    for number, settings in enumerate(study.get("figures") or (), start=1):
-        parameters = dict(settings)
-        kind, name = (
-            parameters.pop("kind", None),
-            parameters.pop("name", "figure" if number == 1 else f"figure_{number}"),
-        )
-        where = parameters.pop("where", None)
-        if kind not in KINDS:
-            problems.append(f"study.figures[{number - 1}].kind={kind}: unknown; there are {', '.join(KINDS)}")
-            continue
-        chosen = select(rows, where)
-        if not chosen:  # a part of a study, or a smaller scale, need not have the runs of every figure
-            log.warning("%s is left out: no run has %s.", name, words(where))
-            continue
-        try:
-            figure = KINDS[kind](chosen, parameters)
-        except (ValueError, TypeError, KeyError) as error:
-            said = f"no row has the column {error}" if isinstance(error, KeyError) else error
-            problems.append(f"study.figures[{number - 1}]: {said}")
-            continue
-        if figure is not None:
-            drawn[name] = figure
-    return drawn, problems
-
-
-def _of_rows(function: Callable[..., "Figure"]) -> Callable[[list[Row], Parameters], "Figure"]:
-    return lambda rows, parameters: function(rows, **parameters)
-
-
-def _histories(rows: list[Row], parameters: Parameters) -> "Figure":
-    """Columns of metrics.csv against each other, a line for each value of `by`, a panel for each of `panels`."""
-    own = dict(parameters)
-    x, y, by, panels = own.pop("x"), own.pop("y"), own.pop("by", "arm"), own.pop("panels", None)
-    series = []
-    for row in rows:
-        xs, ys = curves.history(Path(row["folder"]), x, y)
-        if xs:
-            line = {"label": str(row[by]), "x": xs, "y": ys, "diverged": row["status"] == "diverged"}
-            series.append(line | ({"group": str(row[panels])} if panels else {}))
-    return plots.training_curves(series, x=x, y=y, **own)
-
-
-def _lists(rows: list[Row], parameters: Parameters) -> "Figure":
-    """A list among the run's measures, over the position in it from 0 to 1."""
-    own = dict(parameters)
-    column, by, panels = own.pop("column"), own.pop("by", "arm"), own.pop("panels", None)
-    series = []
-    for row in rows:
-        values = [math.nan if value is None else value for value in row.get(column) or ()]
-        if values:
-            line = {"label": str(row[by]), "x": [i / max(1, len(values) - 1) for i in range(len(values))], "y": values}
-            series.append(line | ({"group": str(row[panels])} if panels else {}))
-    return plots.training_curves(series, x="position", y=column, **own)
-
-
-def _stacked(rows: list[Row], parameters: Parameters) -> "Figure":
-    """Milliseconds of a step by component, the mean over the runs of each value of `by`."""
-    own = dict(parameters)
-    by, prefix = own.pop("by"), own.pop("prefix", "")
-    groups: dict[str, list[Mapping[str, float]]] = {}
-    for row in rows:
-        if row.get("breakdown_ms"):
-            groups.setdefault(f"{prefix}{row[by]}", []).append(row["breakdown_ms"])
-    parts = {
-        name: {part: sum(run[part] for run in runs) / len(runs) for part in runs[0]} for name, runs in groups.items()
-    }
-    return plots.stacked(parts, **own)
-
-
-def _layers(rows: list[Row], parameters: Parameters) -> "Figure":
-    """Gradient norms by layer; `groups` says in words what the fractions of training are."""
-    own = dict(parameters)
-    by, groups, value = own.pop("by", "arm"), own.pop("groups"), own.pop("value", "values")
-    series = []
-    for row in rows:
-        for fraction, text in groups.items():
-            norms = (row.get("gradient_norms") or {}).get(str(fraction))
-            if norms:
-                series.append({"label": str(row[by]), "group": text, "layers": norms["layers"], "values": norms[value]})
-    return plots.layers(series, **own)
-
-
-def _surfaces(rows: list[Row], parameters: Parameters) -> "Figure":
-    """Loss surfaces, one panel for each value of `by`: the first run that has one; the title says of how many."""
-    own = dict(parameters)
-    by = own.pop("by", "arm")
-    panels = {str(row[by]): row["surface"] for row in reversed(rows) if row.get("surface")}
-    ordered = dict.fromkeys(str(row[by]) for row in rows)
-    seeds = {row.get("seed") for row in rows if row.get("surface")}
-    if own.get("title"):
-        own["title"] += f", one seed of {len(seeds)}" if len(seeds) > 1 else ", one seed"
-    return plots.surfaces([{"label": name, **panels[name]} for name in ordered if name in panels], **own)
-
-
-def _optuna(rows: list[Row], parameters: Parameters) -> "Figure | None":
+def optuna(rows: pd.DataFrame, **parameters: Any) -> Figure | None:
     """One of Optuna's own figures; none where it finds too few trials, or too equal ones."""
     from onecycle.studies.search import trials  # Optuna is optional
 
     try:
-        return trials.plot(rows, **parameters)
+        return trials.optuna_figure(Path(rows["folder"].iloc[0]).parent, **parameters)
     except ConfigError:
         raise
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -134,9 +39,38 @@ def _optuna(rows: list[Row], parameters: Parameters) -> "Figure | None":
         return None
 
 
-KINDS: dict[str, Callable[[list[Row], Parameters], "Figure | None"]] = {
-    "curves": _of_rows(plots.curves), "arms": _of_rows(plots.arms), "scatter": _of_rows(plots.scatter),
-    "heat_map_pair": _of_rows(plots.heat_map_pair), "histories": _histories, "lists": _lists, "stacked": _stacked,
-    "layers": _layers, "surfaces": _surfaces, "path": _of_rows(plots.path), "progress": _of_rows(plots.progress),
-    "optuna": _optuna,
+KINDS: dict[str, Callable[..., Figure | None]] = {
+    "curves": curves, "arms": arms, "scatter": scatter, "heat_map_pair": heat_map_pair, "histories": histories,
+    "lists": lists, "stacked": stacked, "layers": layers, "surfaces": surfaces, "path": path, "progress": progress,
+    "optuna": optuna,
 }  # fmt: skip
+
+
+def draw(study: Mapping[str, Any], rows: pd.DataFrame) -> tuple[dict[str, Figure], list[str]]:
+    """The study's figures by file name, figure, figure_2, … or what `name` says, and why others could not be drawn.
+
+    A line for each unknown kind, for parameters that a kind does not take, and for columns that no row has.
+    """
+    drawn: dict[str, Figure] = {}
+    problems: list[str] = []
+    for number, settings in enumerate(study.get("figures") or ()):
+        parameters = dict(settings)
+        kind, where = parameters.pop("kind", None), parameters.pop("where", None)
+        name = parameters.pop("name", f"figure_{number + 1}" if number else "figure")
+        if kind not in KINDS:
+            problems.append(f"study.figures[{number}].kind={kind}: unknown; there are {', '.join(KINDS)}")
+            continue
+        chosen = select(rows, where)
+        if chosen.empty:  # a part of a study, or a smaller scale, need not have the runs of every figure
+            log.warning("%s is left out: no run has %s.", name, filter_text(where))
+            continue
+        try:
+            with matplotlib.style.context(SHEET):
+                figure = KINDS[kind](chosen, **parameters)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f"no row has the column {error}" if isinstance(error, KeyError) else error
+            problems.append(f"study.figures[{number}]: {kind}: {reason}")
+            continue
+        if figure is not None:
+            drawn[name] = figure
+    return drawn, problems

@@ -1,141 +1,84 @@
 """From rows to the points of a figure: the seeds of one setting together, diverged runs counted."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+
+from onecycle.studies.responses import lower_is_better
+from onecycle.studies.rows import is_number, levels, select
 
 Direction = Literal["loss", "accuracy"]
-Rows = Sequence[Mapping[str, Any]]
 # Runs of one point may differ in their seed; where they differ in one of these they are no repetitions.
 SETTINGS = ("arm", "batch_size", "epochs", "momentum", "peak_lr", "subset_size", "weight_decay")
 
 
-@dataclass(frozen=True)
-class Point:
-    """The runs of one setting: the values of those that finished, and how many diverged."""
-
-    x: float
-    values: tuple[float, ...]
-    diverged: int
-
-    @property
-    def mean(self) -> float:
-        """Mean over the finished runs; NaN without one."""
-        return spread(self.values)[0]
-
-    @property
-    def sd(self) -> float:
-        """Sample standard deviation over the finished runs; NaN for fewer than two."""
-        return spread(self.values)[1]
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN where there are too few values."""
-    if len(values) < 2:
-        return (float(values[0]) if values else math.nan), math.nan
-    return float(np.mean(values)), float(np.std(values, ddof=1))
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value counts as a number; True and False do not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def direction_of(column: str, direction: Direction | None = None) -> Direction:
+def is_lower_better(column: str, direction: Direction | None) -> bool:
     """Whether less ("loss") or more ("accuracy") is better: as said, or by the column's name."""
     if direction not in (None, "loss", "accuracy"):
         raise ValueError(f"direction={direction}: must be loss or accuracy")
-    lower = ("loss", "error", "seconds", "time")
-    return direction or ("loss" if any(word in column for word in lower) else "accuracy")
+    return direction == "loss" if direction else lower_is_better(column)
 
 
-def require(kind: str, rows: Rows, *columns: str | None) -> None:
-    """Raise ValueError where there is no row, or a column in which no row has a number or word."""
-    if not rows:
-        raise ValueError(f"{kind}: no rows to draw")
-    for column in columns:
-        if column is None or any(not isinstance(row.get(column), dict | list | None) for row in rows):
-            continue
-        plain = (name for row in rows for name, value in row.items() if not isinstance(value, dict | list | None))
-        known = dict.fromkeys(plain)
-        raise ValueError(f"{kind}: no row has the column {column!r}; there are {', '.join(known)}")
+def levels_of(rows: pd.DataFrame, column: str | None) -> list[Any]:
+    """The different values of a column: numbers by size, words by appearance; [None] without a column."""
+    return [None] if column is None else levels(rows, column)
 
 
-def number(row: Mapping[str, Any], column: str) -> float | None:
-    """A row's number, rounded to nine digits so that equal settings are equal; None where it has none."""
-    value = row.get(column)
-    if value is None:
-        return None
-    if not is_number(value):
-        raise ValueError(f"column {column!r} holds {value!r}, which is no number; draw it with `by` or `panels`")
-    return float(f"{value:.9g}")
+def part_of(rows: pd.DataFrame, column: str | None, level: Any) -> pd.DataFrame:
+    """The rows with a value in a column; all rows without a column."""
+    return rows if column is None else select(rows, {column: level})
 
 
-def key(value: Any) -> Any:
-    """A value to compare by: floats that differ in rounding are one."""
-    return float(f"{value:.9g}") if isinstance(value, float) else value
+def numbers(rows: pd.DataFrame, column: str) -> pd.Series:
+    """A column's numbers, to nine digits so that equal settings are equal. Raises ValueError for a word."""
+    for value in rows[column].dropna():
+        if not is_number(value):
+            raise ValueError(f"column {column!r} holds {value!r}, which is no number; draw it with `by` or `panels`")
+    return rows[column].map(lambda value: float(f"{value:.9g}"), na_action="ignore").astype(float)
 
 
-def values_of(rows: Rows, column: str | None) -> list[Any]:
-    """The distinct values of a column: numbers by size, words by first appearance; [None] without a column.
+def finished(rows: pd.DataFrame, column: str) -> pd.Series:
+    """A column's numbers; NaN for runs that diverged, as their status or an infinite value says."""
+    return numbers(rows, column).replace([np.inf, -np.inf], np.nan).mask(rows["status"] == "diverged")
 
-    A row that has none, or NaN, belongs to no value.
+
+def refuse_mixed(rows: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Raise ValueError where two runs of a point and a seed differ in a setting: they would be averaged as if repeated.
+
+    keys: the columns whose values make a point.
     """
-    if column is None:
-        return [None]
-    present = (row[column] for row in rows if row.get(column) is not None and row[column] == row[column])
-    values = list(dict.fromkeys(key(value) for value in present))
-    return sorted(values) if all(is_number(value) for value in values) else values
+    settings = [name for name in SETTINGS if name in rows and name not in keys]
+    point = list(dict.fromkeys([*keys, "seed"]))
+    text = rows[point + settings].map(lambda value: f"{value:.9g}" if is_number(value) else str(value))
+    counts = text.groupby(point)[settings].nunique()
+    different = [name for name in settings if (counts[name] > 1).any()]
+    if different:
+        raise ValueError(
+            f"{', '.join(keys)}: runs of one point and one seed differ in {', '.join(different)}; "
+            f"tell them apart with `by` or `panels`, or choose with `where`"
+        )
 
 
-def select(rows: Rows, column: str | None, value: Any) -> Rows:
-    """The rows that have a value in a column; all rows without a column."""
-    return rows if column is None else [row for row in rows if key(row.get(column)) == value]
+def points_of(rows: pd.DataFrame, key: str, y: str) -> pd.DataFrame:
+    """The runs at each value of `key`: `mean`, sample `sd` and `n` of y over those that finished, how many `diverged`.
+
+    Ascending; sd is NaN for fewer than two values. Points without a value or a diverged run are left out. Raises
+    ValueError as `refuse_mixed` does.
+    """
+    refuse_mixed(rows, [key])
+    lost = (rows["status"] == "diverged") | np.isinf(numbers(rows, y))
+    table = pd.DataFrame({"value": finished(rows, y), "lost": lost}).groupby(_places(rows, key))
+    found = table.agg(mean=("value", "mean"), sd=("value", "std"), n=("value", "count"), diverged=("lost", "sum"))
+    return found[(found["n"] > 0) | (found["diverged"] > 0)]
 
 
-def diverged(row: Mapping[str, Any], y: str) -> bool:
-    """Whether a run diverged: it says so, or its value is there and not finite."""
-    value = number(row, y)
-    return row.get("status") == "diverged" or (value is not None and not math.isfinite(value))
+def seeds_of(rows: pd.DataFrame, key: str, y: str) -> pd.DataFrame:
+    """The single finished runs, columns `place` and `value`, of those points that have several."""
+    found = pd.DataFrame({"place": _places(rows, key), "value": finished(rows, y)}).dropna()
+    return found[found.duplicated("place", keep=False)]
 
 
-def point(rows: Rows, x: float, y: str) -> Point:
-    """The runs of one setting; rows without a value that did not diverge are left out."""
-    finished = [value for row in rows if not diverged(row, y) and (value := number(row, y)) is not None]
-    return Point(x, tuple(finished), sum(diverged(row, y) for row in rows))
-
-
-def points(rows: Rows, x: str, y: str) -> list[Point]:
-    """The points of one line, by x. Raises ValueError where runs of one seed are no repetitions of each other."""
-    groups: dict[float, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        place = number(row, x)
-        if place is not None and math.isfinite(place):
-            groups.setdefault(place, []).append(row)
-    for place, members in groups.items():
-        same_setting(members, f"{x}={place:g}")
-    found = [point(members, place, y) for place, members in sorted(groups.items())]
-    return [one for one in found if one.values or one.diverged]
-
-
-def same_setting(rows: Rows, where: str) -> None:
-    """Raise ValueError where two runs of one seed differ in a setting: they would be averaged as if repeated."""
-    seen: dict[Any, Mapping[str, Any]] = {}
-    for row in rows if len(rows) > 1 else ():
-        other = seen.setdefault(row.get("seed"), row)
-        different = [name for name in SETTINGS if key(row.get(name)) != key(other.get(name))]
-        if different:
-            raise ValueError(
-                f"{where}: runs of one point and one seed differ in {', '.join(different)}; "
-                f"tell them apart with `by` or `panels`, or choose with `where`"
-            )
-
-
-def positive(values: Iterable[float], column: str, remedy: str) -> None:
-    """Raise ValueError where a logarithmic axis cannot show a value."""
-    lowest = min((value for value in values if math.isfinite(value)), default=1.0)
-    if lowest <= 0:
-        raise ValueError(f"{column}={lowest:g} has no place on a logarithmic axis; {remedy}")
+def _places(rows: pd.DataFrame, key: str) -> pd.Series:
+    return numbers(rows, key) if rows[key].dropna().map(is_number).all() else rows[key]

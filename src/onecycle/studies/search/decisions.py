@@ -1,4 +1,4 @@
-"""What a search has decided at each of its points, kept in the study's folder as it goes."""
+"""What a search has decided at each of its points: the file path.csv in the study's folder, written as it goes."""
 
 import csv
 import io
@@ -8,8 +8,8 @@ from typing import Any
 
 from onecycle.errors import storage_errors_named
 from onecycle.runs.files import write_atomically
-from onecycle.studies.search.coordinate import BETTER, START, Step, words
-from onecycle.studies.study import column
+from onecycle.studies.plan import column
+from onecycle.studies.search.coordinate import BETTER, START, Step, point_text
 
 PATH = "path.csv"
 COLUMNS = ("arm", "number", "coordinate", "point", "mean_score", "seeds", "decision", "reason")
@@ -26,14 +26,14 @@ class Decisions:
         self.lines: list[dict[str, Any]] = []
 
     def add(self, arm: str, step: Step, seeds: int) -> None:
-        """Note one more and write them all; a search that goes on decides the same again."""
-        found = {
-            "arm": arm, "number": step.number, "point": words(step.values),
+        """Append one and write them all; a search that goes on decides the same again."""
+        line = {
+            "arm": arm, "number": step.number, "point": point_text(step.values),
             "coordinate": "" if step.decision == START else column(step.coordinate),
             "mean_score": f"{step.score:.6g}" if math.isfinite(step.score) else "", "seeds": seeds,
             "decision": step.decision, "reason": reason(step),
         }  # fmt: skip
-        self.lines.append(found)
+        self.lines.append(line)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
@@ -44,32 +44,25 @@ class Decisions:
 
 def reason(step: Step) -> str:
     """Why a search decided so: "52.10 % against 51.30 %"."""
+    score, beside = (f"{100 * share:.2f} %" for share in (step.score, step.beside))
     if step.decision == START:
         return "the first point"
     if not math.isfinite(step.score):
         return "it diverged"
     if not math.isfinite(step.beside):
-        return f"{_percent(step.score)}, every point before it diverged"
-    least = f", which is less than {_percent(step.min_gain)} better" if _is_small(step) else ""
-    return f"{_percent(step.score)} against {_percent(step.beside)}{least}"
-
-
-def _is_small(step: Step) -> bool:
-    return step.decision != BETTER and step.beside < step.score <= step.beside + step.min_gain
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+        return f"{score}, every point before it diverged"
+    text = f"{score} against {beside}"
+    is_small = step.decision != BETTER and step.beside < step.score <= step.beside + step.min_gain
+    return f"{text}, which is less than {100 * step.min_gain:.2f} % better" if is_small else text
 
 
 def read(folder: Path) -> dict[tuple[Any, Any], dict[str, str]]:
     """Coordinate and decision by arm and number of a point; empty where no search was made."""
     try:
         with (folder / PATH).open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        return {
-            (line["arm"], int(line["number"])): {name: line[name] for name in ("coordinate", "decision")}
-            for line in lines
-        }
+            return {
+                (line["arm"], int(line["number"])): {name: line[name] for name in ("coordinate", "decision")}
+                for line in csv.DictReader(file)
+            }
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -1,4 +1,4 @@
-"""The searches of a study: their points become runs, their runs' scores decide where they go."""
+"""The searches of a study: their points become runs, and the scores of the runs decide where they go."""
 
 import json
 import logging
@@ -8,36 +8,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.utils import JobReturn, JobStatus
 
+from onecycle.config.compose import CONF
 from onecycle.errors import storage_errors_named
-from onecycle.runs.files import write_atomically
-from onecycle.runs.identity import folder_name, settings
-from onecycle.studies import rows as table
-from onecycle.studies import study as plan
-from onecycle.studies.progress import Progress
-from onecycle.studies.search import best, decisions
-from onecycle.studies.search import coordinate as search
+from onecycle.runs import record as run
+from onecycle.runs.identity import folder_name, relevant, settings
+from onecycle.runs.saved import read_saved
+from onecycle.studies import plan
+from onecycle.studies.launching import Progress
+from onecycle.studies.search import coordinate, trials
+from onecycle.studies.search.decisions import Decisions
+from onecycle.studies.search.options import SEARCH_OPTIONS, CoordinateSearch, RandomSearch
 
 log = logging.getLogger(__name__)
 
 PARALLEL = 2  # points at once that a search asks for where the launcher runs several jobs: both neighbours of a point
-
-
-def note_plan(folder: Path, noted: table.Plan) -> None:
-    """Write down what the study consists of, before it is run."""
-    with storage_errors_named("run this again"):
-        table.write_plan(folder, noted)
+# Groups whose choice an experiment replaces whole, so that the keys of two components do not mix.
+REPLACED = ("model", "schedule", "hyperparameters", "optimizer")
 
 
 @dataclass
 class Explorer:
-    """Makes the runs of searches that join the plan `noted` of the study in `folder`.
+    """Makes the runs of searches, which join the plan `noted` of the study in `folder`.
 
     launch: makes runs and returns what they returned. alone: whether it makes them one after the other.
     """
 
-    noted: table.Plan
+    noted: plan.Plan
     changed: plan.Changes
     folder: Path
     launch: Callable[[Sequence[plan.Point]], list[JobReturn]]
@@ -45,7 +44,8 @@ class Explorer:
     alone: bool
 
     def __post_init__(self) -> None:
-        self.decided = decisions.Decisions(self.folder)
+        self.decided = Decisions(self.folder)
+        self.seeds = len(self.changed.axes.get("seed", self.noted.study["seeds"]))
 
     def explore(self, block: dict[str, Any]) -> list[JobReturn]:
         """Run a search: the mean score over the seeds of a point decides where it goes. Its points join the plan.
@@ -53,38 +53,33 @@ class Explorer:
         A search that was interrupted takes the same way again, over runs that are read back. A failed run stops a
         search that does not know where to go without it.
         """
+        options = SEARCH_OPTIONS.validate_python(block)
         results: list[JobReturn] = []
-        arm, budget = block["arm"], block["budget"]
-        seeds = len(self.changed.axes.get("seed", self.noted.study["seeds"]))
-        told = 0
 
-        def score(values: list[search.Values]) -> list[search.Score]:
-            nonlocal told
-            made = [
-                plan.search_points(self.noted.study, block, told + place, point, self.changed)
-                for place, point in enumerate(values)
-            ]
-            told += len(values)
-            done = self._launch_noted([point for points in made for point in points])
-            results.extend(done)
-            scores = [mean_score(done[place * seeds : (place + 1) * seeds]) for place in range(len(values))]
-            for point, found in zip(values, scores, strict=True):
-                shown = "failed" if found is None else "diverged" if math.isnan(found) else f"{100 * found:.2f} %"
-                log.info("%s, point %d of at most %d: %s: %s", arm, told, budget, search.words(point), shown)
+        def evaluate(points: list[coordinate.Values]) -> list[coordinate.Score]:
+            scores = self._evaluate(block, points, results)
+            number = len(results) // self.seeds
+            for point, score in zip(points, scores, strict=True):
+                shown = "failed" if score is None else "diverged" if math.isnan(score) else f"{100 * score:.2f} %"
+                text = coordinate.point_text(point)
+                log.info("%s, point %d of at most %d: %s: %s", options.arm, number, options.budget, text, shown)
             return scores
 
-        def decide(step: search.Step) -> None:
-            self.decided.add(arm, step, seeds)
-
-        walk = plan.walk(block, width=1 if self.alone else PARALLEL, folder=self.folder, told=decide)
+        path = coordinate.Path(on_step=lambda step: self.decided.add(options.arm, step, self.seeds))
         try:
-            path = search.follow(walk, score)
-        except search.FailedRunError:
-            log.error("%s stops: a run failed; the same command goes on.", arm)
+            if isinstance(options, CoordinateSearch):
+                coordinate.coordinate_search(options, evaluate, path, pairs=not self.alone)
+            elif isinstance(options, RandomSearch):
+                coordinate.random_search(options, evaluate, path)
+            else:
+                width = 1 if self.alone else PARALLEL
+                trials.optuna_search(options, evaluate, path, folder=self.folder, width=width)
+        except coordinate.FailedRunError:
+            log.error("%s stops: a run failed; the same command goes on.", options.arm)
             return results
         finally:
-            self.progress.total -= max(0, seeds * budget - len(results))
-        log.info("%s ends: %s. Best: %s", arm, path.end, self._keep_best(block, path))
+            self.progress.total -= max(0, self.seeds * options.budget - len(results))
+        log.info("%s ends: %s. Best: %s", options.arm, path.end, self._write_best(options.arm, options.method, path))
         return results
 
     def confirm(self, results: Sequence[JobReturn]) -> list[JobReturn]:
@@ -99,42 +94,85 @@ class Explorer:
         self.progress.total = self.progress.done + len(again)
         return self._launch_noted(again)
 
+    def _evaluate(
+        self, block: dict[str, Any], points: Sequence[coordinate.Values], results: list[JobReturn]
+    ) -> list[coordinate.Score]:
+        """The mean scores of points; what their runs returned joins `results`."""
+        first = len(results) // self.seeds
+        made = [
+            run_point
+            for place, values in enumerate(points)
+            for run_point in plan.search_points(self.noted.study, block, first + place, values, self.changed)
+        ]
+        done = self._launch_noted(made)
+        results.extend(done)
+        return [mean_score(done[place : place + self.seeds]) for place in range(0, len(done), self.seeds)]
+
     def _launch_noted(self, points: list[plan.Point]) -> list[JobReturn]:
         self.noted.points.extend(points)
         note_plan(self.folder, self.noted)
         return self.launch(points)
 
-    def _keep_best(self, block: dict[str, Any], path: search.Path) -> str:
+    def _write_best(self, arm: str, method: str, path: coordinate.Path) -> str:
         """Write the best point of a search as best_<arm>.yaml, ready for conf/experiment; returns it in words."""
-        words = f"{search.words(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
-        number = {"arm": block["arm"], "number": path.best.number}
+        if not path.steps:
+            return "none, for every run failed"
+        words = f"{coordinate.point_text(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
+        number = {"arm": arm, "number": path.best.number}
         point = next(point for point in self.noted.points if number.items() <= point.values.items())
-        own = table.finished(self.folder).get(settings(point.overrides))
-        if own is not None:
-            found_by = f"Found by {block['arm']} ({block['method']}, {len(path.steps)} points): {words}"
-            target = self.folder / f"best_{folder_name(block['arm'])}.yaml"
-            with storage_errors_named("run this again"):
-                write_atomically(target, best.experiment(own, found_by))
-            words += f". Ready for conf/experiment: {target}"
-        return words
+        own = plan.finished(self.folder).get(settings(point.overrides))
+        if own is None:
+            return words
+        target = self.folder / f"best_{folder_name(arm)}.yaml"
+        text = experiment_text(own, f"Found by {arm} ({method}, {len(path.steps)} points): {words}")
+        with storage_errors_named("run this again"):
+            run.write_atomically(target, text)
+        return f"{words}. Ready for conf/experiment: {target}"
+
+
+def note_plan(folder: Path, noted: plan.Plan) -> None:
+    """Write down what the study consists of, before it is run."""
+    with storage_errors_named("run this again"):
+        plan.write_plan(folder, noted)
+
+
+def experiment_text(folder: Path, found_by: str) -> str:
+    """The text of a conf/experiment file that trains as the run in `folder` did, name and seed aside.
+
+    found_by: its first line, a comment.
+    """
+    config = relevant(read_saved(folder))
+    del config["seed"]
+    config.get("callbacks", {}).pop("pruning", None)
+    data = (run.read_result(folder) or {})["data"]["name"]
+    # Where the data lie is the user's own: the group of the same source says so.
+    groups = {"data": data if (CONF / "data" / f"{data}.yaml").exists() else "image_folder", **dict.fromkeys(REPLACED)}
+    parts = (
+        {"defaults": [{f"override /{group}": choice} for group, choice in groups.items()]},
+        {"name": "best", **config},
+    )
+    head = (
+        f"# @package _global_\n# {found_by}\n"
+        "# Command: onecycle-train experiment=best        (this file as conf/experiment/best.yaml)\n"
+    )
+    return head + "\n".join(yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in parts)
 
 
 def best_of_arms(points: Sequence[plan.Point], results: Sequence[JobReturn]) -> list[plan.Point]:
     """A run of the point with the highest mean score over its seeds, for every arm that has one."""
-    arms: dict[str, dict[str, list[tuple[plan.Point, JobReturn]]]] = {}
+    groups: dict[tuple[str, str], list[tuple[plan.Point, JobReturn]]] = {}
     for point, result in zip(points, results, strict=True):
         values = json.dumps({key: value for key, value in point.values.items() if key != "seed"})
-        arms.setdefault(point.values["arm"], {}).setdefault(values, []).append((point, result))
-    best = []
-    for tried in arms.values():
-        scores = {values: mean_score([result for _, result in runs]) for values, runs in tried.items()}
-        sound = {values: score for values, score in scores.items() if score is not None and not math.isnan(score)}
-        if sound:
-            best.append(tried[max(sound, key=lambda values: sound[values])][0][0])
-    return best
+        groups.setdefault((point.values["arm"], values), []).append((point, result))
+    best: dict[str, tuple[float, list[plan.Point]]] = {arm: (-math.inf, []) for arm, _ in groups}
+    for (arm, _), runs in groups.items():
+        score = mean_score([result for _, result in runs])
+        if score is not None and score > best[arm][0]:
+            best[arm] = (score, [runs[0][0]])
+    return [point for _, found in best.values() for point in found]
 
 
-def mean_score(results: Sequence[JobReturn]) -> search.Score:
+def mean_score(results: Sequence[JobReturn]) -> coordinate.Score:
     """The mean over the seeds of a point; NaN where one diverged, None where one failed."""
     if any(result.status != JobStatus.COMPLETED for result in results):
         return None

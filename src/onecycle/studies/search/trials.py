@@ -8,20 +8,20 @@ import importlib
 import math
 import os
 import platform
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
-from onecycle.callbacks.options import PRUNED, PRUNERS
+from onecycle.callbacks.options import PRUNED
+from onecycle.callbacks.optuna_storage import make_pruner, open_storage, optuna_object
 from onecycle.errors import ConfigError
-from onecycle.studies.search import coordinate as searches
-from onecycle.studies.search.coordinate import BETTER, SPENT, START, WORSE, Score, Search, Step, Values
+from onecycle.studies.search import coordinate
+from onecycle.studies.search.coordinate import Evaluate, Values
+from onecycle.studies.search.options import OptunaAxis, OptunaSearch
 
 if TYPE_CHECKING:
     import optuna
@@ -31,251 +31,147 @@ SAMPLERS = {
     "tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler",
     "nsgaii": "NSGAIISampler",
 }  # fmt: skip
-JOURNAL = "optuna.journal"
-OWNER, OUTCOME = "owner", "outcome"  # what a trial carries
+PLOTS = {
+    "history": "plot_optimization_history", "importance": "plot_param_importances", "slice": "plot_slice",
+}  # fmt: skip
+OWNER, OUTCOME = "owner", "outcome"  # user attributes of a trial: its process, and how its run ended without a score
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A configuration key, the distribution that Optuna draws it from, and whether it draws 1 − value."""
-
-    key: str
-    distribution: Any
-    complement: bool = False
-
-    def value(self, drawn: Any) -> Any:
-        """The key's value for what was drawn, with as many digits as a person would type."""
-        drawn = 1 - drawn if self.complement else drawn
-        return float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
-
-
-def search(block: Mapping[str, Any], width: int, folder: Path | None, told: searches.Told = searches.untold) -> Search:
-    """A search by Optuna; raises ConfigError with every mistake, also where Optuna is not installed.
-
-    told: called with each step at the end, when the trials of other processes are known as well.
-    block: see `plan.SEARCH`; `space` is {key: {low, high, log, step, integer, complement}} or {key: {choices}}.
-    """
+def check_optuna(options: OptunaSearch) -> None:
+    """Raise ConfigError where Optuna is not installed, or refuses the options of the sampler, pruner or an axis."""
     try:
-        library = importlib.import_module("optuna")
+        importlib.import_module("optuna")
     except ImportError:
         raise ConfigError(
             ["method=optuna: Optuna is not installed; python -m pip install 'onecycle[search]'"]
         ) from None
-    library.logging.set_verbosity(library.logging.WARNING)
-    problems: list[str] = []
-    axes = [_axis(library, key, entry or {}, problems) for key, entry in (block.get("space") or {}).items()]
-    if not axes:
-        problems.append("space: is empty; name at least one key, such as schedule.peak_lr")
+    _sampler(options, 0)
+    make_pruner(options.pruner, options.pruner_options)
+    for key, axis in options.space.items():
+        _distribution(key, axis)
 
-    def sampler(seed: int) -> Any:
-        options = {"seed": seed, **(block.get("sampler_options") or {})}
-        return _named(library.samplers, SAMPLERS, "sampler", block.get("sampler") or "tpe", options, problems)
 
-    first = sampler(0)
-    pruning, pruning_options = block.get("pruner") or "none", block.get("pruner_options") or {}
-    pruner = _named(library.pruners, PRUNERS, "pruner", pruning, pruning_options, problems)
-    if problems:
-        raise ConfigError(problems)
-    if folder is None:
-        return iter(())  # type: ignore[return-value]
-    where = block.get("storage") or f"journal:{(folder / JOURNAL).absolute()}"
-    study = library.create_study(
-        storage=storage(where), sampler=first, pruner=pruner, study_name=block["arm"], direction="maximize",
-        load_if_exists=True,
+def journal(folder: Path) -> str:
+    """The storage of a search without another one: a file in its study's folder."""
+    return f"journal:{(folder / 'optuna.journal').absolute()}"
+
+
+def optuna_search(
+    options: OptunaSearch, evaluate: Evaluate, path: coordinate.Path, *, folder: Path, width: int = 1
+) -> None:
+    """Read back the trials that are finished, go on with the interrupted ones, ask for the rest of the budget.
+
+    folder: of the study. width: points to evaluate at once. Failed and diverged runs do not end the search.
+    """
+    import optuna
+
+    check_optuna(options)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=open_storage(options.storage or journal(folder)), study_name=options.arm, direction="maximize",
+        load_if_exists=True, pruner=make_pruner(options.pruner, options.pruner_options),
     )  # fmt: skip
-    study.sampler = sampler(_seed(block.get("seed") or 0, study.trials))
-    callback = {
-        "_target_": "onecycle.callbacks.pruning.Pruning", "storage": where, "study": block["arm"], "pruner": pruning,
-        "pruner_options": pruning_options,
-    }  # fmt: skip
-    return _Trials(study, axes, block["budget"], None if pruning == "none" else callback, told).walk(width)
-
-
-def _seed(seed: int, trials: Sequence["optuna.trial.FrozenTrial"]) -> int:
-    """A sampler's seed. One that goes on, or works beside another process, must not draw what was drawn before."""
-    running = [trial for trial in trials if trial.state.name == "RUNNING"]
+    # A sampler that goes on, or works beside another process, must not draw what was drawn before.
+    running = [trial for trial in study.trials if trial.state.name == "RUNNING"]
     beside = any(not _is_gone(trial.user_attrs.get(OWNER)) for trial in running)
-    words = [seed, len(trials), os.getpid() if beside else 0]
-    return int(np.random.SeedSequence(words).generate_state(1)[0])
+    words = [options.seed, len(study.trials), os.getpid() if beside else 0]
+    study.sampler = _sampler(options, int(np.random.SeedSequence(words).generate_state(1)[0]))
+    search = _OptunaSearch(options, study, evaluate, path, folder)
+    search.read_back()
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        if _is_gone(trial.user_attrs.get(OWNER)):
+            search.run([trial])
+    while trials := search.ask(width):
+        search.run(trials)
+    search.read_back()  # the trials of other processes
 
 
-def storage(where: str) -> "optuna.storages.BaseStorage":
-    """The storage that a text names: a database's URL, or "journal:PATH", a file that processes append to.
-
-    Raises ConfigError for one that cannot be opened.
-    """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy.exc import SQLAlchemyError
-
-    kind, _, path = where.partition(":")
-    for wait in (0.1, 0.2, 0.4, 0.8, None):
-        try:
-            if kind == "journal":
-                return optuna.storages.JournalStorage(JournalFileBackend(path))
-            return optuna.storages.RDBStorage(where)
-        except SQLAlchemyError as error:
-            # Of processes that make a database's tables at the same moment, all but one are refused.
-            if wait is None:
-                raise ConfigError([f"storage={where}: {str(error).splitlines()[0]}"]) from error
-            time.sleep(wait)
-        except (OSError, ImportError) as error:
-            raise ConfigError([f"storage={where}: {error}"]) from error
-    raise AssertionError
-
-
-def _axis(library: Any, key: str, entry: Mapping[str, Any], problems: list[str]) -> Axis:
-    given = dict(entry)
-    complement = bool(given.pop("complement", False))
-    names = ("choices",) if "choices" in given else ("low", "high", "log", "step", "integer")
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        problems += [f"{key}.{name}: is unknown; there are {', '.join(names)}, complement" for name in unknown]
-        return Axis(key, None)
-    integer = given.pop("integer", False)
-    kind = "CategoricalDistribution" if "choices" in given else "IntDistribution" if integer else "FloatDistribution"
-    try:
-        return Axis(key, getattr(library.distributions, kind)(**given), complement)
-    except (TypeError, ValueError) as error:
-        problems.append(f"{key}: {' '.join(str(error).split())}")
-        return Axis(key, None)
-
-
-def _named(
-    module: Any, known: Mapping[str, str], kind: str, name: str, options: Mapping[str, Any], problems: list[str]
-) -> Any:
-    """The sampler or pruner of that name, with its options."""
-    if name not in known:
-        problems.append(f"{kind}={name}: unknown; there are {', '.join(known)}")
-        return None
-    try:
-        return getattr(module, known[name])(**options)
-    except (TypeError, ValueError, ImportError) as error:
-        problems.append(f"{kind}={name}: {' '.join(str(error).split())}")
-        return None
-
-
-PLOTS = {
-    "history": "plot_optimization_history", "importance": "plot_param_importances", "slice": "plot_slice",
-}  # fmt: skip
-
-
-def plot(rows: Sequence[Mapping[str, Any]], *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
-    """One of Optuna's own figures of a search: its history, the importance of its axes, or a slice along each.
-
-    show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the study's folder. Raises
-    ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
-    """
-    import optuna
-    import optuna.visualization.matplotlib as figures
-
-    if show not in PLOTS:
-        raise ConfigError([f"optuna: show={show}: unknown; there are {', '.join(PLOTS)}"])
-    place = kept_in or f"journal:{Path(rows[0]['folder']).parent.absolute() / JOURNAL}"
-    study = optuna.load_study(study_name=arm, storage=storage(place))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls its figures experimental
-        extra = {"evaluator": optuna.importance.PedAnovaImportanceEvaluator()} if show == "importance" else {}
-        drawn = getattr(figures, PLOTS[show])(study, **extra)
-    axes = drawn.flat[0] if hasattr(drawn, "flat") else drawn
-    figure = axes.get_figure()
-    figure.set_layout_engine("tight")
-    return figure
-
-
-class _Trials:
+class _OptunaSearch:
     """One process's part in a study of Optuna."""
 
     def __init__(
-        self, study: "optuna.Study", axes: Sequence[Axis], budget: int, pruning: Any, told: searches.Told
+        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: coordinate.Path, folder: Path
     ) -> None:
-        self.study, self.axes, self.budget, self.pruning, self.told = study, axes, budget, pruning, told
-        self.shown: list[int] = []
+        self.options, self.study, self.evaluate, self.path = options, study, evaluate, path
+        self.callback = {
+            "_target_": "onecycle.callbacks.pruning.Pruning", "storage": options.storage or journal(folder),
+            "study": options.arm, "pruner": options.pruner, "pruner_options": options.pruner_options,
+        }  # fmt: skip
+        self.seen: set[int] = set()
 
-    def walk(self, width: int) -> Search:
-        """Read back what is finished, go on with what was interrupted, ask for the rest."""
-        for done in self._finished():
-            yield [self._values(done)]
-        for left in self._interrupted():
-            (score,) = yield [self._values(left)]
-            self._tell(left.number, score)
-        while trials := self._ask(width):
-            scores = yield [self._values(trial) for trial in trials]
-            for trial, score in zip(trials, scores, strict=True):
-                self._tell(trial.number, score)
-        for done in self._finished():  # those of other processes
-            yield [self._values(done)]
-        return searches.Path(self._steps(), SPENT)
+    def read_back(self) -> None:
+        """Evaluate finished trials again, which reads their records; those that failed would only fail again."""
+        for trial in self.study.get_trials(deepcopy=False):
+            is_new = trial.number not in self.seen and trial.number < self.options.budget
+            if is_new and trial.state.is_finished() and trial.user_attrs.get(OUTCOME) != "failed":
+                self.evaluate([self._values(trial, with_pruning=True)])
+                self._add(trial.number)
 
-    def _ask(self, width: int) -> list["optuna.Trial"]:
+    def ask(self, width: int) -> list["optuna.Trial"]:
         """As many new trials as are wanted at once and left of the budget, marked as this process's own."""
         trials: list[optuna.Trial] = []
-        while len(trials) < width and len(self.study.get_trials(deepcopy=False)) < self.budget:
-            trial = self.study.ask({axis.key: axis.distribution for axis in self.axes})
-            if trial.number >= self.budget:  # another process was faster
-                self.study.tell(trial, state=self._state("FAIL"))
+        distributions = {key: _distribution(key, axis) for key, axis in self.options.space.items()}
+        while len(trials) < width and len(self.study.get_trials(deepcopy=False)) < self.options.budget:
+            trial = self.study.ask(distributions)
+            if trial.number >= self.options.budget:  # another process was faster
+                self._tell_state(trial.number, "FAIL")
                 break
-            trial.set_user_attr(OWNER, _owner())
+            trial.set_user_attr(OWNER, f"{platform.node()}:{os.getpid()}")
             trials.append(trial)
         return trials
 
-    def _tell(self, number: int, score: Score) -> None:
-        """Tell Optuna a score; a failed and a diverged run as failed, a pruned one as pruned."""
-        if score is None or math.isnan(score):
-            trial = self.study.trials[number]
-            self.study._storage.set_trial_user_attr(
-                trial._trial_id, "outcome", "failed" if score is None else "diverged"
-            )
-            self.study.tell(number, state=self._state("FAIL"))
-        elif self.study.trials[number].user_attrs.get(PRUNED):
-            self.study.tell(number, state=self._state("PRUNED"))
-        else:
-            self.study.tell(number, score)
+    def run(self, trials: Sequence[Any]) -> None:
+        """Evaluate trials at once and tell Optuna: a failed and a diverged run as failed, a pruned one as pruned."""
+        import optuna
 
-    def _state(self, name: str) -> Any:
+        scores = self.evaluate([self._values(trial, with_pruning=True) for trial in trials])
+        for trial, score in zip(trials, scores, strict=True):
+            if score is None or math.isnan(score):
+                outcome = "failed" if score is None else "diverged"
+                optuna.Trial(self.study, trial._trial_id).set_user_attr(OUTCOME, outcome)
+                self._tell_state(trial.number, "FAIL")
+            elif self.study.trials[trial.number].user_attrs.get(PRUNED):
+                self._tell_state(trial.number, "PRUNED")
+            else:
+                self.study.tell(trial.number, score)
+            self._add(trial.number)
+
+    def _tell_state(self, number: int, state: str) -> None:
         from optuna.trial import TrialState
 
-        return TrialState[name]
+        self.study.tell(number, state=TrialState[state])
 
-    def _finished(self) -> Iterator["optuna.trial.FrozenTrial"]:
-        """Trials with a result that have not been shown yet; failed ones would only fail again."""
-        for trial in self.study.get_trials(deepcopy=False):
-            failed = trial.user_attrs.get("outcome") == "failed"
-            sound = trial.state.is_finished() and not failed and trial.number < self.budget
-            if sound and trial.number not in self.shown:
-                yield trial
+    def _add(self, number: int) -> None:
+        """Append a trial to the path; one without a score counts as the worst there is."""
+        self.seen.add(number)
+        trial = self.study.get_trials(deepcopy=False)[number]
+        score = trial.value if trial.state.name == "COMPLETE" else None
+        self.path.add_draw(self._values(trial), -math.inf if score is None else score)
 
-    def _interrupted(self) -> Iterator["optuna.trial.FrozenTrial"]:
-        """Trials whose process is no more."""
-        for trial in self.study.get_trials(deepcopy=False, states=(self._state("RUNNING"),)):
-            if _is_gone(trial.user_attrs.get(OWNER)):
-                yield trial
-
-    def _values(self, trial: Any) -> Values:
-        self.shown.append(trial.number)
-        values = {axis.key: axis.value(trial.params[axis.key]) for axis in self.axes}
-        if self.pruning is None:
-            return values
-        return {**values, "+callbacks.pruning": {**self.pruning, "trial": trial._trial_id}}
-
-    def _steps(self) -> list[Step]:
-        """Every trial that was shown, in that order; told as well."""
-        steps: list[Step] = []
-        best = -math.inf
-        trials = self.study.get_trials(deepcopy=False)
-        for place, number in enumerate(self.shown):
-            trial = trials[number]
-            score = trial.value if trial.value is not None and trial.state.name == "COMPLETE" else -math.inf
-            decision = START if not steps else BETTER if score > best else WORSE
-            values = {axis.key: axis.value(trial.params[axis.key]) for axis in self.axes}
-            steps.append(Step(place, values, score, "", decision, beside=best if steps else math.nan))
-            self.told(steps[-1])
-            best = max(best, score)
-        return steps
+    def _values(self, trial: Any, with_pruning: bool = False) -> Values:
+        """The values of a trial as overrides of its run."""
+        values: Values = {key: axis.value(trial.params[key]) for key, axis in self.options.space.items()}
+        if with_pruning and self.options.pruner != "none":
+            values["+callbacks.pruning"] = {**self.callback, "trial": trial._trial_id}
+        return values
 
 
-def _owner() -> str:
-    return f"{platform.node()}:{os.getpid()}"
+def _distribution(key: str, axis: OptunaAxis) -> Any:
+    import optuna.distributions as kinds
+
+    try:
+        if axis.choices is not None:
+            return kinds.CategoricalDistribution(axis.choices)
+        if axis.integer:
+            return kinds.IntDistribution(axis.low, axis.high, log=axis.log, step=axis.step or 1)  # type: ignore[arg-type]
+        return kinds.FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"{key}: {' '.join(str(error).split())}"]) from None
+
+
+def _sampler(options: OptunaSearch, seed: int) -> Any:
+    given = {"seed": seed, **options.sampler_options}
+    return optuna_object("sampler", options.sampler, SAMPLERS[options.sampler], given)
 
 
 def _is_gone(owner: str | None) -> bool:
@@ -284,3 +180,24 @@ def _is_gone(owner: str | None) -> bool:
     if not host:
         return True  # killed between asking and signing
     return host == platform.node() and (int(process) == os.getpid() or not psutil.pid_exists(int(process)))
+
+
+def optuna_figure(folder: Path, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
+    """One of Optuna's own figures of a search: its history, the importance of its axes, or a slice along each.
+
+    folder: of the study. show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the
+    folder. Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
+    """
+    import optuna
+    import optuna.visualization.matplotlib as figures
+
+    if show not in PLOTS:
+        raise ConfigError([f"optuna: show={show}: unknown; there are {', '.join(PLOTS)}"])
+    study = optuna.load_study(study_name=arm, storage=open_storage(kept_in or journal(folder)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls its figures experimental
+        extra = {"evaluator": optuna.importance.PedAnovaImportanceEvaluator()} if show == "importance" else {}
+        drawn = getattr(figures, PLOTS[show])(study, **extra)
+    figure = (drawn.flat[0] if hasattr(drawn, "flat") else drawn).get_figure()
+    figure.set_layout_engine("tight")
+    return figure

@@ -1,4 +1,4 @@
-"""What a search varies, from the command line of its sweeper."""
+"""What a search of its own varies, from the command line of its sweeper."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.studies.changes import refusals
-from onecycle.studies.search.space import coordinates
 
-WHERE = "hydra.sweeper.coordinates"
 PARAMETRISED = {"hyperparameters.effective_decay": "effective", "hyperparameters.per_example_lr": "per_example"}
 
 
@@ -21,58 +19,39 @@ def coordinates_of(given: Sequence[Any], config: DictConfig) -> dict[str, dict[s
     """The coordinates by key; a coordinate without a start begins at the configuration's own value.
 
     A mapping on the command line would be merged with the default one: hence a list. Raises ConfigError, one line each,
-    for an entry without a key, a key that the configuration has not, and a start that its rules refuse.
+    for an entry without a key, and a key that the configuration has not.
     """
+    problems, found = [], {}
     for entry in given:
         if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
-            raise ConfigError([f"{WHERE}: {entry} has no key, the name of a configuration value"])
-    problems = [line for entry in given for line in _missing(entry["key"], config)]
+            problems.append(f"{entry} has no key, the name of a configuration value")
+        elif line := _missing_key(entry["key"], config):
+            problems.append(line)
+        else:
+            own = {name: value for name, value in entry.items() if name != "key" and value is not None}
+            found[entry["key"]] = {"start": OmegaConf.select(config, entry["key"]), **own}
     if problems:
-        raise ConfigError([f"{WHERE}: {line}" for line in problems])
-    found = {
-        entry["key"]: {"start": OmegaConf.select(config, entry["key"])}
-        | {name: value for name, value in entry.items() if name != "key" and value is not None}
-        for entry in given
-    }
-    try:
-        coordinates(found)
-    except ConfigError as error:
-        raise ConfigError([f"{WHERE}.{line}".replace(".coordinates.coordinates", ".coordinates")
-                           for line in error.problems]) from None  # fmt: skip
-    problems = [line for key, entry in found.items() for line in refusals(key, entry["start"], config)]
-    if problems:
-        raise ConfigError([f"{WHERE}: {line}" for line in problems])
+        raise ConfigError([f"hydra.sweeper.coordinates: {line}" for line in problems])
+    refuse_values({key: [entry["start"]] for key, entry in found.items()}, config)
     return found
 
 
-def _missing(key: str, config: DictConfig) -> list[str]:
+def _missing_key(key: str, config: DictConfig) -> str:
     """A line for a key that the configuration has not: the nearest one, or the parametrisation that has it."""
-    *parents, last = key.split(".")
-    node: Any = OmegaConf.select(config, ".".join(parents)) if parents else config
+    parent, _, last = key.rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if parent else config
     if OmegaConf.is_dict(node) and last in node:
-        return []
+        return ""
     parametrisation = PARAMETRISED.get(key)
     hint = f"; set hyperparameters={parametrisation}" if parametrisation else did_you_mean(last, map(str, node or ()))
-    inside = f" in {'.'.join(parents)}" if parents and node is not None else ""
-    return [f"there is no key {key}{inside}{hint}"]
+    return f"there is no key {key}{hint}"
 
 
-def refuse_ends(space: Mapping[str, Mapping[str, Any]], config: DictConfig) -> None:
-    """Raise ConfigError for an axis whose ends, or one of whose choices, the configuration's own rules refuse."""
-    problems = [
-        line
-        for key, axis in space.items()
-        for value in axis.get("choices") or (axis["low"], axis["high"])
-        for line in refusals(key, value, config)
-    ]
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-
-
-def space_of(arguments: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def space_of(arguments: Sequence[str], config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The axes that a command line gives as intervals, ranges and choices, and its other overrides.
 
-    Ranges end below their stop, as Python's do. Raises ConfigError for a range that has no whole numbers.
+    Ranges end below their stop, as Python's do. Raises ConfigError for a range that has no whole numbers, and an axis
+    of whose ends or choices the configuration refuses one.
     """
     space: dict[str, dict[str, Any]] = {}
     rest = []
@@ -91,4 +70,12 @@ def space_of(arguments: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[
             space[key] = {"choices": [yaml.safe_load(choice) for choice in override.sweep_string_iterator()]}
         else:
             rest.append(override.input_line or "")
+    refuse_values({key: axis.get("choices") or [axis["low"], axis["high"]] for key, axis in space.items()}, config)
     return space, rest
+
+
+def refuse_values(values: Mapping[str, Sequence[Any]], config: DictConfig) -> None:
+    """Raise ConfigError, one line each, for values of keys that the configuration's own rules refuse."""
+    problems = [line for key, given in values.items() for value in given for line in refusals(key, value, config)]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))

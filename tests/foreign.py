@@ -8,6 +8,21 @@ from lightning.pytorch.loggers import Logger
 from onecycle.runs.context import NeedsRun, RunContext
 
 
+class CrashError(RuntimeError):
+    pass
+
+
+class Crash(pl.Callback):
+    """Raises CrashError after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == self.step:
+            raise CrashError
+
+
 class Counter(pl.Callback):
     def __init__(self, every: int) -> None:
         self.every, self.steps = every, 0

@@ -1,0 +1,178 @@
+"""What every figure needs: panels, ticks, marks of single and of diverged runs, texts and legends."""
+
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from onecycle.studies.figures.labels import plain
+from onecycle.studies.figures.style import INK, MUTED
+
+EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad edge, and from each other
+LETTER = 0.085  # inches of a letter of the style sheet's font
+HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+MARK: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": MUTED}
+NOTES: dict[str, dict[str, Any]] = {
+    "optimum": {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.6},
+    "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
+    "published": {"marker": "D", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5},
+    "one seed": {"markersize": 4, "alpha": 0.45, "markeredgewidth": 0},
+    "single run": {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK},
+    "mean": {"markersize": 7},
+    "mean ± sd": {"markersize": 7},
+    "single seed": {"marker": None, "linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
+    "mean ± 1 sd": {"marker": None, "linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
+}
+
+
+def panel_grid(
+    titles: Sequence[str] = ("",), *, size: tuple[float, float] | None = None, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels that share their axes; size: width, and height of one line of panels, in inches."""
+    count = len(titles)
+    columns = min(count, columns if count != 4 else 2)
+    lines = -(-count // columns)
+    width, height = size or (7.0 if count == 1 else 8.4, 4.2 if lines == 1 else 3.0)
+    figure = Figure(figsize=(width, height * lines))
+    panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    for place, (axes, title) in enumerate(zip(panels, titles, strict=False)):
+        axes.set_title(title)
+        axes.tick_params(labelbottom=place >= count - columns)
+    return figure, panels[:count]
+
+
+def logarithmic(axes: Axes, which: Literal["x", "y"], column: str, values: Iterable[float]) -> None:
+    """Make an axis logarithmic. Raises ValueError where one of its values is not positive."""
+    lowest = min((value for value in values if np.isfinite(value)), default=1.0)
+    if lowest <= 0:
+        raise ValueError(f"{column}={lowest:g} has no place on a logarithmic axis; choose other rows with `where`")
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+
+
+def inches(axes: Axes) -> tuple[float, float]:
+    """How wide and high axes are, about: constrained layout moves them when they are drawn."""
+    width, height = axes.get_window_extent().size / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    return float(width), float(height)
+
+
+def ticks(axes: Axes, which: Literal["x", "y"], values: Collection[float] = ()) -> None:
+    """Ticks at `values` where they are few, as many as have room, else at round numbers; once the limits stand."""
+    axis, length = (axes.xaxis, inches(axes)[0]) if which == "x" else (axes.yaxis, inches(axes)[1])
+    low, high = axis.get_view_interval()
+    log = axis.get_scale() == "log"
+    places = sorted({value for value in values if low <= value <= high})
+    if not 0 < len(places) <= 12:
+        if not log:
+            if max(abs(low), abs(high)) >= 1000:
+                axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            return
+        places = round_numbers(low, high)
+    room = LETTER * max(len(plain(place)) for place in places) + 0.1 if which == "x" else 0.25
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_locator(FixedLocator(places, nbins=int(length / room) + 1))
+    axis.set_major_formatter(lambda value, _: plain(value))
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Round numbers between two positive limits, three to about ten of them."""
+    for steps, enough in (((1,), 4), ((1, 3), 4), ((1, 2, 5), 4), ((1, 1.5, 2, 3, 5, 7), 3)):
+        places = LogLocator(subs=steps, numticks=99).tick_values(low, high)
+        found = [float(f"{place:.6g}") for place in places if low <= place <= high]
+        if len(found) >= enough:
+            return found
+    return [float(place) for place in MaxNLocator(5).tick_values(low, high) if low <= place <= high]
+
+
+def name_bars(axes: Axes, names: Sequence[str]) -> None:
+    """One line for each name, from top to bottom, without a grid between them."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, labelsize=10.5)
+
+
+def cross(axes: Axes, x: float, pile: int, colour: str, lower: bool, text: str = "") -> None:
+    """The mark of a diverged run at x, a text on its left: at the top where lower values are better."""
+    height = EDGE + STEP * pile
+    place, across = (1 - height if lower else height), axes.get_xaxis_transform()
+    axes.plot([x], [place], "X", markersize=8, color=colour, markeredgecolor="white", label="_diverged",
+              transform=across, clip_on=False, zorder=7)  # fmt: skip
+    axes.annotate(text, (x, place), (-7, 0), xycoords=across, textcoords="offset points", ha="right", va="center",
+                  fontsize="small", zorder=7)  # fmt: skip
+
+
+def make_room(axes: Axes, piles: int, lower: bool) -> None:
+    """Move the bad edge of the y axis away from the data by the height of the crosses."""
+    share, scale = min(0.5, EDGE + STEP * piles), axes.yaxis.get_transform()
+    low, high = scale.transform(np.array(axes.get_ylim()))
+    extra = (high - low) * share / (1 - share)
+    axes.set_ylim(*scale.inverted().transform(np.array([low, high + extra] if lower else [low - extra, high])))
+
+
+def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
+    """Each seed's value as a faint dot, below the means."""
+    axes.plot(x, y, "o", markersize=3.5, color=colour, markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)
+
+
+def colour_bar(bar: Colorbar, text: str) -> None:
+    """A colour bar's text, without its frame."""
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.set_label(text)
+
+
+def finish(
+    panels: Sequence[Axes], x: str, y: str, title: str | None, *, x_ticks: Collection[float] = (),
+    entries: Mapping[str, Mapping[str, Any]] | None = None, notes: Sequence[str] = (), heading: str = "",
+) -> None:  # fmt: skip
+    """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, and the legends.
+
+    entries: the style of each line by its text; `heading` stands above them. notes: see `legend`.
+    """
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    figure.suptitle(textwrap.fill(title or "", int(figure.get_figwidth() * 8.8)), linespacing=1.25)
+    for axes in panels:
+        ticks(axes, "x", x_ticks)
+        ticks(axes, "y")
+    if len(panels) == 1:
+        panels[0].set(xlabel=x, ylabel=y)
+    else:
+        figure.supylabel(y)
+        if x:
+            figure.supxlabel(x)
+    legend(figure, panels, [Line2D([], [], label=text, **style) for text, style in (entries or {}).items()],
+           [note(name) for name in notes], heading or None)  # fmt: skip
+
+
+def note(name: str) -> Line2D:
+    """The legend's entry for a mark of NOTES; what follows a comma in its name is said of the mark."""
+    return Line2D([], [], label=name, **{**MARK, **NOTES[name.partition(",")[0]]})
+
+
+def legend(
+    figure: Figure, panels: Sequence[Axes], entries: Sequence[Line2D], marks: Sequence[Line2D], heading: str | None
+) -> None:
+    """The legend of the lines and that of the marks: beside the panels, or below them for long texts."""
+    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
+    if longest > 20 or not entries:
+        columns = max(1, int(figure.get_figwidth() * 10 / (max(longest, 12) + 5)))
+        if entries or marks:
+            figure.legend(handles=[*entries, *marks], loc="outside lower center", ncols=columns, title=heading)
+        return
+    last = [axes for axes in panels if (place := axes.get_subplotspec()) and place.is_last_col()]
+    if len(last) == 1 and len(entries) + len(marks) > 8:
+        entries, marks = [*entries, *marks], []
+    beside: dict[str, Any] = {"borderaxespad": 0, "alignment": "left"}
+    first = last[0].legend(handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading, **beside)
+    if marks:
+        last[-1].legend(handles=marks, loc="lower left", bbox_to_anchor=(1.01, 0), **beside)
+        if len(last) == 1:
+            last[0].add_artist(first).set_clip_on(False)  # else it is given no room

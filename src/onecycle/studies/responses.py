@@ -1,0 +1,257 @@
+"""Response curves and grids: a measurement over one or two hyperparameters, its best point, blow-up and ridge.
+
+Both are read in log coordinates, since their axes go in factors.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onecycle.studies.curves import BLOW_UP
+from onecycle.studies.rows import (
+    DivergedError,
+    Filter,
+    UnmeasurableError,
+    cells,
+    chosen,
+    filter_text,
+    is_number,
+    levels,
+    value_text,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+T = TypeVar("T")
+
+
+class Runs:
+    """The rows of a table for arithmetic: columns are arrays, and what a filter means is looked up once."""
+
+    def __init__(self, frame: "pd.DataFrame") -> None:
+        self.frame = frame
+        self._numbers: dict[str, Array] = {}
+        self._found: dict[tuple[str, ...], Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def replaced(self, column: str, numbers: Array) -> "Runs":
+        """The same runs with other numbers in a column; filters on other columns need no second look."""
+        other = Runs(self.frame)
+        other._numbers, other._found = {**self._numbers, column: numbers}, self._found
+        return other
+
+    def numbers(self, column: str) -> Array:
+        """A column, [run]: infinite where a run has no finite number because it diverged, NaN where it has none."""
+        if column not in self._numbers:
+            values = np.array([value if is_number(value) else math.nan for value in cells(self.frame, column)], float)
+            lost = np.array([status == "diverged" for status in cells(self.frame, "status")], bool)
+            self._numbers[column] = np.where(np.isinf(values) | (lost & np.isnan(values)), math.inf, values)
+        return self._numbers[column]
+
+    def at(self, where: Filter | None) -> NDArray[np.bool_]:
+        """Whether a filter means each run, [run]."""
+        mask = np.ones(len(self), bool)
+        for column, wanted in (where or {}).items():
+            mask &= self._once((column, repr(wanted)), lambda one={column: wanted}: chosen(self.frame, one))  # type: ignore[misc]
+        return mask
+
+    def levels(self, column: str, where: Filter | None) -> list[Any]:
+        """The different values of a column at a filter; see `rows.levels`."""
+        return self._once((column, "levels", repr(where)), lambda: levels(self.frame[self.at(where)], column))
+
+    def means(
+        self, column: str, axes: Sequence[str], where: Filter | None = None, diverged: float = math.inf
+    ) -> tuple[list[Array], Array]:
+        """The levels of each axis at a filter, and the mean of a column in each cell of their grid, NaN without a run.
+
+        Runs without a number are left out; `diverged` stands for one that diverged. Raises UnmeasurableError for a
+        level that is not above 0.
+        """
+        grids, cell = self._once(("cells", *axes, repr(where)), lambda: self._cells(axes, where))
+        shape, values = [len(grid) for grid in grids], self.numbers(column)
+        there = (cell >= 0) & ~np.isnan(values)
+        values = np.where(np.isinf(values), diverged, values)[there]
+        count = np.bincount(cell[there], minlength=math.prod(shape))
+        with np.errstate(invalid="ignore"):
+            return grids, (np.bincount(cell[there], values, len(count)) / count).reshape(shape)
+
+    def _cells(self, axes: Sequence[str], where: Filter | None) -> tuple[list[Array], NDArray[np.intp]]:
+        """The levels of each axis, and the place of each run in their grid; −1 beside it."""
+        grids, cell, mask = [], np.zeros(len(self), int), self.at(where)
+        for axis in axes:
+            found = self.levels(axis, where)
+            for level in found:
+                if not is_number(level) or level <= 0:
+                    raise UnmeasurableError(f"{axis} {value_text(level)} at {filter_text(where)} is no number above 0")
+            place = np.full(len(self), -1)
+            for number, level in enumerate(found):
+                place[self.at({axis: level})] = number
+            grids.append(np.array(found, float))
+            cell, mask = cell * len(found) + place, mask & (place >= 0)
+        return grids, np.where(mask, cell, -1)
+
+    def measured(self, column: str, where: Filter | None, diverged: float | None = None) -> Array:
+        """The numbers of a column at a filter, `diverged` for a run that diverged.
+
+        Raises DivergedError where a run diverged and nothing stands for it, UnmeasurableError where a run or a number
+        is missing.
+        """
+        found = self.numbers(column)[self.at(where)]
+        if not len(found):
+            raise UnmeasurableError(f"no run at {filter_text(where)}")
+        lost = np.isinf(found)
+        if lost.any() and diverged is None:
+            raise DivergedError(f"{'every run' if lost.all() else 'a run'} at {filter_text(where)} diverged")
+        if np.isnan(found).any():
+            raise UnmeasurableError(f"{column} was not measured in every run at {filter_text(where)}")
+        return np.where(lost, diverged or 0.0, found)
+
+    def mean(self, column: str, where: Filter | None, diverged: float | None = None) -> float:
+        """The mean of `measured`; raises as that does."""
+        return float(np.mean(self.measured(column, where, diverged)))
+
+    def _once(self, key: tuple[str, ...], find: Callable[[], T]) -> T:
+        if key not in self._found:
+            self._found[key] = find()
+        found: T = self._found[key]
+        return found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss over the coordinate `axis`: `x` ascending and above 0, `y` infinite where a run diverged."""
+
+    name: str
+    axis: str
+    x: Array
+    y: Array
+
+    @property
+    def optimum(self) -> float:
+        """The x of the lowest loss."""
+        return float(self.x[self._best])
+
+    @property
+    def _best(self) -> int:
+        if not np.isfinite(self.y).any():
+            raise UnmeasurableError(f"every run at {self.name} diverged")
+        return int(np.argmin(self.y))
+
+    def blow_up(self, factor: float = BLOW_UP, level: float | None = None) -> float:
+        """The first x above the optimum whose loss is too high and falls no more at the next x.
+
+        Too high is above `level` where one is given, else above `factor` times the minimum. At the last x of the grid
+        the excess is enough. Raises UnmeasurableError where the loss never blows up.
+        """
+        best, last = self._best, len(self.x) - 1
+        if level is None and self.y[best] <= 0:
+            raise UnmeasurableError(f"the lowest loss at {self.name} is not above 0: {self.y[best]:.3g}")
+        limit = factor * self.y[best] if level is None else level
+        for place in range(best + 1, last + 1):
+            if self.y[place] > limit and (place == last or self.y[place + 1] >= self.y[place]):
+                return float(self.x[place])
+        raise UnmeasurableError(f"no blow-up at {self.name} up to {self.axis} {self.x[-1]:.6g}")
+
+
+def curve(runs: Runs, x: str, y: str, where: Filter | None = None) -> Curve:
+    """The mean of y at each x, over the runs that a filter means; y is infinite where a run diverged."""
+    (xs,), losses = runs.means(y, [x], where)
+    if len(xs) < 2:
+        raise UnmeasurableError(f"fewer than two values of {x} at {filter_text(where)}")
+    if np.isnan(runs.numbers(y)[runs.at(where) & ~np.isnan(runs.numbers(x))]).any():
+        raise UnmeasurableError(f"{y} was not measured in every run at {filter_text(where)}")
+    return Curve(filter_text(where), x, xs, losses)
+
+
+def curves(runs: Runs, x: str, y: str, by: str, where: Filter | None = None) -> dict[Any, Curve]:
+    """The curve at each value of `by`, ascending; raises UnmeasurableError for fewer than two."""
+    found = {level: curve(runs, x, y, {**(where or {}), by: level}) for level in runs.levels(by, where)}
+    if len(found) < 2:
+        raise UnmeasurableError(f"fewer than two values of {by} at {filter_text(where)}")
+    return found
+
+
+def grid_step(family: Sequence[Curve]) -> float:
+    """The median spacing of log x along curves."""
+    return float(np.median(np.concatenate([np.diff(np.log(member.x)) for member in family])))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A measurement over two coordinates: z[j, i] at x[i] and y[j], both ascending and above 0.
+
+    NaN without a run, infinite where a run diverged.
+    """
+
+    x: Array
+    y: Array
+    z: Array
+
+    def diagonal_sd(self, rising: bool) -> float:
+        """The mean of the sample sd of z over the diagonals on which y rises with x, or falls.
+
+        Diagonals go by grid index and count from two cells on; raises UnmeasurableError without one.
+        """
+        z = self.z if rising else self.z[:, ::-1]
+        diagonals = (np.diagonal(z, offset) for offset in range(1 - len(self.y), len(self.x)))
+        known = (line[np.isfinite(line)] for line in diagonals)
+        spreads = [np.std(line, ddof=1) for line in known if len(line) > 1]
+        if not spreads:
+            raise UnmeasurableError("no diagonal of the grid has two cells")
+        return float(np.mean(spreads))
+
+
+def grid(runs: Runs, x: str, y: str, z: str, where: Filter | None = None, diverged: float = math.inf) -> Grid:
+    """The mean of z in each cell over the runs that have it; `diverged` stands for a run that diverged."""
+    (ys, xs), means = runs.means(z, [y, x], where, diverged)
+    return Grid(xs, ys, means)
+
+
+def lower_is_better(column: str) -> bool:
+    """Whether the best value of a column is its lowest, as its name says."""
+    return any(word in column for word in ("loss", "error", "seconds", "time"))
+
+
+def ridge(grid: Grid, lower: bool) -> list[tuple[float, float]]:
+    """For each y the x of the best z, by a parabola in log x through the best cell and its neighbours, as (x, y).
+
+    A y is left out where its best is at the edge of its runs, or no better than there: the optimum may lie beyond.
+    Beside a diverged cell the best cell's own x is taken. lower: whether the best is the lowest z.
+    """
+    found = []
+    for y, line in zip(grid.y, -grid.z if lower else grid.z, strict=True):
+        xs, heights = grid.x[~np.isnan(line)], line[~np.isnan(line)]
+        if not np.isfinite(heights).any():
+            continue
+        ties = np.flatnonzero(heights == heights[np.isfinite(heights)].max())
+        if ties[0] == 0 or ties[-1] == len(xs) - 1:
+            continue
+        best = slice(ties[0] - 1, ties[0] + 2)
+        found.append((_vertex(xs[best], heights[best]), float(y)))
+    return found
+
+
+def _vertex(xs: Array, heights: Array) -> float:
+    """The x of the extremum of the parabola in log x through three points, the middle x where there is none."""
+    (a, b, c), heights = np.log(xs), heights if np.isfinite(heights).all() else np.zeros(3)
+    left, right = np.diff(heights) / np.diff([a, b, c])
+    return math.exp((a + b) / 2 - left * (c - a) / (2 * (right - left))) if left != right else float(xs[1])
+
+
+def ridge_power(points: Sequence[tuple[float, float]]) -> float:
+    """The power p of "the best x goes as y to the power of p": least squares of log x on log y over a ridge.
+
+    It stays finite where the best x does not depend on y. NaN for fewer than two points.
+    """
+    if len(points) < 2:
+        return math.nan
+    best, heights = np.log(np.asarray(points, float)).T
+    return float(np.polyfit(heights, best, 1)[0])

@@ -1,0 +1,162 @@
+"""What a search varies and how it is done: the blocks of a study's `searches`, and the options of search sweepers.
+
+Nothing here imports torch, pandas or Optuna.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from onecycle.config.types import Count, NonNegativeNumber, Number, Options, PositiveNumber, Seed, Text
+from onecycle.config.validate import errors_of
+
+REFINEMENTS = 8  # at most: the 256th root of a factor is finer than any noise
+
+
+class Coordinate(Options):
+    """A hyperparameter to search along.
+
+    start: its first value. factor: a step multiplies or divides by it. complement: the factor acts on 1 − value, as for
+    a momentum, whose effect goes with 1/(1−ρ). low, high: the values allowed, ends included.
+    """
+
+    start: Number
+    factor: Annotated[Number, Field(gt=1)] = 2.0
+    complement: bool = False
+    low: Number = 0.0
+    high: Number | None = None
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.start <= 0 and not self.complement:
+            raise ValueError(f"start={self.start} must be above 0, because steps multiply it")
+        if self.at(0) is None:
+            raise ValueError(f"start={self.start} must be between low and high, and in [0, 1) for a complement")
+        return self
+
+    def at(self, exponent: float) -> float | None:
+        """The value `exponent` steps from the start; None outside of what is allowed.
+
+        Upwards is towards the larger value: for a complement, towards the smaller 1 − value. After a fraction of a step
+        a value has four digits.
+        """
+        scaled = (1 - self.start) * self.factor**-exponent if self.complement else self.start * self.factor**exponent
+        # What the search writes into commands and tables should read like what a person would type.
+        scaled = float(f"{scaled:.{12 if float(exponent).is_integer() else 4}g}")
+        value = float(f"{1 - scaled if self.complement else scaled:.12g}")
+        high, end = math.inf if self.high is None else self.high, 1 if self.complement else math.inf
+        return value if self.low <= value <= high and 0 <= value < end else None
+
+
+class OptunaAxis(Options):
+    """A key to draw: one of `choices`, or a number (integer: a whole one) between `low` and `high`.
+
+    log: evenly in its logarithm. step: only low, low + step, low + 2 step and so on. complement: 1 − value is drawn, as
+    for a momentum; low and high are then those of 1 − value.
+    """
+
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
+    low: Number | None = None
+    high: Number | None = None
+    log: bool = False
+    step: PositiveNumber | None = None
+    integer: bool = False
+    complement: bool = False
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Self:
+        if self.choices is not None:
+            if self.model_fields_set - {"choices", "complement"}:
+                raise ValueError("choices have no low, high, log, step or integer")
+        elif self.low is None or self.high is None:
+            raise ValueError("must have low and high, or choices")
+        elif self.low > self.high:
+            raise ValueError(f"low={self.low} must be at most high={self.high}")
+        elif self.integer and not all(isinstance(number, int) for number in (self.low, self.high, self.step or 1)):
+            raise ValueError("low, high and step of an integer must be whole numbers")
+        elif self.log and (self.low <= 0 or self.step not in (None, 1)):
+            raise ValueError(f"low={self.low} must be above 0, and there is no step, for a logarithm")
+        return self
+
+    def value(self, drawn: Any) -> Any:
+        """The key's value for what was drawn, with as many digits as a person would type."""
+        drawn = 1 - drawn if self.complement else drawn
+        return float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
+
+
+class Interval(OptunaAxis):
+    """A key to draw between `low` and `high`, by default evenly in its logarithm."""
+
+    choices: None = None
+    low: Number
+    high: Number
+    log: bool = True
+    step: None = None
+    integer: Literal[False] = False
+
+    def at(self, share: float) -> Any:
+        """The value at a share of the way from `low` to `high`, in [0, 1]."""
+        if self.log:
+            return self.value(math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))))
+        return self.value(float(self.low + share * (self.high - self.low)))
+
+
+class _Search(Options):
+    """arm: the search's name. budget: points at most. fixed: overrides of each of its runs."""
+
+    arm: Text
+    budget: Count
+    fixed: dict[str, Any] | None = None
+
+
+class CoordinateSearch(_Search):
+    """One hyperparameter after the other is multiplied by its factor until that makes it worse.
+
+    min_gain: by how much a step must be better, such as the noise of a score. refinements: how often, where no
+    coordinate moves, the factors become their square roots and it goes on.
+    """
+
+    method: Literal["coordinate"]
+    coordinates: Annotated[dict[str, Coordinate], Field(min_length=1)]
+    min_gain: NonNegativeNumber = 0.0
+    refinements: Annotated[int, Field(ge=0, le=REFINEMENTS)] = 0
+
+
+class RandomSearch(_Search):
+    """Independent draws; equal seeds draw the same points."""
+
+    method: Literal["random"]
+    space: Annotated[dict[str, Interval], Field(min_length=1)]
+    seed: Seed = 0
+
+
+class OptunaSearch(_Search):
+    """Optuna's samplers and pruners; their options have Optuna's names.
+
+    storage: a database's URL, or "journal:PATH", a file that processes append to; null for one in the study's folder.
+    """
+
+    method: Literal["optuna"]
+    space: Annotated[dict[str, OptunaAxis], Field(min_length=1)]
+    sampler: Literal["tpe", "random", "gp", "cmaes", "qmc", "nsgaii"] = "tpe"
+    sampler_options: dict[str, Any] = Field(default_factory=dict)
+    pruner: Literal["none", "median", "percentile", "hyperband", "halving"] = "none"
+    pruner_options: dict[str, Any] = Field(default_factory=dict)
+    storage: Text | None = None
+    seed: Seed = 0
+
+
+# A block of a study's `searches`: its method says which options it has.
+SearchOptions = Annotated[CoordinateSearch | RandomSearch | OptunaSearch, Field(discriminator="method")]
+SEARCH_OPTIONS: TypeAdapter[CoordinateSearch | RandomSearch | OptunaSearch] = TypeAdapter(SearchOptions)
+METHODS: dict[str, type[Options]] = {"coordinate": CoordinateSearch, "random": RandomSearch, "optuna": OptunaSearch}
+
+
+def search_errors(block: Mapping[str, Any]) -> list[str]:
+    """Every error in a block of `searches`, a line each: key=value and what is allowed."""
+    method = block.get("method")
+    if method not in METHODS:
+        return [f"method={method}: must be one of {', '.join(METHODS)}"]
+    return errors_of(METHODS[method], block)

@@ -1,0 +1,211 @@
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onecycle.studies.search import coordinate, decisions
+from onecycle.studies.search.coordinate import SETTLED, SPENT, Step, Values
+from onecycle.studies.search.options import Coordinate, CoordinateSearch, Interval, RandomSearch
+
+Score = Callable[[Values], float]
+START: dict[str, Any] = {"start": 1.0}
+
+
+def solve(
+    coordinates: dict[str, dict[str, Any]], score: Score, *, pairs: bool = False, budget: int = 100, **options: Any
+) -> tuple[coordinate.Path, list[list[Values]]]:
+    """What a search finds, and the batches that it evaluated."""
+    asked: list[list[Values]] = []
+
+    def evaluate(points: list[Values]) -> list[float]:
+        asked.append(points)
+        return [score(point) for point in points]
+
+    given = {"arm": "a", "method": "coordinate", "budget": budget, "coordinates": coordinates, **options}
+    path = coordinate.Path()
+    coordinate.coordinate_search(CoordinateSearch.model_validate(given), evaluate, path, pairs=pairs)
+    return path, asked
+
+
+def bowl(**optimum: float) -> Score:
+    """Best where every coordinate, as a power of 2, has its optimum."""
+    return lambda values: -sum((math.log2(values[name]) - best) ** 2 for name, best in optimum.items())
+
+
+def test_a_bowl_is_climbed_in_as_many_evaluations_as_theory_gives() -> None:
+    """Up 3: the start, 3 better, 1 worse. Down 2: 1 up, 2 better, 1 worse. Then x again: 2, of which 1 is new: it has
+    tried up from here before y moved, but not from the new y."""
+    path, asked = solve({"x": START, "y": START}, bowl(x=3, y=-2))
+    assert path.best.values == {"x": 8.0, "y": 0.25}
+    assert path.end == SETTLED
+    assert len(path.steps) == len(asked) == 1 + (3 + 1) + (1 + 2 + 1) + 2
+    assert [step.decision for step in path.steps] == (
+        ["start"] + ["better"] * 3 + ["worse"] + ["worse"] + ["better"] * 2 + ["worse"] + ["worse"] * 2
+    )
+
+
+def test_no_point_is_asked_for_twice() -> None:
+    _, asked = solve({"x": START, "y": START, "z": START}, bowl(x=5, y=-4, z=2))
+    points = [tuple(point.items()) for batch in asked for point in batch]
+    assert len(points) == len(set(points))
+
+
+def test_along_a_ridge_the_transformed_coordinates_need_fewer_steps_than_the_raw_ones() -> None:
+    """The loss depends on x·y steeply, on x/y hardly: in (x·y, y) it is a bowl, in (x, y) a ridge at 45°."""
+
+    def height(product: float, ratio: float) -> float:
+        return -((product - 6) ** 2) - 0.05 * (ratio - 6) ** 2
+
+    def raw(values: Values) -> float:
+        x, y = math.log2(values["x"]), math.log2(values["y"])
+        return height(x + y, x - y)
+
+    def transformed(values: Values) -> float:
+        product, y = math.log2(values["product"]), math.log2(values["y"])
+        return height(product, product - 2 * y)
+
+    turned, _ = solve({"product": START, "y": START}, transformed)
+    straight, _ = solve({"x": START, "y": START}, raw)
+    assert turned.best.values == {"product": 64.0, "y": 1.0}
+    assert len(turned.steps) == 1 + 7 + 2
+    assert straight.best.score <= turned.best.score
+    # On the ridge one step along an axis leaves it: the raw search is caught where it first meets the ridge.
+    assert math.log2(straight.best.values["x"]) + math.log2(straight.best.values["y"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "score", "refinements", "best"),
+    [
+        ({"x": START, "y": START}, bowl(x=2.3, y=-1.6), 2, {"x": 4.757, "y": 0.3536}),
+        ({"x": {"start": 0.5, "complement": True}}, lambda v: -abs(v["x"] - 0.82), 1, {"x": 0.8232}),  # 1 − 0.25/√2
+        ({"x": {"start": 0.5, "complement": True}}, lambda v: -abs(v["x"] - 0.875), 0, {"x": 0.875}),
+        ({"x": {**START, "low": 0.5, "high": 4.0}}, bowl(x=5), 0, {"x": 4.0}),
+        ({"x": START, "y": START}, lambda values: 1.0, 0, {"x": 1.0, "y": 1.0}),  # a plateau
+        ({"x": START}, lambda v: math.nan if v["x"] > 4 else bowl(x=5)(v), 0, {"x": 4.0}),  # divergence is the worst
+        ({"x": START}, lambda v: math.nan if v["x"] > 0.3 else bowl(x=-3)(v), 0, {"x": 1.0}),  # so is that around it
+    ],
+)
+def test_the_best_point_is_found(coordinates: Any, score: Score, refinements: int, best: Values) -> None:
+    path, _ = solve(coordinates, score, refinements=refinements)
+    assert (path.best.values, path.end) == (best, SETTLED)
+
+
+def test_a_step_that_shrinks_comes_as_near_as_its_last_size() -> None:
+    """Up 2 of 3; then the square root once up; then the fourth root down, after one up."""
+    path, _ = solve({"x": START}, bowl(x=2.3), refinements=2)
+    exponents = [math.log2(step.values["x"]) for step in path.steps]
+    assert exponents == pytest.approx([0, 1, 2, 3, 2.5, 2.75, 2.25], abs=1e-3)
+    assert path.best.values == {"x": 4.757}  # 2^2.25, as a person would type it
+
+
+def test_noise_below_the_least_gain_moves_nothing() -> None:
+    noise = np.random.default_rng(0)
+    path, _ = solve(
+        {"x": START, "y": START}, lambda v: bowl(x=2, y=0)(v) + float(noise.uniform(-0.1, 0.1)), min_gain=0.2
+    )
+    assert path.best.values == {"x": 4.0, "y": 1.0}
+    assert len(path.steps) == 1 + 3 + 2  # x once more is not needed: y has not moved
+
+
+def test_the_budget_is_never_exceeded_and_the_best_so_far_is_kept() -> None:
+    for budget in range(1, 12):
+        path, _ = solve({"x": START, "y": START}, bowl(x=3, y=-2), budget=budget)
+        assert len(path.steps) == min(budget, 11)
+        assert path.end == (SPENT if budget < 11 else SETTLED)
+        assert path.best.score == max(step.score for step in path.steps)
+
+
+@pytest.mark.parametrize("optimum", [3, -3, 0])
+def test_pairs_ask_for_both_neighbours_and_go_the_better_way(optimum: int) -> None:
+    path, asked = solve({"x": START}, bowl(x=optimum), pairs=True)
+    assert path.best.values == {"x": 2.0**optimum}
+    assert asked[1] == [{"x": 2.0}, {"x": 0.5}]
+    assert len(path.steps) == 3 + abs(optimum)
+
+
+def test_of_two_neighbours_that_are_both_better_the_search_goes_to_one() -> None:
+    scores = {1.0: 0.5, 2.0: 0.6, 0.5: 0.7, 0.25: 0.6}
+    path, _ = solve({"x": START}, lambda point: scores[point["x"]], pairs=True)
+    assert [(step.values["x"], step.decision, step.beside) for step in path.steps[1:]] == [
+        (2.0, "worse", 0.5), (0.5, "better", 0.5), (0.25, "worse", 0.7),
+    ]  # fmt: skip
+
+
+def test_steps_keep_readable_numbers() -> None:
+    assert [Coordinate(start=0.001).at(step) for step in (8, -3)] == [0.256, 0.000125]
+    assert Coordinate(start=0.1, factor=10.0).at(3) == 100.0
+    momentum = Coordinate(start=0.5, complement=True)
+    assert [momentum.at(step) for step in (-2, -1, 0, 1, 2)] == [None, 0.0, 0.5, 0.75, 0.875]
+
+
+def draw(seed: int, budget: int, score: Score, **space: Interval) -> coordinate.Path:
+    options = RandomSearch(arm="a", method="random", budget=budget, space=space, seed=seed)
+    path = coordinate.Path()
+    coordinate.random_search(options, lambda points: [score(point) for point in points], path)
+    return path
+
+
+def test_random_draws_are_even_in_the_logarithm_and_the_same_for_the_same_seed() -> None:
+    space = {
+        "lr": Interval(low=0.01, high=100.0), "momentum": Interval(low=0.02, high=1.0, complement=True),
+        "x": Interval(low=2, high=4, log=False),
+    }  # fmt: skip
+    path, again, other = (draw(seed, 400, lambda values: -values["lr"], **space) for seed in (0, 0, 1))
+    assert [step.values for step in path.steps] == [step.values for step in again.steps]
+    assert path.steps[0].values != other.steps[0].values
+    assert (len(path.steps), path.end) == (400, SPENT)
+    rates = np.array([step.values["lr"] for step in path.steps])
+    assert 0.01 <= rates.min() <= rates.max() <= 100.0
+    assert np.mean(rates < 1.0) == pytest.approx(0.5, abs=0.08)  # half of the draws lie in half of the decades
+    assert all(0 <= step.values["momentum"] <= 0.98 for step in path.steps)
+    assert np.mean([step.values["x"] for step in path.steps]) == pytest.approx(3.0, abs=0.1)
+    assert path.best.values["lr"] == rates.min()
+
+
+def lines(folder: Path) -> list[dict[str, str]]:
+    with (folder / "path.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_decision_is_written_before_the_next_point_is_evaluated(tmp_path: Path) -> None:
+    kept = decisions.Decisions(tmp_path)
+    scores = {1.0: 0.5, 2.0: 0.6, 4.0: 0.605}
+    written: list[int] = []
+
+    def evaluate(points: list[Values]) -> list[float]:
+        written.append(len(lines(tmp_path)) if (tmp_path / "path.csv").exists() else 0)
+        return [scores[point["schedule.peak_lr"]] for point in points]
+
+    options = CoordinateSearch(
+        arm="a", method="coordinate", budget=9, min_gain=0.01, coordinates={"schedule.peak_lr": Coordinate(start=1.0)}
+    )
+    path = coordinate.Path(on_step=lambda step: kept.add("a", step, 3))
+    coordinate.coordinate_search(options, evaluate, path)
+    assert written == [0, 1, 2]
+    names = ("arm", "number", "point", "mean_score", "seeds", "decision", "reason")
+    assert [tuple(line[name] for name in names) for line in lines(tmp_path)] == [
+        ("a", "0", "schedule.peak_lr=1", "0.5", "3", "start", "the first point"),
+        ("a", "1", "schedule.peak_lr=2", "0.6", "3", "better", "60.00 % against 50.00 %"),
+        ("a", "2", "schedule.peak_lr=4", "0.605", "3", "worse",
+         "60.50 % against 60.00 %, which is less than 1.00 % better"),
+    ]  # fmt: skip
+    assert decisions.read(tmp_path)["a", 1] == {"coordinate": "peak_lr", "decision": "better"}
+
+
+def test_a_diverged_draw_is_worse_than_any_other() -> None:
+    answers = iter([math.nan, 0.3, math.nan])
+    path = draw(0, 3, lambda point: next(answers), x=Interval(low=1, high=2))
+    assert [step.decision for step in path.steps] == ["start", "better", "worse"]
+    assert [math.isinf(step.score) for step in path.steps] == [True, False, True]
+    assert decisions.reason(Step(1, {}, 0.3, "", "better", -math.inf)).startswith("30.00 %")
+
+
+@pytest.mark.parametrize("text", [None, "", "arm,number\na,x\n", "nothing"])
+def test_without_a_path_nothing_is_known(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "path.csv").write_text(text)
+    assert decisions.read(tmp_path) == {}

@@ -1,0 +1,172 @@
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from onecycle.errors import ConfigError
+from onecycle.studies import rows as table
+from onecycle.studies.plan import Plan, Point, read_plan, write_plan
+
+POINTS = [
+    Point(f"lr={lr},seed={seed}", {"peak_lr": lr, "seed": seed}, (f"lr={lr}", f"seed={seed}"))
+    for lr in (0.1, 0.4)
+    for seed in (0, 1)
+]
+
+
+def record(
+    overrides: tuple[str, ...], accuracy: float | None, status: str = "finished", **entries: Any
+) -> dict[str, Any]:
+    return {
+        "schema": 1, "status": status, "identity": "x", "name": "one", "overrides": list(overrides),
+        "test": {"accuracy": accuracy, "loss": 1.5}, "train": {"accuracy": 0.5, "loss": None}, "val": None,
+        "hyperparameters": {
+            "peak_lr": 0.1, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4, "effective_decay": None,
+        },
+        "data": {"name": "cifar10", "train_size": 1000}, "seconds": {"fit": 2.0, "total": 3.0}, "epochs": 1.0,
+        "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
+        "environment": {"threads": 2, "processor": "Zen"}, **entries,
+    }  # fmt: skip
+
+
+def write(folder: Path, name: str, entries: dict[str, Any]) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "result.json").write_text(json.dumps(entries))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    folder = tmp_path / "one"
+    write_plan(folder, Plan({"name": "one"}, POINTS, "onecycle-train study=one"))
+    write(folder, "a", record(POINTS[0].overrides, 0.5, measures={"final_loss": 0.25, "recency": [1.0, 2.0]}))
+    write(folder, "b", record(POINTS[1].overrides, 0.7))
+    write(folder, "c", record(POINTS[2].overrides, 0.1, "diverged"))
+    write(folder, "d", record(POINTS[3].overrides, None, "running"))
+    write(folder, "e", record(("lr=9", "seed=0"), 0.9))
+    return folder
+
+
+def test_a_plan_comes_back_as_it_was_written(study: Path) -> None:
+    plan = read_plan(study)
+    assert (plan.points, plan.study, plan.command) == (POINTS, {"name": "one"}, "onecycle-train study=one")
+    with pytest.raises(ConfigError, match="make study NAME=three"):
+        read_plan(study.parent / "three")
+
+
+def test_only_finished_and_diverged_runs_of_the_plan_are_rows_in_its_order(study: Path) -> None:
+    frame = table.read(study)
+    assert frame["label"].tolist() == ["lr=0.1,seed=0", "lr=0.1,seed=1", "lr=0.4,seed=0"]
+    assert frame["status"].tolist() == ["finished", "finished", "diverged"]
+    assert frame["has_diverged"].tolist() == [0, 0, 1]
+    first = frame.iloc[0]
+    assert first["test_accuracy"] == 50.0
+    assert (first["test_loss"], first["final_loss"], first["recency"]) == (1.5, 0.25, [1.0, 2.0])
+    assert (first["lr_per_example"], first["subset_size"], first["seed"]) == (0.1 / 50, 1000, 0)
+    assert first["one_minus_momentum"] == pytest.approx(0.1)
+    assert "effective_decay" not in frame
+    assert frame[["test_accuracy", "test_loss"]].iloc[2].isna().all()
+
+
+def test_of_two_records_with_the_same_overrides_the_newer_one_counts(study: Path) -> None:
+    write(study, "z", record(POINTS[1].overrides, 0.9, started="2026-01-02T00:00:00"))
+    write(study, "aa", record(POINTS[1].overrides, 0.8, started="2026-01-03T00:00:00"))
+    assert table.read(study)["test_accuracy"].iloc[1] == 80.0
+
+
+def test_a_half_written_record_counts_as_none(study: Path) -> None:
+    (study / "a" / "result.json").write_text('{"schema": 1, "sta')
+    assert table.read(study)["label"].tolist() == ["lr=0.1,seed=1", "lr=0.4,seed=0"]
+
+
+def test_a_study_of_records_has_the_rows_of_the_studies_that_it_names(study: Path) -> None:
+    other = study.parent / "two"
+    write_plan(other, Plan({"name": "two", "records_of": ["one"]}, [], "…"))
+    assert table.read(other)["study"].tolist() == ["one"] * 3
+
+
+def test_the_csv_holds_the_plain_columns(study: Path, tmp_path: Path) -> None:
+    table.write_csv(tmp_path / "table.csv", table.read(study))
+    read = pd.read_csv(tmp_path / "table.csv", dtype=str)
+    assert read["test_accuracy"].fillna("").tolist() == ["50", "70", ""]
+    assert read["batch_size"].tolist() == ["50"] * 3
+    assert "recency" not in read
+
+
+def test_a_summary_has_mean_and_sample_deviation_over_finished_runs(study: Path) -> None:
+    assert table.summary(table.read(study), ["label"], [])["n"].tolist() == [1, 1, 1]
+    (line,) = table.summary(table.read(study), ["batch_size", "none"], ["test_accuracy", "never"]).to_dict("records")
+    assert (line["batch_size"], line["none"], line["n"], line["diverged"]) == (50, None, 3, 1)
+    assert (line["test_accuracy"], line["test_accuracy_sd"]) == (60.0, pytest.approx(math.sqrt(200)))
+    assert math.isnan(line["never"])
+
+
+ROWS = pd.DataFrame([
+    {"arm": "b", "lr": 0.1 / 128, "n": 128, "cutout": True, "stages": [1, 2]},
+    {"arm": "b", "lr": 0.2 / 256, "n": 256, "cutout": False, "stages": [1]},
+    {"arm": "a", "lr": 0.4, "n": 128, "cutout": None, "stages": [1, 2]},
+    {"arm": "c", "lr": 0.4},
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "equal"),
+    [
+        (0.1 + 0.2, 0.3, True), (1.0, 1 + 0.9e-6, True), (1.0, 1 + 2e-6, False), (128, 128.0, True),
+        (5_000_000, 5_000_001, False), (True, 1, False), (True, 1.0, False), (True, True, True), ("0.4", 0.4, False),
+        (None, None, True), (None, 0.0, False), (math.nan, None, True), (math.nan, 1.0, False),
+        (math.inf, math.inf, True), ([1, 2], [1, 2], True),
+    ],
+)  # fmt: skip
+def test_cells_are_the_same_within_a_millionth(left: object, right: object, equal: bool) -> None:
+    assert table.same(left, right) is equal
+    assert table.same(right, left) is equal
+
+
+@pytest.mark.parametrize(
+    ("where", "places"),
+    [
+        (None, [0, 1, 2, 3]), ({}, [0, 1, 2, 3]), ({"arm": "b"}, [0, 1]), ({"arm": ["a", "c"]}, [2, 3]),
+        ({"lr": 0.00078125}, [0, 1]), ({"arm": "b", "n": [128, 512]}, [0]), ({"cutout": True}, [0]),
+        ({"cutout": 1}, []), ({"cutout": None}, [2, 3]), ({"n": None}, [3]), ({"none": None}, [0, 1, 2, 3]),
+        ({"none": 1}, []), ({"lr": 0.4000001}, [2, 3]), ({"lr": 0.401}, []),
+    ],
+)  # fmt: skip
+def test_a_filter_means_the_rows_with_its_values(where: dict[str, object] | None, places: list[int]) -> None:
+    assert table.select(ROWS, where).index.tolist() == places
+
+
+def test_levels_are_numbers_ascending_and_words_by_appearance() -> None:
+    assert table.levels(ROWS, "lr") == [0.00078125, 0.4]  # what differs by rounding is one
+    assert table.levels(ROWS, "n") == [128, 256]
+    assert table.levels(ROWS, "arm") == ["b", "a", "c"]
+    assert table.levels(ROWS, "cutout") == [True, False]
+    assert table.levels(ROWS, "stages") == [[1, 2], [1]]
+    assert table.levels(ROWS, "none") == []
+
+
+def test_values_and_filters_are_written_as_a_person_would() -> None:
+    assert list(map(table.value_text, table.levels(ROWS, "n"))) == ["128", "256"]  # a missing one made them floats
+    assert [table.value_text(value) for value in (1e6, 0.1 + 0.2, True, "one")] == ["1000000", "0.3", "True", "one"]
+    where = {"arm": "constant 3", "lr": [0.00078125, 1.0]}
+    assert table.filter_text(where) == "arm constant 3, lr 0.00078125 or 1"
+    assert table.filter_text({}) == table.filter_text(None) == "any point"
+
+
+def test_a_frame_without_rows_has_none() -> None:
+    empty = pd.DataFrame([])
+    assert table.select(empty, {"a": 1}).empty
+    assert table.levels(empty, "a") == []
+    assert table.summary(empty, ["a"], ["b"]).empty
+
+
+def test_a_study_is_planned_and_checked_without_torch_and_pandas() -> None:
+    code = (
+        "import sys, onecycle.studies.study, onecycle.studies.rows\n"
+        "print({'torch', 'lightning', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

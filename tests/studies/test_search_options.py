@@ -1,0 +1,80 @@
+import math
+from typing import Any
+
+import pytest
+import yaml
+
+from onecycle.callbacks.optuna_storage import PRUNERS
+from onecycle.config.compose import CONF
+from onecycle.errors import ConfigError
+from onecycle.studies.search import trials
+from onecycle.studies.search.options import SEARCH_OPTIONS, Coordinate, CoordinateSearch, OptunaSearch, search_errors
+
+BLOCKS: dict[str, dict[str, Any]] = {
+    "coordinate": {"coordinates": {"a": {"start": 1.0}}}, "random": {"space": {"a": {"low": 1, "high": 2}}},
+    "optuna": {"space": {"a": {"low": 1, "high": 2}}},
+}  # fmt: skip
+
+
+def test_the_searches_of_the_studies_are_valid_and_keep_their_order() -> None:
+    blocks = yaml.safe_load((CONF / "study/tuning_path.yaml").read_text())["study"]["searches"]
+    first, *_ = [SEARCH_OPTIONS.validate_python(block) for block in blocks]
+    assert isinstance(first, CoordinateSearch)
+    assert next(iter(first.coordinates)) == "hyperparameters.effective_decay"
+    assert first.coordinates["hyperparameters.momentum"] == Coordinate(start=0.5, factor=2, complement=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "start"),
+    [
+        ("coordinate", {"coordinates": {"a": {"start": 1.0, "factor": 0}}}, "coordinates.a.factor=0: "),
+        ("coordinate", {"coordinates": {"a": {"start": 1.0, "factor": "two"}}}, "coordinates.a.factor=two: "),
+        ("coordinate", {"coordinates": {"a": {"start": 0}}}, "coordinates.a: start=0 "),
+        ("coordinate", {"coordinates": {"a": {"start": 2, "complement": True}}}, "coordinates.a: start=2 "),
+        ("coordinate", {"coordinates": {"a": {"start": 2, "high": 1}}}, "coordinates.a: start=2 "),
+        ("coordinate", {"coordinates": {"a": {"start": 1.0, "complement": 1.5}}}, "coordinates.a.complement=1.5: "),
+        ("coordinate", {"coordinates": {"a": {"start": 1.0, "step": 2}}}, "coordinates.a.step"),
+        ("coordinate", {"coordinates": {"a": {}}}, "coordinates.a.start: "),
+        ("coordinate", {"coordinates": {"a": {"start": 1.0, "high": math.nan}}}, "coordinates.a.high=nan: "),
+        ("coordinate", {"coordinates": {}}, "coordinates: "),
+        ("coordinate", {"refinements": 9}, "refinements=9: "),
+        ("coordinate", {"min_gain": -1}, "min_gain=-1: "),
+        ("coordinate", {"budget": 0}, "budget=0: "),
+        ("coordinate", {"bugdet": 3}, "bugdet=3: is unknown; did you mean budget?"),
+        ("random", {"space": {"a": {"low": 1}}}, "space.a.high: "),
+        ("random", {"space": {"a": {"low": 2, "high": 1}}}, "space.a: low=2 "),
+        ("random", {"space": {"a": {"low": 0, "high": 1}}}, "space.a: low=0 "),
+        ("random", {"space": {"a": {"low": 1, "high": 2, "log": "yes"}}}, "space.a.log=yes: "),
+        ("optuna", {"space": {}}, "space: "),
+        ("optuna", {"space": {"a": {"low": 1.0, "high": 0.1}}}, "space.a: low=1.0 "),
+        ("optuna", {"space": {"a": {"low": 0.0, "high": 0.1, "log": True}}}, "space.a: low=0.0 "),
+        ("optuna", {"space": {"a": {"low": 0.1}}}, "space.a: must have low and high"),
+        ("optuna", {"space": {"a": {"low": 0.5, "high": 2, "integer": True}}}, "space.a: low, high and step"),
+        ("optuna", {"space": {"a": {"low": 1, "choices": [1]}}}, "space.a: choices"),
+        ("optuna", {"sampler": "magic"}, "sampler=magic: "),
+        ("optuna", {"pruner": "magic"}, "pruner=magic: "),
+        ("magic", {}, "method=magic: "),
+    ],
+)
+def test_an_error_in_a_search_is_one_line_with_its_key_and_value(method: str, changes: Any, start: str) -> None:
+    block = {"arm": "a", "method": method, "budget": 3, **BLOCKS.get(method, {})}
+    (line,) = search_errors({**block, **changes})
+    assert line.startswith(start)
+    assert "\n" not in line
+
+
+def test_samplers_and_pruners_have_their_classes() -> None:
+    fields = OptunaSearch.model_fields
+    assert fields["sampler"].annotation.__args__ == tuple(trials.SAMPLERS)  # type: ignore[union-attr]
+    assert fields["pruner"].annotation.__args__ == tuple(PRUNERS)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [({"sampler_options": {"magic": 1}}, "sampler=tpe: "), ({"pruner": "percentile"}, "pruner=percentile: ")],
+)
+def test_what_only_optuna_can_tell_is_one_line_too(changes: dict[str, Any], start: str) -> None:
+    block = {"arm": "a", "method": "optuna", "budget": 3, **BLOCKS["optuna"], **changes}
+    with pytest.raises(ConfigError) as caught:
+        trials.check_optuna(OptunaSearch.model_validate(block))
+    assert [line.startswith(start) for line in caught.value.problems] == [True]
