@@ -49,7 +49,8 @@ def test_pixels_and_labels_are_pinned(seed: int, split: str) -> None:
 def test_pixels_are_the_same_with_numpys_vector_instructions_switched_off() -> None:
     features = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     program = (
-        "import hashlib; from onecycle.data.synthetic import draw_images as draw; images, labels = draw(300, 0, 'train');"
+        "import hashlib; from onecycle.data.synthetic import draw_images\n"
+        "images, labels = draw_images(300, 0, 'train')\n"
         "print(hashlib.sha256(images.tobytes() + labels.astype('<i8').tobytes()).hexdigest())"
     )
     environment = os.environ | {
