@@ -56,7 +56,7 @@ def test_the_recorded_accuracy_is_reproduced_exactly_from_the_runs_own_configura
 
 
 def class_folders(root: Path, classes: list[str], count: int) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = synthetic.draw(count, 0, "test")
+    images, labels = synthetic.draw_images(count, 0, "test")
     for split in ("train", "test"):
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             name = synthetic.CLASSES[label]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, draw
+from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, random_draws
 from onecycle.data.options import AugmentOptions
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -19,7 +19,7 @@ def options(crop: int = 0, flip: str = "none", shift: int = 0, cutout: int = 0) 
 
 
 def draws_for(augmentation: AugmentOptions, count: int = 40, seed: int = 0) -> Draws:
-    return draw(augmentation, count, 32, 32, torch.Generator().manual_seed(seed))
+    return random_draws(augmentation, count, 32, 32, torch.Generator().manual_seed(seed))
 
 
 def run(augmentation: AugmentOptions, draws: Draws) -> torch.Tensor:

@@ -253,7 +253,7 @@ def test_the_synthetic_set_holds_the_drawn_images(tmp_path: Path) -> None:
     source = Synthetic(train_size=30, test_size=20, seed=3)
     dataset = load(source, tmp_path)
     for split, size in (("train", 30), ("test", 20)):
-        images, labels = synthetic.draw(size, 3, split)
+        images, labels = synthetic.draw_images(size, 3, split)
         assert np.array_equal(getattr(dataset, split).pixels.numpy(), images)
         assert np.array_equal(getattr(dataset, split).labels.numpy(), labels)
     assert (dataset.name, dataset.classes) == ("synthetic", synthetic.CLASSES)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onecycle.data import synthetic
-from onecycle.data.synthetic import draw
+from onecycle.data.synthetic import draw_images
 
 PINNED = {
     (0, "train"): "643a7d3382e302035bf517306829bf546ca5872a8f31e8b7a5a221eb3b15f970",
@@ -18,14 +18,14 @@ PINNED = {
 
 
 def digest(count: int, seed: int, split: str) -> str:
-    images, labels = draw(count, seed, split)
+    images, labels = draw_images(count, seed, split)
     return hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize("count", [1, 7, 250, 251, 499])
 def test_a_smaller_draw_is_a_prefix_of_a_larger_one(count: int) -> None:
-    images, labels = draw(600, 5, "train")
-    fewer_images, fewer_labels = draw(count, 5, "train")
+    images, labels = draw_images(600, 5, "train")
+    fewer_images, fewer_labels = draw_images(count, 5, "train")
     assert (fewer_images.shape, fewer_images.dtype) == ((count, 32, 32, 3), np.uint8)
     assert (fewer_labels.shape, fewer_labels.dtype) == ((count,), np.int64)
     assert np.array_equal(fewer_images, images[:count])
@@ -35,7 +35,7 @@ def test_a_smaller_draw_is_a_prefix_of_a_larger_one(count: int) -> None:
 
 
 def test_splits_and_seeds_share_no_image_and_no_order_of_labels() -> None:
-    draws = [draw(200, seed, split) for seed in (0, 1, 2**64 - 1) for split in ("train", "test")]
+    draws = [draw_images(200, seed, split) for seed in (0, 1, 2**64 - 1) for split in ("train", "test")]
     assert len({image.tobytes() for images, _ in draws for image in images}) == 200 * 6
     assert len({labels.tobytes() for _, labels in draws}) == 6
 
@@ -49,7 +49,8 @@ def test_pixels_and_labels_are_pinned(seed: int, split: str) -> None:
 def test_pixels_are_the_same_with_numpys_vector_instructions_switched_off() -> None:
     features = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     program = (
-        "import hashlib; from onecycle.data.synthetic import draw; images, labels = draw(300, 0, 'train');"
+        "import hashlib; from onecycle.data.synthetic import draw_images\n"
+        "images, labels = draw_images(300, 0, 'train')\n"
         "print(hashlib.sha256(images.tobytes() + labels.astype('<i8').tobytes()).hexdigest())"
     )
     environment = os.environ | {
@@ -63,7 +64,7 @@ def test_pixels_are_the_same_with_numpys_vector_instructions_switched_off() -> N
 
 @pytest.fixture(scope="module")
 def pictures() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    return draw(3000, 0, "train")
+    return draw_images(3000, 0, "train")
 
 
 def raw_pixels(images: NDArray[np.uint8]) -> NDArray[np.floating]:
@@ -85,7 +86,7 @@ def test_no_class_is_told_by_a_trivial_statistic(
     seen = (seen - seen_mean) / seen_std
     centres = np.stack([seen[labels == label].mean(axis=0) for label in range(10)])
 
-    images, labels = draw(1000, 0, "test")
+    images, labels = draw_images(1000, 0, "test")
     asked = (features(images) - seen_mean) / seen_std
     nearness = asked @ centres.T - (centres**2).sum(axis=1) / 2
     assert np.mean(nearness.argmax(axis=1) == labels) < 0.20

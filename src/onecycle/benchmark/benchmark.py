@@ -42,7 +42,7 @@ LOADER_BATCH = 512
 
 def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
     """Images a second of every way to make augmented batches."""
-    images, labels = synthetic.draw(POOL, 0, "train")
+    images, labels = synthetic.draw_images(POOL, 0, "train")
     loaders: dict[str, Any] = {}
     for cutout in (False, True):
         suffix = "crop, flip, cutout" if cutout else "crop, flip"

@@ -170,7 +170,7 @@ def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:
 def time_plain_script(width: int, batch_size: int, steps: int, warm: int) -> None:
     """Print the seconds a step of the plain script."""
     warnings.filterwarnings("ignore")
-    images, labels = synthetic.draw(POOL, 0, "train")
+    images, labels = synthetic.draw_images(POOL, 0, "train")
     loader = baselines.dataloader(images, labels, batch_size, kind="PIL", cutout=True, workers=2)
     print(baselines.plain_script(new_network(width), loader, steps, warm))
 

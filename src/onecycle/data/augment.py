@@ -29,7 +29,9 @@ class Draws(NamedTuple):
     cut_x: Tensor
 
 
-def draw(augmentation: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+def random_draws(
+    augmentation: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator
+) -> Draws:
     """Draws for `count` images. Parts that are off are drawn too, so that no part changes the draws of another."""
 
     def integers(choices: int) -> Tensor:

@@ -41,13 +41,13 @@ def cached(folder: Path, name: str, key: dict[str, Any], build: Build, keep: boo
     from memory, with a warning.
     """
     path = folder / f"{name}-{key_digest(key)}"
-    lock = path.with_name(path.name + ".lock")
+    lock = FileLock(path.with_name(path.name + ".lock"))
     made = [parent for parent in path.parents if not parent.exists()]
     with contextlib.ExitStack() as stack:
         if keep:
             with contextlib.suppress(OSError):  # then writing fails as well, or the folder has no locks
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(lock))
+                stack.enter_context(lock)
         try:
             return _read(path, key)
         except (FileNotFoundError, NotADirectoryError):
@@ -57,10 +57,11 @@ def cached(folder: Path, name: str, key: dict[str, Any], build: Build, keep: boo
         try:
             arrays, description = build()
         except BaseException:
-            with contextlib.suppress(OSError):  # where another process has written something
-                lock.unlink()
-                for parent in made:
-                    parent.rmdir()
+            if lock.is_locked:  # leave nothing
+                with contextlib.suppress(OSError):  # another process has written something
+                    Path(lock.lock_file).unlink()
+                    for parent in made:
+                        parent.rmdir()
             raise
         built = Decoded(arrays, description, _fingerprint(arrays, description))
         if keep:

@@ -90,7 +90,8 @@ class ImageFolder:
             folder = self.root / split
             entries = [(path, label) for label, name in enumerate(classes) for path in _visible(folder / name)]
             splits[split] = files = [file for file in entries if file[0].suffix.lower() in IMAGE_SUFFIXES]
-            empty = [name for label, name in enumerate(classes) if label not in {label for _, label in files}]
+            labels = {label for _, label in files}
+            empty = [name for label, name in enumerate(classes) if label not in labels]
             if not files or (split == "train" and empty):
                 where = (folder / empty[0] if files else folder).absolute()
                 raise ValueError(f"data.root: no png, jpg or webp image in {_shown(where)}.")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, Places, draw
+from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, Places, random_draws
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Split
 
@@ -118,7 +118,7 @@ class BatchLoader:
         generator = _generator(self.seed, self.epoch)
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
         augmentation = self.canvas.augmentation
-        draws = draw(augmentation, self.size, self.canvas.height, self.canvas.width, generator)
+        draws = random_draws(augmentation, self.size, self.canvas.height, self.canvas.width, generator)
         if augmentation.flip == "alternating":
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, None))
             draws = draws._replace(flip=(first[order] + self.epoch) % 2)

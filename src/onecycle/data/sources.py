@@ -143,7 +143,7 @@ class Synthetic:
         log.info("Drawing %d synthetic images (once; they are cached).", self.train_size + self.test_size)
         arrays: Arrays = {}
         for split, size in (("train", self.train_size), ("test", self.test_size)):
-            arrays[f"{split}_images"], arrays[f"{split}_labels"] = synthetic.draw(size, self.seed, split)
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = synthetic.draw_images(size, self.seed, split)
         return arrays, list(synthetic.CLASSES)
 
 

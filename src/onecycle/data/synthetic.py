@@ -215,7 +215,7 @@ def _labels(seed: int, stream: int, count: int) -> NDArray[np.int64]:
     return np.argsort(tens, axis=1, kind="stable").astype(np.int64).reshape(-1)[:count]
 
 
-def draw(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw images uint8 [count, 32, 32, 3] and labels int64 [count], bit for bit the same on every machine.
 
     Image i depends on (seed, split, i) alone: a smaller draw is a prefix of a larger one. Every ten
