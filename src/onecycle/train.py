@@ -46,14 +46,14 @@ def train(
     if unfit:
         raise ConfigError(unfit)
     if processes.must_be_started(cfg):
-        folder, _ = processes.launch(cfg, _train_as_rank, _shown_level(), cfg, overrides, sweep, progress, keep)
+        folder = processes.launch(cfg, _train_as_rank, _shown_level(), cfg, overrides, sweep, progress, keep)
         return run.read_result(folder) or {}
     return train_here(cfg, overrides, sweep, progress, keep)[1]
 
 
-def _train_as_rank(level: int, *arguments: Any) -> tuple[Path, dict[str, Any]]:
+def _train_as_rank(level: int, *arguments: Any) -> Path:
     show_messages(level)
-    return train_here(*arguments)
+    return train_here(*arguments)[0]
 
 
 def train_here(
