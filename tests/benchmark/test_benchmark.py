@@ -36,6 +36,7 @@ def test_bare_loops_race_in_every_precision_and_layout() -> None:
     assert all(len(pairs) == 2 for pairs in rows.values())
 
 
+@pytest.mark.slow
 def test_the_plain_script_prints_its_seconds_a_step() -> None:
     command = [sys.executable, "-m", "onecycle.benchmark.contestants", "4", "32", "2", "1"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

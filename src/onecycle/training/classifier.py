@@ -185,7 +185,7 @@ class Classifier(pl.LightningModule):
 
         Of several ranks each goes on with its own sums: row `rank` of [ranks, 3].
         """
-        sums = [self.epoch_sums, self.window_sums]
+        sums: Any = [self.epoch_sums, self.window_sums]
         if self.trainer.world_size > 1:
             sums = self.all_gather(sums)
         checkpoint["onecycle"] = {
