@@ -29,6 +29,11 @@ def study(**changes: Any) -> dict[str, Any]:
     return {**own, "claims": [CLAIM], "figures": figures, **changes}
 
 
+def composed(drawn: list[str], *overrides: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("train", overrides=[*drawn, *overrides])
+
+
 def check_of(spec: Mapping[str, Any], config: DictConfig, folder: Path) -> ColumnCheck:
     return ColumnCheck(dict(spec), points(spec), config, folder)
 
@@ -42,10 +47,8 @@ def test_every_study_names_columns_that_its_records_may_have(name: str, tmp_path
         check_of(spec, config, tmp_path / name)
 
 
-def test_the_columns_of_a_record_are_known_before_there_is_one(
-    composed: Callable[..., DictConfig], tmp_path: Path
-) -> None:
-    config = composed("data.val_size=40", "evaluation.tta=flip")
+def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    config = tiny("data.val_size=40", "evaluation.tta=flip")
     point = points(study())[0]
     row = row_of(point, tmp_path, train(validated(config), list(point.overrides)))
     known = known_columns(study(), points(study()), config)
@@ -71,26 +74,26 @@ def test_the_columns_of_a_record_are_known_before_there_is_one(
     ],
 )  # fmt: skip
 def test_a_name_that_no_record_can_have_is_refused_without_one(
-    changes: dict[str, Any], line: str, composed: Callable[..., DictConfig], tmp_path: Path
+    changes: dict[str, Any], line: str, drawn: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_of(study(**changes), composed(), tmp_path)
+        check_of(study(**changes), composed(drawn), tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith(line)
     histories = {"kind": "histories", "x": "epoch", "y": "train/loss"}  # columns of a run's curves
-    check_of(study(figures=[histories]), composed(), tmp_path)
+    check_of(study(figures=[histories]), composed(drawn), tmp_path)
 
 
 def test_a_name_that_a_callback_may_measure_is_looked_for_in_the_first_record(
-    composed: Callable[..., DictConfig], tmp_path: Path
+    tiny: Callable[..., Any], drawn: list[str], tmp_path: Path
 ) -> None:
     probe = "+callbacks.final_loss={_target_:onecycle.callbacks.probes.FinalLoss,images:8}"
     spec = study(claims=[CLAIM | {"metric": "final_loss"}], figures=[])
     with pytest.raises(ConfigError, match="no column 'final_loss'"):
-        check_of(spec, composed(), tmp_path)
-    config = composed(probe)
+        check_of(spec, composed(drawn), tmp_path)
+    config = composed(drawn, probe)
     point = points(spec)[0]
-    train(validated(config), list(point.overrides), sweep=tmp_path / "study")
+    train(tiny(probe), list(point.overrides), sweep=tmp_path / "study")
     right = check_of(spec, config, tmp_path / "study")
     right.check(point)
     assert not right.is_open

@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from onecycle.errors import ConfigError
-from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures.labels import label_of

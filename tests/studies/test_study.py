@@ -125,7 +125,7 @@ BLOW_UP: dict[str, Any] = {
         ({"claims": [CLAIM | {"against": []}]}, "claims[0].against=[]"),
         ({"claims": [CLAIM | {"better": "more"}]}, "claims[0].better=more"),
         ({"claims": [{key: value for key, value in CLAIM.items() if key != "metric"}]}, "claims[0].metric"),
-        ({"claims": [CLAIM, BLOW_UP | {"factor": True}]}, "claims[1].factor=True"),
+        ({"claims": [CLAIM, BLOW_UP | {"factor": True}]}, "claims[1].factor=true"),
         ({"claims": [BLOW_UP | {"effect": "ridge_contrast", "z": "c", "transform": "sum", "by": "n"}]}, "claims[0]."),
     ],
 )  # fmt: skip
