@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -50,7 +51,7 @@ def test_the_figure_of_a_range_test_has_its_minimum_where_the_number_says(tmp_pa
     noise = np.random.default_rng(1).normal(0.0, 0.1, 200)
     folder, lrs = rising(tmp_path, [valley(0.001 * 30_000 ** ((i + 1) / 200), 2.05) + e for i, e in enumerate(noise)])
     (settings,) = yaml.safe_load((CONF / "study/lr_range_test.yaml").read_text())["study"]["figures"]
-    rows = [{"arm": "a", "folder": str(folder), "status": "finished"}]
+    rows = pd.DataFrame([{"arm": "a", "folder": str(folder), "status": "finished"}])
     drawn_figures, _ = figures.draw({"figures": [settings]}, rows)
     figure = drawn_figures["figure"]
     (line,) = (line for line in figure.axes[0].lines if line.get_label() == "_mean")

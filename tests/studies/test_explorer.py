@@ -16,7 +16,7 @@ from onecycle.studies.progress import Progress
 from onecycle.runs import record as run
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
-from onecycle.studies.figures.style import label_of
+from onecycle.studies.figures.labels import label_of
 from onecycle.studies.search import decisions
 from onecycle.studies.search import explorer as exploring
 from onecycle.studies.study import of_search
