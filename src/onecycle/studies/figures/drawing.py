@@ -59,8 +59,10 @@ def logarithmic(axes: Axes, which: Literal["x", "y"], column: str, values: Itera
 
 def inches(axes: Axes) -> tuple[float, float]:
     """How wide and high axes are, about: constrained layout moves them when they are drawn."""
-    width, height = axes.get_window_extent().size / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
-    return float(width), float(height)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    box = axes.get_window_extent()
+    return box.width / figure.dpi, box.height / figure.dpi
 
 
 def ticks(axes: Axes, which: Literal["x", "y"], values: Collection[float] = ()) -> None:
@@ -125,7 +127,7 @@ def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
 
 def colour_bar(bar: Colorbar, text: str) -> None:
     """A colour bar's text, without its frame."""
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label(text)
 
 

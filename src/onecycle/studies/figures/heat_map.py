@@ -66,6 +66,8 @@ def heat_map_pair(
     left.set_title(f"{_power_text(rows, x, y, z, ridge)}\nclaimed: {claimed}")
     right.set_title(f"upright where {claimed}")
     known = grid.z[np.isfinite(grid.z)]
+    assert scale.vmin is not None
+    assert scale.vmax is not None
     extend = "max" if (known > scale.vmax).any() else "min" if (known < scale.vmin).any() else "neither"
     drawing.colour_bar(figure.colorbar(mesh, ax=[left, right], pad=0.015, extend=extend), label_of(z, labels))
     _legend(figure, grid.z, bool(ridge))

@@ -1,6 +1,7 @@
 """Gradient norms by layer, from the input to the output of a network."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,6 @@ def _name_layers(axes: Axes, names: Sequence[str]) -> None:
     texts = [name.replace("residual", "branch").replace(".", "\n") for name in names]
     room = drawing.inches(axes)[0] / len(names) / drawing.LETTER
     slanted = max(len(line) for text in texts for line in text.split("\n")) > room
-    style = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    style: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     axes.set_xticks(range(len(names)), list(names) if slanted else texts, **style)
     axes.set_xlim(-0.5, len(names) - 0.5)
