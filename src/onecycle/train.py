@@ -34,15 +34,17 @@ def train(
     unfit = room.data_problems(config.model_dump())
     if unfit:
         raise ConfigError(unfit)
-    if processes.must_be_started(cfg):
-        folder = processes.launch(cfg, _train_as_rank, _shown_level(), cfg, overrides, sweep, progress, keep)
-        return run.read_result(folder) or {}
-    return train_here(cfg, overrides, sweep, progress, keep)[1]
+    arguments = (config, overrides, sweep, progress, keep)
+    if processes.must_be_started(config):
+        folder = processes.launch(config, _train_as_rank, shown_level(), *arguments)
+    else:
+        folder = train_here(*arguments)
+    return read_result(folder) or {}
 
 
 def _train_as_rank(level: int, *arguments: Any) -> Path:
     show_messages(level)
-    return train_here(*arguments)[0]
+    return train_here(*arguments)
 
 
 def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, progress: bool, keep: bool) -> Path:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-
 from bad_folders import FOLDERS
 
 TABLE = Path(__file__).with_name("bad_input.txt")

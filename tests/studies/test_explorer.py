@@ -11,11 +11,12 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from onecycle.errors import ConfigError
-from onecycle.runs.identity import settings
+from onecycle.runs import record as run
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures.labels import label_of
-from onecycle.studies.search import decisions
+from onecycle.studies.launching import Progress
+from onecycle.studies.search import command_line, decisions
 from onecycle.studies.search import explorer as exploring
 from onecycle.studies.study import of_search
 from studying import comparable, ended, finished, killed, results, start, unchanged

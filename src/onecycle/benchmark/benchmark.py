@@ -33,8 +33,8 @@ from onecycle.runs import summary
 from onecycle.runs.environment import environment, keep_freed_memory
 from onecycle.runs.files import write_atomically
 from onecycle.train import train
-from onecycle.training.precision import device_of
 from onecycle.training import breakdown
+from onecycle.training.precision import device_of
 
 PARTS = ("loader", "step", "profile", "start")
 LOADER_BATCH = 512
