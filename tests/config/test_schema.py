@@ -308,4 +308,4 @@ def test_options_refuse_unknown_keys_conversions_and_numbers_that_are_none(tmp_p
     assert _Mine(depth=3).rate == 0.5
     for wrong in ({"depth": "3"}, {"depth": True}, {"depth": 3, "rate": NAN}, {"depth": 3, "x": 1}, {}):
         with pytest.raises(ValueError, match=r"depth|rate|x"):
-            _Mine(**wrong)  # type: ignore[arg-type]
+            _Mine(**wrong)

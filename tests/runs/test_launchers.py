@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from onecycle.config import overrides
-from onecycle.config.compose import CONF
+from onecycle import cli
+from onecycle.config.compose import CONF, check_words
 
 TINY = [
     "experiment=debug", "data.source.train_size=320", "trainer.detect_anomaly=false", "callbacks.figures=null",
@@ -221,4 +221,5 @@ def test_a_study_on_a_ray_cluster_ends_complete_although_a_node_is_killed(
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "local_pool"])
 def test_launchers_of_hydra_and_of_this_project_are_known(launcher: str) -> None:
-    overrides.check(["-m", f"hydra/launcher={launcher}", "hydra/sweeper=coordinate", "seed=0,1"], CONF, "train")
+    words = ["-m", f"hydra/launcher={launcher}", "hydra/sweeper=coordinate", "seed=0,1"]
+    check_words(words, "train", cli.training_word_errors)

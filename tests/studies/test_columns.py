@@ -7,7 +7,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from onecycle.config.compose import CONF, plain
-from onecycle.config.validate import validated
 from onecycle.errors import ConfigError
 from onecycle.studies.columns import ColumnCheck, known_columns
 from onecycle.studies.plan import points
@@ -50,10 +49,10 @@ def test_every_study_names_columns_that_its_records_may_have(name: str, tmp_path
 def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..., Any], tmp_path: Path) -> None:
     config = tiny("data.val_size=40", "evaluation.tta=flip")
     point = points(study())[0]
-    row = row_of(point, tmp_path, train(validated(config), list(point.overrides)))
+    row = row_of(point, tmp_path, train(config, list(point.overrides)))
     known = known_columns(study(), points(study()), config)
     assert known == row.keys()
-    bare = known_columns(study(), points(study()), composed("evaluation.tta=none"))
+    bare = known_columns(study(), points(study()), tiny("evaluation.tta=none"))
     assert known - bare == {"val_accuracy", "val_loss", "test_accuracy_tta"}
     derived = known_columns(study(derive="range_test"), [], config)
     assert derived >= {"usable_lr", "lr_at_minimum"}

@@ -87,9 +87,9 @@ def test_a_ratio_to_nothing_has_a_reason() -> None:
 def test_gap_ratio_divides_the_wide_gap_by_the_narrow_one() -> None:
     rows = arms(a=0.5, b=0.6, c=1.0, d=0.6)
     a, b, c, d = ({"arm": arm} for arm in "abcd")
-    assert effects.gap_ratio(rows, "acc", wide=(a, b), narrow=(c, d)) == pytest.approx(0.25)
+    assert effects.gap_ratio(rows, "acc", wide=[a, b], narrow=[c, d]) == pytest.approx(0.25)
     with pytest.raises(UnmeasurableError, match=r"^the gap in acc between arm b and arm d is 0$"):
-        effects.gap_ratio(rows, "acc", wide=(a, b), narrow=(b, d))
+        effects.gap_ratio(rows, "acc", wide=[a, b], narrow=[b, d])
 
 
 @pytest.mark.parametrize(

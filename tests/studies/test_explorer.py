@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from onecycle.errors import ConfigError
-from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures.labels import label_of
@@ -140,11 +140,11 @@ def test_a_search_on_a_pool_tries_both_neighbours_at_once_and_counts_the_runs(tm
 
 
 def test_the_best_of_every_arm_is_trained_again_with_other_seeds(searched: Path) -> None:
-    records = {frozenset(run.settings(record["overrides"])): record for record in results(searched).values()}
+    records = {frozenset(settings(record["overrides"])): record for record in results(searched).values()}
     runs = planned(searched)
     for arm in ("TPE", RAW, FLAT):
         scores = [
-            (records[frozenset(run.settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
+            (records[frozenset(settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
             for entry in runs
             if entry["values"]["arm"] == arm
         ]

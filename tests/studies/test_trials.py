@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from onecycle.callbacks import optuna_storage
+from onecycle.callbacks.options import PRUNED
 from onecycle.errors import ConfigError
 from onecycle.studies.search import command_line, coordinate, trials
 from onecycle.studies.search.coordinate import Score, Values
@@ -125,7 +126,7 @@ def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
         reached = 0.9 if len(callbacks) == 1 else 0.1
         trial.report(reached, 1)
         if trial.should_prune():
-            trial.set_user_attr(optuna_storage.PRUNED, True)
+            trial.set_user_attr(PRUNED, True)
         return reached
 
     path = solve(tmp_path, score, budget=2, pruner="median", pruner_options={"n_startup_trials": 1})

@@ -5,6 +5,7 @@ component from elsewhere is passed through: its constructor checks its own argum
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -33,7 +34,7 @@ from onecycle.training.schedule import SCHEDULES
 ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
 
 # The classes of this package's components and what each takes, by the group in which they are named.
-COMPONENTS: dict[str, dict[str, type[Options]]] = {
+COMPONENTS: dict[str, Mapping[str, type[Options]]] = {
     "model": {"onecycle.models.resnet9.ResNet9": ResNet9Options}, "schedule": SCHEDULES, "optimizer": OPTIMIZERS,
     "data.source": SOURCES, "callbacks": CALLBACKS, "logger": LOGGERS,
 }  # fmt: skip
@@ -218,10 +219,11 @@ class TrainOptions(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainOptions":
-        peak_lr, h = self.schedule.get("peak_lr"), self.hyperparameters
-        valid = isinstance(peak_lr, int | float) and 0 < peak_lr < math.inf
-        if valid and (line := h.contradiction(peak_lr, self.batch_size)):
-            raise ValueError(line)
+        peak_lr = self.schedule.get("peak_lr")
+        if isinstance(peak_lr, int | float) and 0 < peak_lr < math.inf:
+            line = self.hyperparameters.contradiction(peak_lr, self.batch_size)
+            if line:
+                raise ValueError(line)
         return self
 
 

@@ -121,7 +121,7 @@ def _component_errors(values: Mapping[str, Any]) -> list[str]:
         members = {group: node} if group not in ("callbacks", "logger") else _members(group, node)
         for key, part in members.items():
             options = classes.get(str(part.get("_target_"))) if isinstance(part, Mapping) else None
-            own = {name: value for name, value in part.items() if name != "_target_"} if options else {}
+            own = {name: value for name, value in (part or {}).items() if name != "_target_"}
             lines += errors_of(options, own, key) if options else []
     trainer = values.get("trainer")
     given = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(trainer, Mapping) and key in trainer]
