@@ -1,15 +1,17 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
-import onecycle.train  # noqa: F401 (registers the resolvers)
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF, register_resolvers
+from onecycle.config.schema import TrainOptions
+from onecycle.config.validate import validated
 
-Compose = Callable[..., DictConfig]
+Compose = Callable[..., Any]
+register_resolvers()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,10 +35,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def tiny(tmp_path: Path, drawn: list[str]) -> Compose:
-    """A composed configuration that trains in a second: tiny("seed=1")."""
+    """A validated configuration that trains in a second: tiny("seed=1")."""
 
-    def composed(*overrides: str, config_name: str = "train") -> DictConfig:
+    def composed(*overrides: str) -> TrainOptions:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return compose(config_name, overrides=[*drawn, f"output={tmp_path}", *overrides])
+            return validated(compose("train", overrides=[*drawn, f"output={tmp_path}", *overrides]))
 
     return composed

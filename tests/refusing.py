@@ -33,7 +33,7 @@ def import_program(heavy: bool) -> dict[str, Callable[[], None]]:
         import torch
 
         from onecycle.data import class_folders  # noqa: F401
-        from onecycle.runs import memory  # noqa: F401
+        from onecycle.runs import environment  # noqa: F401
 
         torch.set_num_threads(1)
     gc.collect()

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from bad_folders import FOLDERS
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 
 TABLE = Path(__file__).with_name("bad_input.yaml")
 NAMED = (

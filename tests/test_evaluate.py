@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.data import synthetic
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate

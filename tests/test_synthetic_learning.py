@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.train import train
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle import build as assembly
+from onecycle import build
 from onecycle.callbacks.divergence import Divergence
 from onecycle.data.augment import Canvas
 from onecycle.errors import ConfigError
@@ -129,9 +129,9 @@ def test_images_grow_with_progress_and_are_tested_whole(
         train(tiny("resizing=[[0,16],[0.5,40]]"), [])
     # Of a source of one's own the size is known only when its images are there.
     cfg = tiny("resizing=[[0,16],[0.5,40]]")
-    datamodule = assembly.build_datamodule(cfg, assembly.load_dataset(cfg)[1])
+    datamodule = build.build_datamodule(cfg, build.load_dataset(cfg)[1])
     with pytest.raises(ConfigError, match=r"^resizing=.*: the images have 32 pixels; take at most 32$"):
-        assembly.build_classifier(cfg, datamodule, 10)
+        build.build_classifier(cfg, datamodule, 10)
 
 
 def test_a_fraction_of_an_epoch_ends_the_cycle_on_its_last_step(tmp_path: Path, tiny: Compose) -> None:
@@ -356,7 +356,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_one_before(
 def test_a_run_that_another_process_has_just_finished_is_not_run_again(
     tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready = assembly.build_classifier
+    ready = build.build_classifier
 
     def meanwhile(*arguments: Any) -> Any:
         classifier = ready(*arguments)
@@ -445,7 +445,7 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
     tmp_path: Path, tiny: Compose, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = without_cifar(tiny("data.fallback=synthetic", "name=quick"))
-    original = assembly.OmegaConf.load
+    original = build.OmegaConf.load
 
     def smaller(path: Path) -> Any:
         loaded = original(path)
@@ -453,7 +453,7 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
         return loaded
 
     with monkeypatch.context() as patch:
-        patch.setattr(assembly.OmegaConf, "load", smaller)
+        patch.setattr(build.OmegaConf, "load", smaller)
         result = train(cfg, [])
     assert only_folder(tmp_path / "runs").name.endswith("_quick-synthetic")
     assert (result["data"]["name"], result["data"]["stands_in_for"]) == ("synthetic", "cifar10")

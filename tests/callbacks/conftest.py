@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.plugins import Precision
 
-from onecycle import build as assembly
+from onecycle import build
 
 Fit = Callable[..., pl.Trainer]
 
@@ -25,12 +25,12 @@ def fit(tiny: Any, tmp_path: Path) -> Fit:
     ) -> pl.Trainer:
         cfg = tiny("evaluation.every_n_epochs=0", "callbacks.training_log=null", *overrides)
         cfg.logger, cfg.callbacks.checkpoint = None, EVERY_STEP if folder else None
-        cfg, dataset, _ = assembly.load_dataset(cfg)
-        datamodule = assembly.build_datamodule(cfg, dataset)
-        steps = assembly.total_steps(cfg, datamodule)
-        classifier = assembly.build_classifier(cfg, datamodule, steps)
+        cfg, dataset, _ = build.load_dataset(cfg)
+        datamodule = build.build_datamodule(cfg, dataset)
+        steps = build.total_steps(cfg, datamodule)
+        classifier = build.build_classifier(cfg, datamodule, steps)
         place = tmp_path / (folder or "")
-        trainer = assembly.build_trainer(cfg, place, steps, {}, steps_done=0, progress=False)
+        trainer = build.build_trainer(cfg, place, steps, {}, steps_done=0, progress=False)
         trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
         if isinstance(plugin, Precision):
             trainer.strategy.precision_plugin = plugin

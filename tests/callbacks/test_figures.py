@@ -51,12 +51,11 @@ def test_colours_come_back_from_normalised_images() -> None:
 def test_the_grid_places_images_row_by_row_two_pixels_apart() -> None:
     images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 5)
     grid = image_grid(images, columns=2)
-    assert grid.shape == (3, 10, 12)
-    assert (grid[:, :4, :5] == 0).all()
-    assert (grid[:, :4, 7:] == 1).all()
-    assert (grid[:, 6:, :5] == 2).all()
-    assert (grid[:, 4:6] == 255).all()
-    assert (grid[:, 6:, 7:] == 255).all()
+    assert grid.shape == (10, 12, 3)
+    for place, value in (((slice(4), slice(5)), 0), ((slice(4), slice(7, 12)), 1), ((slice(6, 10), slice(5)), 2)):
+        assert (grid[place] == value).all()
+    assert (grid[4:6] == 255).all()
+    assert (grid[6:, 5:] == 255).all()
 
 
 def test_a_run_leaves_its_figures_as_files_and_in_tensorboard(tmp_path: Path, tiny: Any, drawn: list[str]) -> None:

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
-from onecycle.benchmark import breakdown
 from onecycle.callbacks.probes import FinalLoss, GradientNorms, Probe, Recency, StepBreakdown, last_batches, layers
 from onecycle.callbacks.surface import LossSurface
 from onecycle.callbacks.twin import Twin
-from onecycle.data.augment import Normalizer, unpack
+from onecycle.data.augment import Normalizer
 from onecycle.data.loader import Batch
 from onecycle.models.resnet9 import ResNet9
+from onecycle.training import breakdown
 from onecycle.training.classifier import Classifier
 
 Fit = Callable[..., pl.Trainer]
@@ -178,7 +178,7 @@ def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: 
     used = len(test.labels) // 64 * 64
     assert used > 0
     mean, std = data.normalization
-    images = Normalizer(mean, std, torch.device("cpu"))(unpack(test.pixels))
+    images = Normalizer(mean, std, torch.device("cpu"))(test.pixels)
     logits = torch.cat([network(part) for part in images[:used].split(64)])
     expected = F.cross_entropy(logits, test.labels[:used]).item()
     assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)
@@ -305,26 +305,3 @@ def test_scaled_gradients_are_refused_where_they_cannot_be_measured(name: str, f
     plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
     with pytest.raises(ValueError, match=rf"^trainer.precision=.*: callbacks.{name} takes bf16-mixed or 32-true$"):
         fit(PROBES[name](), plugin=plugin)
-
-
-FRACTIONS = "must be a list of different fractions of training, each in [0, 1]"
-
-
-@pytest.mark.parametrize(
-    ("probe", "arguments", "message"),
-    [
-        (FinalLoss, {"images": 0}, "callbacks.final_loss.images=0: must be at least 1"),
-        (FinalLoss, {"images": 1.5}, "callbacks.final_loss.images=1.5: must be a whole number of at least 1"),
-        (FinalLoss, {"images": 1, "test_images": -1}, "callbacks.final_loss.test_images=-1: must be at least 0"),
-        (Recency, {"average": 0}, "callbacks.recency.average=0: must be at least 1"),
-        (GradientNorms, {"at": [0.5, 1.5]}, f"callbacks.gradient_norms.at=[0.5, 1.5]: {FRACTIONS}"),
-        (GradientNorms, {"at": [0.5, 0.5]}, f"callbacks.gradient_norms.at=[0.5, 0.5]: {FRACTIONS}"),
-        (GradientNorms, {"at": []}, f"callbacks.gradient_norms.at=[]: {FRACTIONS}"),
-        (GradientNorms, {"at": 0.5}, f"callbacks.gradient_norms.at=0.5: {FRACTIONS}"),
-        (StepBreakdown, {"steps": 0}, "callbacks.step_breakdown.steps=0: must be at least 1"),
-    ],
-)
-def test_values_out_of_range_are_refused(probe: Any, arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="callbacks") as caught:
-        probe(**arguments)
-    assert str(caught.value) == message

@@ -1,7 +1,6 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -81,19 +80,3 @@ def test_a_lost_network_has_no_width(fit: Fit) -> None:
     assert math.isnan(probe.measures["surface_center"])
     assert math.isnan(probe.measures["surface_rise"])
     assert math.isnan(probe.measures["surface_width"])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"images": 0}, "callbacks.loss_surface.images=0: must be at least 1"),
-        ({"points": 1}, "callbacks.loss_surface.points=1: must be at least 3"),
-        ({"points": 4}, "callbacks.loss_surface.points=4: must be odd, so that one point is the weights themselves"),
-        ({"extent": 0.0}, "callbacks.loss_surface.extent=0.0: must be a finite number above 0"),
-        ({"seed": -1}, "callbacks.loss_surface.seed=-1: must be at least 0"),
-    ],
-)
-def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="callbacks") as caught:
-        LossSurface(**({"images": 64, "points": 3, "extent": 1.0, "seed": 0} | change))
-    assert str(caught.value) == message

@@ -79,17 +79,3 @@ def test_a_resumed_run_continues_the_twin_to_the_bit(fit: Fit) -> None:
 def test_clipped_gradients_are_refused(fit: Fit) -> None:
     with pytest.raises(ValueError, match=r"^trainer.gradient_clip_val=0.5: callbacks.twin takes null$"):
         fit(Twin(**EXACT), overrides=("trainer.gradient_clip_val=0.5",))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"lr": 0}, "callbacks.twin.lr=0: must be a finite number above 0"),
-        ({"weight_scale": -2.0}, "callbacks.twin.weight_scale=-2.0: must be a finite number above 0"),
-        ({"weight_decay": -0.25}, "callbacks.twin.weight_decay=-0.25: must be a finite number of at least 0"),
-    ],
-)
-def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="callbacks") as caught:
-        Twin(**(EXACT | change))
-    assert str(caught.value) == message

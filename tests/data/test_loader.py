@@ -2,26 +2,21 @@ import numpy as np
 import pytest
 import torch
 
-from onecycle.data.augment import Augmentation, Normalizer
+from onecycle.data.augment import Normalizer
 from onecycle.data.loader import Batch, BatchLoader
-from onecycle.data.sources import Split, pack
+from onecycle.data.options import AugmentOptions
+from onecycle.data.sources import Split
 
 CPU = torch.device("cpu")
 COUNT = 100
 # Each image is one flat colour, its own number, so that a batch tells which images it holds.
-IMAGES = np.broadcast_to(np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, 32, 32, 3))
-SPLIT = Split(torch.from_numpy(pack(IMAGES)), torch.arange(COUNT))
-AUGMENTATION = Augmentation(4, "random", 0, 8)
+IMAGES = torch.arange(COUNT, dtype=torch.uint8)[:, None, None, None].expand(COUNT, 32, 32, 3)
+SPLIT = Split(IMAGES, torch.arange(COUNT))
+AUGMENTATION = AugmentOptions(crop=4, flip="random", shift=0, cutout=8)
 
 
 def loader(**arguments: object) -> BatchLoader:
-    settings: dict = {
-        "batch_size": 16,
-        "seed": 0,
-        "device": CPU,
-        "shuffle": True,
-        "augmentation": AUGMENTATION,
-    }
+    settings: dict = {"batch_size": 16, "seed": 0, "device": CPU, "shuffle": True, "augmentation": AUGMENTATION}
     return BatchLoader(SPLIT, Normalizer((0.0,) * 3, (1.0,) * 3, CPU), **(settings | arguments))
 
 
@@ -77,13 +72,6 @@ def test_a_restored_state_continues_with_the_same_batches(taken: int) -> None:
     assert same(following, list(restored))
 
 
-def test_an_epoch_that_was_left_is_not_taken_up_again_without_a_restore() -> None:
-    abandoned, whole = loader(), loader()
-    next(iter(abandoned))
-    list(whole)
-    assert same(list(abandoned), list(whole))
-
-
 def test_the_state_of_another_loader_is_refused() -> None:
     state = loader().state_dict()
     for change in ({"seed": 5}, {"batch_size": 32}):
@@ -128,11 +116,11 @@ def test_without_shuffling_the_order_is_kept_and_the_last_batch_is_smaller() -> 
 
 
 def test_alternating_flip_mirrors_an_image_in_every_other_epoch() -> None:
-    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None], (COUNT, 32, 32, 3))
-    split = Split(torch.from_numpy(pack(ramp)), torch.arange(COUNT))
+    ramp = torch.arange(32, dtype=torch.uint8)[None, None, :, None].expand(COUNT, 32, 32, 3)
+    split = Split(ramp, torch.arange(COUNT))
     flips = BatchLoader(
         split, Normalizer((0.0,) * 3, (1.0,) * 3, CPU), batch_size=50, seed=0, device=CPU, shuffle=True,
-        augmentation=Augmentation(0, "alternating", 0, 0),
+        augmentation=AUGMENTATION.model_copy(update={"crop": 0, "flip": "alternating", "cutout": 0}),
     )  # fmt: skip
     epochs = []
     for _ in range(4):
@@ -183,8 +171,8 @@ def test_batches_are_the_same_however_many_are_made_at_a_time(monkeypatch: pytes
 
 
 def test_a_batch_size_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size=101 is larger than the 100 training images"):
+    with pytest.raises(ValueError, match=r"batch_size=101: .* 100"):
         loader(batch_size=101)
-    with pytest.raises(ValueError, match="batch_size=16 does not divide among 3 devices"):
+    with pytest.raises(ValueError, match=r"batch_size=16: .* 3 devices"):
         loader(world_size=3)
     assert len(loader(world_size=3, shuffle=False)) == 7

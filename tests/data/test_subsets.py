@@ -14,6 +14,8 @@ def test_class_counts_of_a_subset_differ_by_at_most_one(size: int) -> None:
     assert counts.sum() == size
     assert counts.max() - counts.min() <= 1
     assert len(np.unique(subset)) == size
+    subset, _ = split_indices(SKEWED, 60, 0, seed=0)
+    assert sorted(np.bincount(SKEWED[subset])) == [7, 26, 27]  # balanced as far as the classes reach
 
 
 def test_smaller_subsets_lie_inside_larger_ones_whatever_is_held_out() -> None:
@@ -46,16 +48,11 @@ def test_fractions_are_of_what_validation_leaves() -> None:
     assert len(split_indices(LABELS, 1, 1000, seed=0)[0]) == 1
 
 
-def test_classes_of_different_size_are_balanced_as_far_as_they_reach() -> None:
-    subset, _ = split_indices(SKEWED, 60, 0, seed=0)
-    assert sorted(np.bincount(SKEWED[subset])) == [7, 26, 27]
-
-
 @pytest.mark.parametrize(
     ("subset_size", "val_size", "message"),
     [
-        (5001, 0, "data.subset_size=5001: a count must be 1 … 5000"),
-        (4001, 1000, "data.subset_size=4001: a count must be 1 … 4000"),
+        (5001, 0, "data.subset_size=5001: .* 5000"),
+        (4001, 1000, "data.subset_size=4001: .* 4000"),
         (1.5, 0, "data.subset_size=1.5"),
         (None, 5000, "data.val_size=5000"),
         (None, -1, "data.val_size=-1"),

@@ -32,6 +32,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def arguments() -> dict[str, Any]:
+    """The options of conf/model/resnet9.yaml."""
+    return arguments_of("resnet9")
+
+
+@pytest.fixture
 def network() -> Callable[..., ResNet9]:
     """Return a factory: the network of conf/model/<name>.yaml with ten classes and the given changes."""
 

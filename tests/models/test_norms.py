@@ -1,13 +1,13 @@
-import re
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from onecycle.models.norms import GhostBatchNorm2d, make_norm
+from onecycle.models.norms import GhostBatchNorm2d
+from onecycle.models.resnet9 import ResNet9
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
-OPTIONS = {"train_scale": True, "ghost_size": 32, "norm_groups": 4, "momentum": 0.1, "eps": 1e-5}
 
 
 def random_images(count: int, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
@@ -56,7 +56,7 @@ def test_ghost_norm_is_batch_norm_of_each_group(
     count: int, ghost_size: int, memory_format: torch.memory_format
 ) -> None:
     norm = ghost_norm(ghost_size)
-    images = random_images(count, memory_format)
+    images = random_images(count, memory_format).requires_grad_()
     groups = [torch.tensor(group) for group in GROUPS[count, ghost_size]]
     expected = batch_norm_of_each_group(norm, images, groups)
     output = norm(images)
@@ -65,31 +65,10 @@ def test_ghost_norm_is_batch_norm_of_each_group(
     assert torch.allclose(norm.running_mean, expected["mean"], atol=1e-7)
     assert torch.allclose(norm.running_var, expected["var"], atol=1e-7)
     assert norm.num_batches_tracked == 1
-
-
-def test_running_statistics_move_by_the_mean_over_the_groups() -> None:
-    norm = ghost_norm(4)
-    images = random_images(8)
-    norm(images)
-    means = torch.stack([images[k::2].mean((0, 2, 3)) for k in (0, 1)])
-    variances = torch.stack([images[k::2].var((0, 2, 3)) for k in (0, 1)])
-    assert torch.allclose(norm.running_mean, 0.7 * torch.zeros(6) + 0.3 * means.mean(0), atol=1e-6)
-    assert torch.allclose(norm.running_var, 0.7 * torch.ones(6) + 0.3 * variances.mean(0), atol=1e-6)
-
-
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize(("count", "ghost_size"), [(12, 4), (13, 4), (14, 4)])
-def test_gradients_are_those_of_batch_norm_of_each_group(
-    count: int, ghost_size: int, memory_format: torch.memory_format
-) -> None:
-    norm = ghost_norm(ghost_size)
-    images = random_images(count, memory_format).requires_grad_()
-    groups = [torch.tensor(group) for group in GROUPS[count, ghost_size]]
-    expected = batch_norm_of_each_group(norm, images, groups)["output"]
     upstream = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     sources = (images, norm.weight, norm.bias)
-    wanted = torch.autograd.grad(expected, sources, upstream)
-    found = torch.autograd.grad(norm(images), sources, upstream)
+    wanted = torch.autograd.grad(expected["output"], sources, upstream)
+    found = torch.autograd.grad(output, sources, upstream)
     for want, find in zip(wanted, found, strict=True):
         assert torch.allclose(want, find, atol=1e-5)
 
@@ -133,9 +112,10 @@ def test_bf16_images_keep_float32_statistics(memory_format: torch.memory_format)
 
 
 @pytest.mark.parametrize("name", ["batch", "ghost", "group"])
-def test_frozen_scale_is_one_takes_no_gradient_and_stays_in_the_state(name: str) -> None:
-    norm = make_norm(8, norm=name, **{**OPTIONS, "train_scale": False})  # type: ignore[arg-type]
-    assert norm is not None
+def test_a_frozen_scale_is_one_takes_no_gradient_and_stays_in_the_state(
+    name: str, network: Callable[..., ResNet9]
+) -> None:
+    norm = network(width=8, norm=name, train_scale=False).get_submodule("prep.norm")
     norm(torch.randn(4, 8, 3, 3)).sum().backward()
     parameters = dict(norm.named_parameters())
     assert torch.equal(norm.state_dict()["weight"], torch.ones(8))
@@ -147,42 +127,13 @@ def test_frozen_scale_is_one_takes_no_gradient_and_stays_in_the_state(name: str)
 @pytest.mark.parametrize(
     ("name", "kind"), [("batch", nn.BatchNorm2d), ("ghost", GhostBatchNorm2d), ("group", nn.GroupNorm)]
 )
-def test_names_make_their_layers(name: str, kind: type[nn.Module]) -> None:
-    norm = make_norm(8, norm=name, **OPTIONS)  # type: ignore[arg-type]
+def test_the_options_of_a_norm_reach_its_layer(
+    name: str, kind: type[nn.Module], network: Callable[..., ResNet9]
+) -> None:
+    net = network(width=8, norm=name, ghost_size=16, norm_groups=4, norm_momentum=0.3, norm_eps=1e-3)
+    norm = net.get_submodule("prep.norm")
     assert type(norm) is kind
-    assert norm.eps == 1e-5
-    assert getattr(norm, "momentum", 0.1) == 0.1
-    assert getattr(norm, "ghost_size", 32) == 32
+    assert norm.eps == 1e-3
+    assert getattr(norm, "momentum", 0.3) == 0.3
+    assert getattr(norm, "ghost_size", 16) == 16
     assert getattr(norm, "num_groups", 4) == 4
-
-
-def test_none_makes_no_layer() -> None:
-    assert make_norm(8, norm="none", **OPTIONS) is None  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"norm": "frozen_scale"},
-            "norm='frozen_scale': unknown; choose one of batch, ghost, group, none "
-            "(a frozen scale is train_scale=False)",
-        ),
-        (
-            {"norm": "none", "train_scale": False},
-            "train_scale=False: norm='none' has no scale to freeze; set train_scale=True",
-        ),
-        (
-            {"norm": "group", "norm_groups": 3},
-            "norm_groups=3: does not divide 8 channels; use a divisor of the width",
-        ),
-        (
-            {"norm": "group", "norm_groups": 0},
-            "norm_groups=0: does not divide 8 channels; use a divisor of the width",
-        ),
-        ({"norm": "ghost", "ghost_size": 1}, "ghost_size=1: one image is no group; use 2 images or more"),
-    ],
-)
-def test_unfit_options_are_refused_with_the_remedy(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        make_norm(8, **{**OPTIONS, **changes})  # type: ignore[arg-type]

@@ -125,25 +125,7 @@ def test_each_layer_halves_the_image_and_doubles_the_channels(network: Factory, 
         x = layer(x)
         assert x.shape == (2, 4 * 2**i, size // 2**i, size // 2**i)
     assert net(random_images(2, size)).shape == (2, 10)
-
-
-def test_kernel_and_stride_are_those_that_downsample_names(network: Factory) -> None:
-    for downsample, kernel, stride in [("pool", 3, 1), ("conv3x3_stride2", 3, 2), ("conv1x1_stride2", 1, 2)]:
-        conv = network(width=4, downsample=downsample).get_submodule("layer1.conv")
-        assert (conv.kernel_size, conv.stride) == ((kernel, kernel), (stride, stride))
-
-
-def test_classes_and_input_channels_are_as_asked(network: Factory) -> None:
-    net = network(width=4, classes=7, in_channels=1)
-    assert net(random_images(2, channels=1)).shape == (2, 7)
-
-
-def test_residual_block_adds_after_the_activation(network: Factory) -> None:
-    block = network(width=4).get_submodule("layer1.residual")
-    x = random_images(4, 8, channels=8)
-    conv, norm = block.get_submodule("second.conv"), block.get_submodule("second.norm")
-    expected = x + norm(conv(block.get_submodule("first")(x))).relu()
-    assert torch.allclose(block(x), expected, atol=1e-6)
+    assert network(width=4, classes=7)(random_images(2, size)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("activation", ["relu", "celu"])
@@ -168,13 +150,6 @@ def test_pooling_after_the_activation_is_the_same_before_it(
             assert torch.equal(first, second)
 
 
-def test_pool_before_norm_is_conv_pool_norm_activation(network: Factory) -> None:
-    layer = network(width=4, pool="before").layer2
-    x = random_images(4, 8, channels=8)
-    conv, norm = layer.get_submodule("conv"), layer.get_submodule("norm")
-    assert torch.allclose(layer(x), norm(F.max_pool2d(conv(x), 2)).relu(), atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -187,11 +162,6 @@ def test_activations_follow_their_formulas(network: Factory, name: str, expected
     values = torch.linspace(-3, 3, 41)
     activation = network(width=4, activation=name).get_submodule("prep.act")
     assert torch.allclose(activation(values.clone()), expected(values), atol=1e-6)
-
-
-def test_logits_scale_with_logit_scale(network: Factory) -> None:
-    images = random_images(3)
-    assert torch.allclose(network(width=4)(images), 0.125 * network(width=4, logit_scale=1)(images))
 
 
 @pytest.mark.parametrize(

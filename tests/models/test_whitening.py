@@ -1,4 +1,3 @@
-import re
 from collections.abc import Callable
 
 import pytest
@@ -64,23 +63,10 @@ def test_fitted_whitening_travels_in_the_state_and_is_never_trained(network: Fac
     assert not network(width=4).needs_whitening
 
 
-def test_whitening_before_fitting_is_refused(network: Factory) -> None:
-    message = "prep='whitening': the whitening filters are not computed yet; call fit_whitening(images)"
-    with pytest.raises(RuntimeError, match=re.escape(message)):
+def test_whitening_that_cannot_be_fitted_or_is_not_fitted_is_refused(network: Factory) -> None:
+    with pytest.raises(RuntimeError, match="prep=whitening"):
         network(width=4, prep="whitening")(random_images(2))
-
-
-def test_fitting_a_network_without_whitening_is_refused(network: Factory) -> None:
-    message = "prep='conv': this network has no whitening filters to fit; set prep='whitening'"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(ValueError, match="prep=conv"):
         network(width=4).fit_whitening(random_images(2))
-
-
-def test_whitening_of_raw_bytes_is_refused() -> None:
-    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    message = (
-        "images=[2, 3, 32, 32] torch.uint8: whitening takes float [n, c, height, width]; "
-        "normalise the training images first"
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        PatchWhitening(3).fit(images)
+    with pytest.raises(ValueError, match=r"images=\[2, 3, 32, 32\] torch.uint8"):
+        PatchWhitening(3).fit(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))

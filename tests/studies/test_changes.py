@@ -1,9 +1,9 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from hydra import compose, initialize_config_dir
 
+from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies.changes import changes, refusals, refuse
 from onecycle.studies.plan import Changes
@@ -24,9 +24,10 @@ def test_an_axis_without_a_value_is_refused(word: str) -> None:
 
 
 def test_a_value_that_every_run_would_refuse_is_refused_by_the_rules_of_the_configuration(
-    tiny: Callable[..., DictConfig],
+    drawn: list[str],
 ) -> None:
-    config = tiny()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("train", overrides=drawn)
     with pytest.raises(ConfigError) as caught:
         refuse(Changes({"seed": [0, "a"], "schedule.peak_lr": [0.1, -1]}, ("batch_size=0", "data=synthetic")), config)
     assert [line.split(":")[0] for line in caught.value.problems] == ["seed=a", "schedule.peak_lr=-1", "batch_size=0"]

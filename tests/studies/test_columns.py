@@ -6,10 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from onecycle.config.checks import CONF, plain
+from onecycle.config.compose import CONF, plain
 from onecycle.errors import ConfigError
-from onecycle.studies import columns, plan, sweep
-from onecycle.studies import rows as table
+from onecycle.studies.columns import ColumnCheck, known_columns
+from onecycle.studies.plan import points
+from onecycle.studies.rows import row_of
 from onecycle.studies.study import at_scale
 from onecycle.train import train
 
@@ -27,35 +28,36 @@ def study(**changes: Any) -> dict[str, Any]:
     return {**own, "claims": [CLAIM], "figures": figures, **changes}
 
 
-def first_record(spec: Mapping[str, Any], config: DictConfig, folder: Path) -> sweep.FirstRecord:
-    return sweep.FirstRecord(dict(spec), plan.points(spec), config, folder)
+def composed(drawn: list[str], *overrides: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("train", overrides=[*drawn, *overrides])
+
+
+def check_of(spec: Mapping[str, Any], config: DictConfig, folder: Path) -> ColumnCheck:
+    return ColumnCheck(dict(spec), points(spec), config, folder)
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_names_columns_that_its_records_may_have(name: str, tmp_path: Path) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("train", overrides=[f"study={name}"])
-    for other in config.study.records_of:
-        plan.write_plan(tmp_path / other, plan.Plan({}, [], ""))
     for scale in config.study.scales:
         spec = at_scale({**plain(config)["study"], "scale": scale})
-        known = columns.known(spec, plan.points(spec), config, tmp_path / name)
-        strange = {column for _, column in columns.named(spec)} - known
-        assert not strange or columns.may_measure_more(spec, config), strange
+        check_of(spec, config, tmp_path / name)
 
 
-def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..., DictConfig], tmp_path: Path) -> None:
+def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..., Any], tmp_path: Path) -> None:
     config = tiny("data.val_size=40", "evaluation.tta=flip")
-    point = plan.points(study())[0]
-    row = table.row_of(point, tmp_path, train(config, list(point.overrides)))
-    known = columns.known(study(), plan.points(study()), config, tmp_path)
+    point = points(study())[0]
+    row = row_of(point, tmp_path, train(config, list(point.overrides)))
+    known = known_columns(study(), points(study()), config)
     assert known == row.keys()
-    bare = columns.known(study(), plan.points(study()), tiny("evaluation.tta=none"), tmp_path)
+    bare = known_columns(study(), points(study()), tiny("evaluation.tta=none"))
     assert known - bare == {"val_accuracy", "val_loss", "test_accuracy_tta"}
-    derived = columns.known(study(derive="range_test"), [], config, tmp_path)
+    derived = known_columns(study(derive="range_test"), [], config)
     assert derived >= {"usable_lr", "lr_at_minimum"}
     searched = study(searches=[{"arm": "b", "budget": 2, "coordinates": {"hyperparameters.momentum": {}}}])
-    assert columns.known(searched, [], config, tmp_path) >= {"number", "momentum", "arm"}
+    assert known_columns(searched, [], config) >= {"number", "momentum", "arm"}
 
 
 @pytest.mark.parametrize(
@@ -68,35 +70,34 @@ def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..
          "study.figures[0].x: no column 'peak_rl'; did you mean peak_lr?"),
         ({"figures": [{"kind": "curves", "x": "peak_lr", "y": "test_loss", "where": {"zzz": 1}}]},
          "study.figures[0].where: no column 'zzz'; there are arm, "),
-        ({"derive": "magic"}, "study.derive=magic: unknown; there are range_test"),
     ],
 )  # fmt: skip
 def test_a_name_that_no_record_can_have_is_refused_without_one(
-    changes: dict[str, Any], line: str, tiny: Callable[..., DictConfig], tmp_path: Path
+    changes: dict[str, Any], line: str, drawn: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        first_record(study(**changes), tiny(), tmp_path)
+        check_of(study(**changes), composed(drawn), tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith(line)
     histories = {"kind": "histories", "x": "epoch", "y": "train/loss"}  # columns of a run's curves
-    first_record(study(figures=[histories]), tiny(), tmp_path)
+    check_of(study(figures=[histories]), composed(drawn), tmp_path)
 
 
 def test_a_name_that_a_callback_may_measure_is_looked_for_in_the_first_record(
-    tiny: Callable[..., DictConfig], tmp_path: Path
+    tiny: Callable[..., Any], drawn: list[str], tmp_path: Path
 ) -> None:
     probe = "+callbacks.final_loss={_target_:onecycle.callbacks.probes.FinalLoss,images:8}"
     spec = study(claims=[CLAIM | {"metric": "final_loss"}], figures=[])
     with pytest.raises(ConfigError, match="no column 'final_loss'"):
-        first_record(spec, tiny(), tmp_path)
-    config = tiny(probe)
-    point = plan.points(spec)[0]
-    train(config, list(point.overrides), sweep=tmp_path / "study")
-    right = first_record(spec, config, tmp_path / "study")
+        check_of(spec, composed(drawn), tmp_path)
+    config = composed(drawn, probe)
+    point = points(spec)[0]
+    train(tiny(probe), list(point.overrides), sweep=tmp_path / "study")
+    right = check_of(spec, config, tmp_path / "study")
     right.check(point)
     assert not right.is_open
-    wrong = first_record(study(claims=[CLAIM | {"metric": "finall_loss"}], figures=[]), config, tmp_path / "study")
+    wrong = check_of(study(claims=[CLAIM | {"metric": "finall_loss"}], figures=[]), config, tmp_path / "study")
     with pytest.raises(ConfigError, match=r"no column 'finall_loss'; did you mean final_loss\?"):
         wrong.check(point)
     apart = study(runs=[{"arm": "a", "fixed": {"callbacks.final_loss": None}}], claims=spec["claims"], figures=[])
-    assert not first_record(apart, config, tmp_path / "study").is_open  # of the first record alone nothing follows
+    assert not check_of(apart, config, tmp_path / "study").is_open  # the first record does not tell of the others

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from onecycle.config.checks import CONF
-from onecycle.studies import aggregates, curves
+from onecycle.config.compose import CONF
+from onecycle.studies import curves
 from onecycle.studies.figures import draw as figures
 
 
@@ -85,13 +85,3 @@ def test_a_range_test_that_ends_in_nan_or_never_blows_up(tmp_path: Path) -> None
     falling = write(tmp_path / "falling", [f"{i},0,{3 - i},{0.1 * 2**i}," for i in range(3)])
     assert curves.range_test(falling)["usable_lr"] == pytest.approx(0.4)
     assert math.isnan(curves.range_test(tmp_path / "empty")["usable_lr"])
-
-
-def test_seeds_of_a_point_are_averaged_where_all_of_them_have_a_step(tmp_path: Path) -> None:
-    first = write(tmp_path / "0", ["1,0,2,0.1,", "2,0,4,0.1,"])
-    second = write(tmp_path / "1", ["1,0,4,0.1,"])
-    rows = [{"label": "a,seed=0", "folder": str(first)}, {"label": "a,seed=1", "folder": str(second)}]
-    groups = aggregates.by_point(rows)
-    assert list(groups) == ["a"]
-    loss = [aggregates.read_curves(Path(row["folder"]))["train/loss"] for row in groups["a"]]
-    assert aggregates.band(loss) == {1: (3.0, pytest.approx(math.sqrt(2)))}

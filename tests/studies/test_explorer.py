@@ -1,23 +1,22 @@
 import json
 import math
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
-from onecycle.studies.progress import Progress
+from omegaconf import OmegaConf
 
-from onecycle.runs import record as run
+from onecycle.errors import ConfigError
+from onecycle.runs.identity import settings
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures.labels import label_of
-from onecycle.studies.search import decisions
+from onecycle.studies.launching import Progress
+from onecycle.studies.search import command_line, decisions
 from onecycle.studies.search import explorer as exploring
 from onecycle.studies.study import of_search
 from studying import comparable, ended, finished, killed, results, start, unchanged
@@ -44,8 +43,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(folder: Path) -> list[dict[str, Any]]:
-    plan = json.loads((folder / "studies" / "tuning_path" / "study.json").read_text())
-    runs: list[dict[str, Any]] = plan["runs"]
+    runs: list[dict[str, Any]] = json.loads((folder / "studies/tuning_path/study.json").read_text())["runs"]
     return runs
 
 
@@ -63,13 +61,13 @@ def test_a_search_selects_on_held_out_images_and_reads_back_what_it_did(searched
         if {"hyperparameters.effective_decay=4e-05", "hyperparameters.momentum=0.5", "seed=0"}
         <= set(record["overrides"])
     ]
-    spoken = (searched.parent / "first").read_text().splitlines()
-    (line,) = (line for line in spoken if line.startswith(f"{FLAT}, point 2 of at most 4"))
+    shown = (searched.parent / "first").read_text().splitlines()
+    (line,) = (line for line in shown if line.startswith(f"{FLAT}, point 2 of at most 4"))
     assert line.endswith(f"{100 * doubled[0]:.2f} %")
     # The progress is that of the whole: grid, budgets and what is trained again.
-    progress = [line.split(" ")[0] for line in spoken if line.startswith("[")]
+    progress = [line.split(" ")[0] for line in shown if line.startswith("[")]
     assert progress == [f"[{number}/{len(SEARCHED)}]" for number in range(1, len(SEARCHED) + 1)]
-    assert "left" in next(line for line in spoken if line.startswith("[5/"))
+    assert "left" in next(line for line in shown if line.startswith("[5/"))
 
 
 def test_a_search_keeps_what_it_decided_and_shows_it_beside_both_accuracies(searched: Path) -> None:
@@ -79,8 +77,7 @@ def test_a_search_keeps_what_it_decided_and_shows_it_beside_both_accuracies(sear
     assert decided[FLAT, 0] == {"coordinate": "", "decision": "start"}
     assert {decided[FLAT, number]["decision"] for number in range(1, 4)} <= {"better", "worse"}
     assert decided[FLAT, 1]["coordinate"] == "effective_decay"
-    report_of = report.Report(folder, plan.read_plan(folder), table.entries(folder), [], [])
-    header, body = report.lines(report_of)
+    header, body = report.summary_table(plan.read_plan(folder), table.read(folder))
     assert {"coordinate", "decision", label_of("val_accuracy"), label_of("test_accuracy")} <= set(header)
     assert header.index(label_of("test_accuracy")) == header.index(label_of("val_accuracy")) + 1
     assert len(body) == len(SEARCHED)
@@ -143,11 +140,11 @@ def test_a_search_on_a_pool_tries_both_neighbours_at_once_and_counts_the_runs(tm
 
 
 def test_the_best_of_every_arm_is_trained_again_with_other_seeds(searched: Path) -> None:
-    records = {frozenset(run.settings(record["overrides"])): record for record in results(searched).values()}
+    records = {frozenset(settings(record["overrides"])): record for record in results(searched).values()}
     runs = planned(searched)
     for arm in ("TPE", RAW, FLAT):
         scores = [
-            (records[frozenset(run.settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
+            (records[frozenset(settings(entry["overrides"]))]["val"]["accuracy"], entry["values"])
             for entry in runs
             if entry["values"]["arm"] == arm
         ]
@@ -187,11 +184,46 @@ def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_pa
     assert {name: comparable(mine[name]) for name in same} == {name: comparable(undisturbed[name]) for name in same}
 
 
-def test_a_search_without_held_out_images_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "onecycle.train", *SEARCH, "data.val_size=0", f"output={tmp_path / 'logs'}"]
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([*SEARCH, "data.val_size=0"], "data.val_size=0: "),
+        (["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[]"], "hydra.sweeper.coordinates: "),
+        (
+            ["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[{key:schedule.peak_lr,factor:-2}]"],
+            "hydra.sweeper.coordinates.schedule.peak_lr.factor=-2: ",
+        ),
+        (
+            ["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[{key:hyperparameters.momentum,start:1.5}]"],
+            "hyperparameters.momentum=1.5: ",
+        ),
+    ],
+)
+def test_an_error_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: list[str], line: str) -> None:
+    refused = ended(start(tmp_path / "logs", "-m", "data.val_size=50", *arguments))
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[0].startswith("data.val_size=0: a search selects on held-out images")
+    assert refused.stdout.startswith(line)
+    assert len(refused.stdout.splitlines()) == 1
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"start": 0.1}, "has no key"),
+        (7, "7 has no key"),
+        ({"key": "schedule.peak_rl"}, "schedule.peak_rl; did you mean peak_lr"),
+        ({"key": "schedule.peak_rl", "start": 0.1}, "schedule.peak_rl; did you mean peak_lr"),
+        ({"key": "hyperparameters.effective_decay"}, "set hyperparameters=effective"),
+    ],
+)
+def test_a_coordinate_names_a_key_of_the_configuration(entry: Any, words: str) -> None:
+    config = OmegaConf.create({"schedule": {"peak_lr": 0.1}, "hyperparameters": {"momentum": 0.9}})
+    with pytest.raises(ConfigError) as caught:
+        command_line.coordinates_of([entry, {"key": "schedule.peak_lr"}], config)
+    (line,) = caught.value.problems
+    assert line.startswith("hydra.sweeper.coordinates: ")
+    assert words in line
 
 
 @pytest.mark.slow
@@ -199,66 +231,22 @@ def test_a_coordinate_search_from_the_shell_leaves_its_best_as_an_experiment(tmp
     searching = [
         "-m", "hydra/sweeper=coordinate", "hyperparameters=effective", "hydra.sweeper.budget=3", "experiment=debug",
         "data.val_size=50", "model.norm=group", "model.norm_groups=2", "schedule=one_cycle_cosine",
-        f"output={tmp_path / 'logs'}",
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ONECYCLE_CACHE": str(tmp_path / "cache")}
-    program = [sys.executable, "-m", "onecycle.train"]
-    done = subprocess.run(
-        [*program, *searching], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = ended(start(tmp_path / "logs", *searching))
+    assert done.returncode == 0, done.stdout
     folder = tmp_path / "logs" / "sweeps" / "debug"
-    plan = json.loads((folder / "study.json").read_text())
     # The first coordinate starts where the configuration stands, and is doubled.
-    assert [run["values"]["effective_decay"] for run in plan["runs"]][:2] == [0.002, 0.004]
+    planned_runs = json.loads((folder / "study.json").read_text())["runs"]
+    assert [entry["values"]["effective_decay"] for entry in planned_runs][:2] == [0.002, 0.004]
     assert (folder / "report" / "index.html").exists()
     (best,) = folder.glob("best_*.yaml")
-    records = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
+    records = list(results(tmp_path / "logs").values())
     top = max(record["val"]["accuracy"] for record in records)
     chosen = next(r for r in sorted(records, key=lambda r: r["started"]) if r["val"]["accuracy"] == top)
     assert f"{100 * top:.2f} % on held-out images" in best.read_text().splitlines()[1]
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     shutil.copy(best, tmp_path / "own" / "experiment" / "best.yaml")
-    again = ["experiment=best", f"hydra.searchpath=[file://{tmp_path / 'own'}]", f"output={tmp_path / 'again'}"]
-    rerun = subprocess.run(
-        [*program, *again], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert rerun.returncode == 0, rerun.stdout + rerun.stderr
+    rerun = ended(start(tmp_path / "again", "experiment=best", f"hydra.searchpath=[file://{tmp_path / 'own'}]"))
+    assert rerun.returncode == 0, rerun.stdout
     (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("again/runs/*/result.json"))
-    assert record["identity"] == chosen["identity"]
-    assert record["test"] == chosen["test"]
-
-
-@pytest.mark.parametrize(
-    ("coordinates", "line"),
-    [
-        ("[{start:0.1}]", "hydra.sweeper.coordinates: {'start': 0.1} has no key, the name of a configuration value"),
-        ("[7]", "hydra.sweeper.coordinates: 7 has no key, the name of a configuration value"),
-        (
-            "[{key:schedule.peak_rl}]",
-            "hydra.sweeper.coordinates: there is no key schedule.peak_rl in schedule; did you mean peak_lr?",
-        ),
-        (
-            "[{key:schedule.peak_rl,start:0.1}]",
-            "hydra.sweeper.coordinates: there is no key schedule.peak_rl in schedule; did you mean peak_lr?",
-        ),
-        (
-            "[{key:hyperparameters.effective_decay}]",
-            "hydra.sweeper.coordinates: there is no key hyperparameters.effective_decay in hyperparameters; "
-            "set hyperparameters=effective",
-        ),
-        (
-            "[{key:hyperparameters.momentum,start:1.5}]",
-            "hydra.sweeper.coordinates: hyperparameters.momentum=1.5: must be a number in [0, 1)",
-        ),
-        ("[{key:schedule.peak_lr,factor:-2}]", "hydra.sweeper.coordinates.schedule.peak_lr.factor=-2: must be above 1"),
-        ("[]", "coordinates: is empty; name at least one key, such as hyperparameters.effective_decay"),
-    ],
-)
-def test_bad_coordinates_are_one_line_each(tmp_path: Path, coordinates: str, line: str) -> None:
-    command = [sys.executable, "-m", "onecycle.train", "-m", "hydra/sweeper=coordinate", "data.val_size=50",
-               f"hydra.sweeper.coordinates={coordinates}", f"output={tmp_path / 'logs'}"]  # fmt: skip
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[0].endswith(line)
-    assert not (tmp_path / "logs").exists()
+    assert (record["identity"], record["test"]) == (chosen["identity"], chosen["test"])

@@ -69,6 +69,7 @@ def test_only_finished_and_diverged_runs_of_the_plan_are_rows_in_its_order(study
     assert (first["lr_per_example"], first["subset_size"], first["seed"]) == (0.1 / 50, 1000, 0)
     assert first["one_minus_momentum"] == pytest.approx(0.1)
     assert "effective_decay" not in frame
+    assert frame["train_loss"].iloc[0] == math.inf  # null: it was not finite
     assert frame[["test_accuracy", "test_loss"]].iloc[2].isna().all()
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from onecycle.callbacks.optuna_storage import PRUNERS
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies.search import trials
 from onecycle.studies.search.options import SEARCH_OPTIONS, Coordinate, CoordinateSearch, OptunaSearch, search_errors
@@ -40,7 +40,7 @@ def test_the_searches_of_the_studies_are_valid_and_keep_their_order() -> None:
         ("coordinate", {"refinements": 9}, "refinements=9: "),
         ("coordinate", {"min_gain": -1}, "min_gain=-1: "),
         ("coordinate", {"budget": 0}, "budget=0: "),
-        ("coordinate", {"bugdet": 3}, "bugdet: unknown; did you mean budget?"),
+        ("coordinate", {"bugdet": 3}, "bugdet=3: is unknown; did you mean budget?"),
         ("random", {"space": {"a": {"low": 1}}}, "space.a.high: "),
         ("random", {"space": {"a": {"low": 2, "high": 1}}}, "space.a: low=2 "),
         ("random", {"space": {"a": {"low": 0, "high": 1}}}, "space.a: low=0 "),

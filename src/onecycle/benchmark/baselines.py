@@ -33,59 +33,24 @@ class ImageDataset(Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def pil_transform(cutout: bool) -> Callable[[Any], Tensor]:
-    """Crop, flip, tensor, normalise through PIL, and torchvision's random erasing in the place of cutout."""
-    steps: list[Any] = [
-        transforms.ToPILImage(), transforms.RandomCrop(32, padding=4, padding_mode="reflect"),
-        transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(MEAN, STD),
-    ]  # fmt: skip
-    return transforms.Compose(steps + [_erase(transforms.RandomErasing)] * cutout)
-
-
-def v2_transform(cutout: bool) -> Callable[[Any], Tensor]:
-    """The same with torchvision's v2 transforms on tensors."""
-    steps: list[Any] = [
-        v2.ToImage(), v2.RandomCrop(32, padding=4, padding_mode="reflect"), v2.RandomHorizontalFlip(),
-        v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
-    ]  # fmt: skip
-    return v2.Compose(steps + [_erase(v2.RandomErasing)] * cutout)
-
-
-def _erase(kind: Callable[..., Any]) -> Any:
-    return kind(p=1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0))
-
-
 def dataloader(
-    images: np.ndarray, labels: np.ndarray, transform: Callable[[Any], Tensor], batch_size: int, workers: int
+    images: np.ndarray, labels: np.ndarray, batch_size: int, *, kind: str, cutout: bool, workers: int
 ) -> DataLoader:
-    """A DataLoader as tutorials write it."""
+    """A DataLoader as tutorials write it: crop, flip, tensor, normalise, and random erasing in place of cutout.
+
+    kind: "PIL", or "torchvision v2" for its transforms on tensors.
+    """
+    tv: Any = transforms if kind == "PIL" else v2
+    before = [tv.ToPILImage()] if kind == "PIL" else [tv.ToImage()]
+    to_float = [tv.ToTensor()] if kind == "PIL" else [tv.ToDtype(torch.float32, scale=True)]
+    steps = [
+        *before, tv.RandomCrop(32, padding=4, padding_mode="reflect"), tv.RandomHorizontalFlip(), *to_float,
+        tv.Normalize(MEAN, STD), *[tv.RandomErasing(p=1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0))] * cutout,
+    ]  # fmt: skip
     return DataLoader(
-        ImageDataset(images, labels, transform), batch_size, shuffle=True, num_workers=workers, drop_last=True,
+        ImageDataset(images, labels, tv.Compose(steps)), batch_size, shuffle=True, num_workers=workers, drop_last=True,
         persistent_workers=workers > 0,
     )  # fmt: skip
-
-
-class PlainModule(pl.LightningModule):
-    """The LightningModule of a tutorial: fp32, NCHW, a log of loss and accuracy at every step, torch's OneCycleLR."""
-
-    def __init__(self, network: nn.Module, total_steps: int) -> None:
-        super().__init__()
-        self.network, self.total_steps = network, total_steps
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        images, labels = batch
-        logits = self.network(images)
-        loss = F.cross_entropy(logits, labels)
-        self.log("train_loss", loss, prog_bar=True)
-        self.log("train_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        """SGD and torch's own one-cycle scheduler."""
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=self.total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def bare_loop(
@@ -113,26 +78,45 @@ def bare_loop(
         yield
 
 
+class PlainModule(pl.LightningModule):
+    """The LightningModule of a tutorial: fp32, NCHW, a log of loss and accuracy at every step, torch's OneCycleLR."""
+
+    def __init__(self, network: nn.Module, total_steps: int) -> None:
+        super().__init__()
+        self.network, self.total_steps = network, total_steps
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        images, labels = batch
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """SGD and torch's own one-cycle scheduler."""
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
 class StepClock(pl.Callback):
-    """Notes the time after step `first` and after the last one."""
+    """Reads the clock after step `first` and after the last one."""
 
     def __init__(self, first: int) -> None:
-        self.first, self.start, self.seconds = first, 0.0, 0.0
+        self.first = first
+        self.times: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Wait for the device and look at the clock, twice in a run."""
-        if trainer.global_step not in (self.first, trainer.max_steps):
-            return
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
-        if trainer.global_step == self.first:
-            self.start = time.perf_counter()
-        else:
-            self.seconds = (time.perf_counter() - self.start) / (trainer.global_step - self.first)
+        """Wait for the device and read the clock, at two steps of a run."""
+        if trainer.global_step in (self.first, trainer.max_steps):
+            synchronize()
+            self.times.append(time.perf_counter())
 
 
 def plain_script(network: nn.Module, loader: DataLoader, steps: int, warm: int) -> float:
-    """Seconds a step of `network` in fp32 and NCHW, with every step logged, behind the first `warm` steps."""
+    """Seconds a step of `network` in fp32 and NCHW, with every step logged, after the first `warm` steps."""
     clock = StepClock(warm)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
@@ -141,4 +125,10 @@ def plain_script(network: nn.Module, loader: DataLoader, steps: int, warm: int) 
             log_every_n_steps=1, enable_progress_bar=False, enable_checkpointing=False,
         )  # fmt: skip
         trainer.fit(PlainModule(network, steps + warm), loader)
-    return clock.seconds
+    return (clock.times[1] - clock.times[0]) / steps
+
+
+def synchronize() -> None:
+    """Wait for the accelerator, if there is one."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

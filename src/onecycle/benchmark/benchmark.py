@@ -21,70 +21,100 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
-from onecycle import build as assembly
-from onecycle.benchmark import breakdown, contestants
-from onecycle.benchmark.contestants import Paired, Race
-from onecycle.runs import memory
-from onecycle.runs import record as run
-from onecycle.runs import summary as closing
-from onecycle.runs.environment import environment
+from onecycle import build
+from onecycle.benchmark import baselines, contestants
+from onecycle.benchmark.baselines import synchronize
+from onecycle.benchmark.contestants import POOL, Pairs, Race
+from onecycle.data import synthetic
+from onecycle.runs import summary
+from onecycle.runs.environment import environment, keep_freed_memory
+from onecycle.runs.files import write_atomically
 from onecycle.train import train
+from onecycle.training import breakdown
+from onecycle.training.precision import device_of
 
 PARTS = ("loader", "step", "profile", "start")
+LOADER_BATCH = 512
 
 
 def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
     """Images a second of every way to make augmented batches."""
-    ways = contestants.loaders(device, 0.3 if quick else 2.0)
-    names = list(ways)
+    images, labels = synthetic.draw(POOL, 0, "train")
+    loaders: dict[str, Any] = {}
+    for cutout in (False, True):
+        suffix = "crop, flip, cutout" if cutout else "crop, flip"
+        config = contestants.configured(f"batch_size={LOADER_BATCH}", f"data.augment.cutout={8 * cutout}")
+        _, dataset, _ = build.load_dataset(config)
+        loaders[f"onecycle | {suffix}"] = build.build_datamodule(config, dataset).loader("train", device)
+        for kind, workers in (("PIL", 0), ("PIL", 2), ("torchvision v2", 0)):
+            loaders[f"{kind}, {workers} workers | {suffix}"] = baselines.dataloader(
+                images, labels, LOADER_BATCH, kind=kind, cutout=cutout, workers=workers
+            )
+    names = list(loaders)
     rates: dict[str, list[float]] = {name: [] for name in names}
     for number in range(1 if quick else 5):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            rates[name].append(ways[name]())
+            rates[name].append(_images_per_second(loaders[name], 0.3 if quick else 2.0))
     ours = rates["onecycle | crop, flip, cutout"]
     rows = {name: _row(values, [a / b for a, b in zip(values, ours, strict=True)]) for name, values in rates.items()}
-    show("Augmented batches", rows, "images/s", "ratio to onecycle | crop, flip, cutout")
+    _print_rates("Augmented batches", rows, "ratio to onecycle | crop, flip, cutout")
     return rows
 
 
-def race_of(model: str, width: int, quick: bool, gpu: bool) -> Race:
+def _images_per_second(loader: Any, seconds: float) -> float:
+    iterator = iter(loader)
+    next(iterator)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        try:
+            next(iterator)
+        except StopIteration:
+            iterator = iter(loader)
+            next(iterator)
+        count += LOADER_BATCH
+    synchronize()
+    return count / (time.perf_counter() - start)
+
+
+def race_of(width: int, quick: bool, device: torch.device) -> Race:
     """How long to compare: seconds a step on a CPU, thousandths on a GPU."""
-    if gpu:
-        return Race(model, width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
+    if device.type != "cpu":
+        return Race(width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
     if width <= 16:
-        return Race(model, width, batch_size=256, groups=1 if quick else 6, group=8 if quick else 16, turn=1, warm=3)
+        return Race(width, batch_size=256, groups=1 if quick else 6, group=8 if quick else 16, turn=1, warm=3)
     if quick:
-        return Race(model, width, batch_size=32, groups=1, group=5, turn=1, warm=1)
-    return Race(model, width, batch_size=128, groups=3, group=16, turn=1, warm=3)
+        return Race(width, batch_size=32, groups=1, group=5, turn=1, warm=1)
+    return Race(width, batch_size=128, groups=3, group=16, turn=1, warm=3)
 
 
-def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> dict[str, Any]:
+def measure_steps(width: int, quick: bool, device: torch.device) -> dict[str, Any]:
     """Images a second of a training step: ours beside the bare loop, and what both are compared with."""
-    race = race_of(model, width, quick, device.type != "cpu")
+    race = race_of(width, quick, device)
     kind = "bf16" if contestants.is_bf16_fast(device) else "fp32"
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    peaks = [contestants.matmul_flops(device, dtype) for _ in range(3)]
+    peaks = [_matmul_flops(device, dtype) for _ in range(3)]
     results = {
         "onecycle, logging on": contestants.race_trainer(race, device, barebones=False),
         "onecycle in Trainer(barebones)": contestants.race_trainer(race, device, barebones=True),
         "plain Lightning script": contestants.race_plain(race, device, rounds=1 if quick else 3),
         **contestants.race_bare_loops(race, device),
     }
-    peak = statistics.median(peaks + [contestants.matmul_flops(device, dtype) for _ in range(3)])
-    bare = [seconds for paired in results.values() for seconds in paired.bare]
-    rows = {f"bare loop, {kind}, channels_last": _row([race.batch_size / seconds for seconds in bare], [1.0])}
-    rows |= {name: _paired_row(paired, race.batch_size) for name, paired in results.items()}
-    title = f"Training steps, {model} of width {width}, batches of {race.batch_size}"
-    show(title, rows, "images/s", "ratio to the bare loop")
-    ours, plain = results["onecycle, logging on"], rows["plain Lightning script"]
+    peak = statistics.median(peaks + [_matmul_flops(device, dtype) for _ in range(3)])
+    bare = [race.batch_size / seconds for pairs in results.values() for _, seconds in pairs]
+    rows = {f"bare loop, {kind}, channels_last": _row(bare, [1.0])}
+    rows |= {name: _paired_row(pairs, race.batch_size) for name, pairs in results.items()}
+    title = f"Training steps, resnet9 of width {width}, batches of {race.batch_size}"
+    _print_rates(title, rows, "ratio to the bare loop")
+    row = rows["onecycle, logging on"]
     summary = {
         "batch_size": race.batch_size,
         "matmul_flops": peak,
-        "peak_share": rows["onecycle, logging on"]["median"] * contestants.flops_per_image(model, width) / peak,
-        "overhead_ms": 1000 * statistics.median(a - b for a, b in zip(ours.contestant, ours.bare, strict=True)),
-        "ratio_to_plain": rows["onecycle, logging on"]["ratio"] / plain["ratio"],
+        "peak_share": row["median"] * flops_per_image(width) / peak,
+        "overhead_ms": 1000 * statistics.median(a - b for a, b in results["onecycle, logging on"]),
+        "ratio_to_plain": row["ratio"] / rows["plain Lightning script"]["ratio"],
     }
     print(
         f"onecycle: {summary['ratio_to_plain']:.2f} × the plain script, {summary['peak_share']:.1%} of the "
@@ -94,32 +124,49 @@ def measure_steps(model: str, width: int, quick: bool, device: torch.device) -> 
     return rows | summary
 
 
-def measure_profile(model: str, width: int, quick: bool, device: torch.device) -> dict[str, float]:
+def flops_per_image(width: int) -> float:
+    """Floating-point operations of one image, forward and backward; a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter:
+        contestants.new_network(width)(torch.randn(4, 3, 32, 32)).sum().backward()
+    return counter.get_total_flops() / 4
+
+
+def _matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product."""
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    for _ in range(2):
+        a @ b
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(8):
+        a @ b
+    synchronize()
+    return 8 * 2 * size**3 / (time.perf_counter() - start)
+
+
+def measure_profile(width: int, quick: bool, device: torch.device) -> dict[str, float]:
     """Milliseconds of a training step by component."""
-    race = race_of(model, width, quick, device.type != "cpu")
-    cfg = contestants.configured(f"model={model}", f"model.width={width}", f"batch_size={race.batch_size}")
-    bf16 = contestants.is_bf16_fast(device)
-    _, dataset, _ = assembly.load_dataset(cfg)
-    datamodule = assembly.build_datamodule(cfg, dataset, dtype=torch.bfloat16 if bf16 else torch.float32)
+    race, bf16 = race_of(width, quick, device), contestants.is_bf16_fast(device)
+    config = contestants.configured(f"model.width={width}", f"batch_size={race.batch_size}")
+    _, dataset, _ = build.load_dataset(config)
+    datamodule = build.build_datamodule(config, dataset, dtype=torch.bfloat16 if bf16 else torch.float32)
     steps = 2 if quick else 20
-    classifier = assembly.build_classifier(cfg, datamodule, steps).to(device)
+    classifier = build.build_classifier(config, datamodule, steps).to(device)
     optimizer = classifier.configure_optimizers()
     parts = breakdown.of_steps(
         classifier.network, optimizer, datamodule.loader("train", device), steps=steps, bf16=bf16
     )
     total = sum(parts.values())
-    table = Table(title=f"Where a step's time goes, {model} of width {width}, batches of {race.batch_size}")
-    for column in ("", "ms", "share"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, seconds in parts.items():
-        table.add_row(name, f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}")
-    closing.console().print(table)
+    rows = [(name, f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}") for name, seconds in parts.items()]
+    title = f"Where a step's time goes, resnet9 of width {width}, batches of {race.batch_size}"
+    _print_table(title, ("", "ms", "share"), rows)
     return {name: 1000 * seconds for name, seconds in parts.items()}
 
 
 def measure_start(quick: bool) -> dict[str, Any]:
     """Seconds to the first step, and of one more run of a sweep."""
-    assembly.load_dataset(contestants.configured())  # warms the cache
+    build.load_dataset(contestants.configured())  # fills the cache
     starts = [first_step_seconds() for _ in range(1 if quick else 5)]
     overheads = sweep_overhead_seconds(2 if quick else 8)
     print(f"From command to first step: {statistics.median(starts):.1f} s (n = {len(starts)})")
@@ -128,33 +175,28 @@ def measure_start(quick: bool) -> dict[str, Any]:
 
 
 def first_step_seconds() -> float:
-    """From the command to the end of the first step of `quick`, with everything on and a warm cache."""
+    """From the command to the end of the first step of `quick`, with everything on and a filled cache."""
     program = (
-        "import os, sys\nfrom onecycle import train\nfrom onecycle import assembly\n"
-        "from onecycle.training.classifier import Classifier\n"
-        "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ntrain.main()"
+        "import os\nfrom onecycle import cli\nfrom onecycle.training.classifier import Classifier\n"
+        "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ncli.train()"
     )
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [
-            "experiment=quick",
-            "data=synthetic",
-            f"data.source.train_size={contestants.POOL}",
-            f"output={folder}",
-        ]
+        words = ["experiment=quick", "data=synthetic", f"data.source.train_size={POOL}", f"output={folder}"]
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
         return time.perf_counter() - start
 
 
 def sweep_overhead_seconds(runs: int) -> list[float]:
     """Of each further run of a sweep, the time that is neither training nor testing."""
-    cfg = contestants.configured("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
+    config = contestants.configured(
+        "model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null"
+    )
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(runs + 1):
-            cfg.seed = seed
             start = time.perf_counter()
-            result = train(cfg, [f"seed={seed}"], sweep=Path(folder))
+            result = train(config.model_copy(update={"seed": seed}), [f"seed={seed}"], sweep=Path(folder))
             seconds.append(time.perf_counter() - start - result["seconds"]["fit"] - result["seconds"]["test"])
     return seconds[1:]  # the first one of a process loads the data and warms up
 
@@ -166,47 +208,50 @@ def _row(values: Sequence[float], ratios: Sequence[float]) -> dict[str, Any]:
     return {"median": median, "spread": spread, "ratio": statistics.median(ratios), "values": list(values)}
 
 
-def _paired_row(paired: Paired, batch_size: int) -> dict[str, Any]:
-    ratios = [bare / contestant for contestant, bare in zip(paired.contestant, paired.bare, strict=True)]
-    return _row([batch_size / seconds for seconds in paired.contestant], ratios)
+def _paired_row(pairs: Pairs, batch_size: int) -> dict[str, Any]:
+    return _row([batch_size / own for own, _ in pairs], [bare / own for own, bare in pairs])
 
 
-def show(title: str, rows: dict[str, dict[str, Any]], unit: str, ratio: str) -> None:
-    """Print a table."""
+def _print_rates(title: str, rows: dict[str, dict[str, Any]], ratio: str) -> None:
+    def cells(row: dict[str, Any]) -> list[str]:
+        return [f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}"]
+
+    _print_table(title, ("", "images/s", "spread", ratio), [[name, *cells(row)] for name, row in rows.items()])
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left")
-    for column in ("", unit, "spread", ratio):
+    for column in columns:
         table.add_column(column, justify="right" if column else "left")
-    for name, row in rows.items():
-        table.add_row(name, f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
-    closing.console().print(table)
+    for row in rows:
+        table.add_row(*row)
+    summary.console().print(table)
 
 
 def main() -> None:
-    """Command: python -m onecycle.benchmark.benchmark [--quick] [--widths 16 64] [--only loader step profile start]."""
+    """Command: python -m onecycle.benchmark [--quick] [--widths 16 64] [--only loader step profile start]."""
     parser = argparse.ArgumentParser(description="Measure this machine; results go to logs/benchmarks/ as JSON.")
     parser.add_argument("--quick", action="store_true", help="few repetitions: a minute or two on two cores")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--output", type=Path, default=Path("logs/benchmarks"))
-    parser.add_argument("--model", default="resnet9", help="a file of conf/model; every contestant trains the same")
     arguments = parser.parse_args()
-    closing.quiet()
-    memory.keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
+    summary.silence_libraries()
+    keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
     warnings.filterwarnings("ignore")
     logging.getLogger("onecycle").setLevel(logging.WARNING)
-    report = measure(arguments.quick, arguments.model, arguments.widths, arguments.only)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
-    run.write_atomically(path, json.dumps(report, indent=1) + "\n")
+    report = measure(arguments.quick, arguments.widths, arguments.only)
+    path = Path("logs/benchmarks") / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")
 
 
-def measure(quick: bool, model: str, widths: list[int], parts: Sequence[str]) -> dict[str, Any]:
+def measure(quick: bool, widths: list[int], parts: Sequence[str]) -> dict[str, Any]:
     """Run the parts and print their tables."""
-    device = assembly.device_of("auto")
+    device = device_of("auto")
     started = time.perf_counter()
     report: dict[str, Any] = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick, "model": model,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "environment": environment(torch.get_num_threads()),
     }  # fmt: skip
@@ -215,9 +260,9 @@ def measure(quick: bool, model: str, widths: list[int], parts: Sequence[str]) ->
     for width in widths:
         gc.collect()
         if "step" in parts:
-            report[f"step, width {width}"] = measure_steps(model, width, quick, device)
+            report[f"step, width {width}"] = measure_steps(width, quick, device)
         if "profile" in parts:
-            report[f"profile, width {width}"] = measure_profile(model, width, quick, device)
+            report[f"profile, width {width}"] = measure_profile(width, quick, device)
     if "start" in parts:
         report |= measure_start(quick)
     report["seconds"] = time.perf_counter() - started

@@ -13,17 +13,16 @@ class Divergence(pl.Callback):
     """Stops training when the mean loss of `every_n_steps` steps is not finite or above `max_loss`.
 
     The run then counts as diverged: a result, not a failure. Sets `diverged` on the module. Its sums are part of the
-    checkpoint, so a resumed run looks at the same windows.
+    checkpoint, so that a resumed run looks at the same windows.
     """
 
     def __init__(self, max_loss: float, every_n_steps: int) -> None:
         self.max_loss, self.every_n_steps = max_loss, every_n_steps
         self._sum: torch.Tensor | float = 0.0
-        self._count = 0
-        self._diverged = False
+        self._count, self._diverged = 0, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Sum and count of the window so far, and whether the run was lost already."""
+        """Sum and count of the window so far, and whether the run has diverged."""
         return {"sum": float(self._sum), "count": self._count, "diverged": self._diverged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -32,8 +31,7 @@ class Divergence(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop again if the checkpoint is that of a diverged run."""
-        if self._diverged:
-            self._stop(trainer, pl_module)
+        self._stop_if_diverged(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,11 +43,10 @@ class Divergence(pl.Callback):
             return
         mean = float(trainer.strategy.reduce(torch.as_tensor(self._sum), reduce_op="mean")) / self._count
         self._sum, self._count = 0.0, 0
-        if not math.isfinite(mean) or mean > self.max_loss:
-            self._diverged = True
-            self._stop(trainer, pl_module)
+        self._diverged = self._diverged or not math.isfinite(mean) or mean > self.max_loss
+        self._stop_if_diverged(trainer, pl_module)
 
-    def _stop(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, Classifier)
-        module.diverged = True
-        trainer.should_stop = True
+    def _stop_if_diverged(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._diverged:
+            assert isinstance(module, Classifier)
+            module.diverged = trainer.should_stop = True

@@ -8,28 +8,31 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from onecycle.data.augment import unpack
-from onecycle.data.datamodule import DataModule
-from onecycle.runs.loggers import harmless, tensorboard_of
+from onecycle.runs.context import NeedsRun, RunContext
+from onecycle.runs.loggers import harmless, log_image
 from onecycle.training.classifier import Classifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Figures(pl.Callback):
-    """Writes figures to TensorBoard and as PNG into the run's figures/.
+class Figures(NeedsRun, pl.Callback):
+    """Draws figures as PNG into the run's figures/, and gives them to the loggers that take images.
 
     mistakes: how many wrong answers are shown, those with the highest loss first.
     """
 
-    title = "figures/"
+    title, broken = "figures/", False
 
-    def __init__(self, folder: str, mistakes: int) -> None:
-        self.folder, self.mistakes = Path(folder) / "figures", mistakes
-        self.broken = False
+    def __init__(self, mistakes: int) -> None:
+        self.mistakes = mistakes
         self._drawn = False
+
+    def attach(self, run: RunContext) -> None:
+        """Write into the run's folder."""
+        self.folder = run.folder / "figures"
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -38,30 +41,28 @@ class Figures(pl.Callback):
         if self._drawn or trainer.global_step or not trainer.is_global_zero:
             return
         self._drawn = True
-        mean, std = trainer.datamodule.normalization  # type: ignore[attr-defined]
-        grid = image_grid(to_uint8(batch.images[:64], mean, std), columns=16)
-        board = tensorboard_of(trainer.loggers)
-        if board:
-            board.write_image("training images", grid, 0)
         from PIL import Image
 
-        picture = Image.fromarray(grid.permute(1, 2, 0).numpy()).resize((grid.shape[2] * 2, grid.shape[1] * 2), 0)
-        self._write("training_images", picture.save)
+        grid = image_grid(to_uint8(batch.images[:64], *trainer.datamodule.normalization), columns=16)  # type: ignore[attr-defined]
+        picture = Image.fromarray(grid.numpy())
+        log_image(trainer.loggers, "training images", picture, 0)
+        self._write("training_images", picture.resize((picture.width * 2, picture.height * 2), 0).save)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the confusion matrix and the worst mistakes of the test images."""
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Classifier)
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        figures = test_figures(
-            pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu(), datamodule, self.mistakes
-        )
-        board = tensorboard_of(trainer.loggers)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        logits, labels = pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu()
+        images = data.splits["test"].pixels
+        figures = {
+            "confusion_matrix": confusion_figure(logits, labels, data.classes),
+            "worst_mistakes": mistakes_figure(logits, labels, images, data.classes, self.mistakes),
+        }
         for name, figure in figures.items():
             self._write(name, partial(figure.savefig, dpi=110))
-            if board:
-                board.write_figure(name.replace("_", " "), figure, pl_module.total_steps)
+            log_image(trainer.loggers, name.replace("_", " "), figure, pl_module.total_steps)
 
     @harmless
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
@@ -69,34 +70,25 @@ class Figures(pl.Callback):
         write(self.folder / f"{name}.png")
 
 
-def test_figures(logits: Tensor, labels: Tensor, datamodule: DataModule, mistakes: int) -> dict[str, "Figure"]:
-    """The figures of an evaluation by file name. logits: float [n, classes], labels: int64 [n], in test order."""
-    images = unpack(datamodule.splits["test"].pixels)
-    return {
-        "confusion_matrix": confusion_figure(logits, labels, datamodule.classes),
-        "worst_mistakes": mistakes_figure(logits, labels, images, datamodule.classes, mistakes),
-    }
-
-
 def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> "Figure":
-    """Shares of each true class (row) that were answered as each class (column), in percent."""
+    """Shares of each true class (row) that were answered as each class (column), in percent.
+
+    logits: float [n, classes], labels: int64 [n].
+    """
     from matplotlib.figure import Figure
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     count = len(classes)
     shares = multiclass_confusion_matrix(logits.argmax(1), labels, count, normalize="true").nan_to_num() * 100
     side = 2.5 + 0.5 * min(count, 25)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
-    # A root scale: mistakes are a few percent beside a diagonal of ninety.
+    # A root scale: wrong answers are a few percent beside a diagonal of ninety.
     picture = axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=10)
     if count <= 25:
-        for row in range(count):
-            for column in range(count):
-                share = shares[row, column].item()
-                if share >= 0.05:
-                    color = "white" if share > 40 else "black"
-                    axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7.5, color=color)
+        for row, column in (shares >= 0.05).nonzero().tolist():
+            share = shares[row, column].item()
+            color = "white" if share > 40 else "black"
+            axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7.5, color=color)
         axes.set_xticks(range(count), classes, rotation=45, ha="right")
         axes.set_yticks(range(count), classes)
     axes.set(xlabel="answered", ylabel="true class", title=f"Confusion, % of each class (n = {len(labels):,})")
@@ -106,7 +98,10 @@ def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -
 
 
 def mistakes_figure(logits: Tensor, labels: Tensor, images: Tensor, classes: tuple[str, ...], count: int) -> "Figure":
-    """The wrongly answered images with the highest loss. images: uint8 [n, h, w, 3]."""
+    """The `count` wrongly answered images with the highest loss.
+
+    logits: float [n, classes], labels: int64 [n], images: uint8 [n, h, w, 3].
+    """
     from matplotlib.figure import Figure
 
     losses = torch.nn.functional.cross_entropy(logits.nan_to_num(), labels, reduction="none")
@@ -117,14 +112,13 @@ def mistakes_figure(logits: Tensor, labels: Tensor, images: Tensor, classes: tup
     rows = max(1, -(-len(worst) // columns))
     figure = Figure(figsize=(1.7 * columns, 0.4 + 2.0 * rows), layout="constrained")
     figure.suptitle(f"The {len(worst)} worst mistakes")
-    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in places:
         axes.axis("off")
-        if place < len(worst):
-            index = worst[place]
-            axes.imshow(images[index].numpy(), interpolation="nearest")
-            confidence = logits[index].softmax(0).max().item()
-            title = f"{classes[answers[index]]} {confidence:.0%}\nis {classes[labels[index]]}"
-            axes.set_title(title, fontsize=8)
+    for axes, index in zip(places, worst, strict=False):
+        axes.imshow(images[index].numpy(), interpolation="nearest")
+        confidence = logits[index].softmax(0).max().item()
+        axes.set_title(f"{classes[answers[index]]} {confidence:.0%}\nis {classes[labels[index]]}", fontsize=8)
     return figure
 
 
@@ -135,11 +129,10 @@ def to_uint8(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) ->
 
 
 def image_grid(images: Tensor, columns: int) -> Tensor:
-    """One picture [3, H, W] of uint8 images [n, 3, h, w], two pixels apart."""
+    """One picture [H, W, 3] of uint8 images [n, 3, h, w], row by row, two white pixels apart."""
     count, _, height, width = images.shape
     rows = -(-count // columns)
-    grid = torch.full((3, rows * (height + 2) - 2, columns * (width + 2) - 2), 255, dtype=torch.uint8)
-    for index, image in enumerate(images):
-        top, left = index // columns * (height + 2), index % columns * (width + 2)
-        grid[:, top : top + height, left : left + width] = image
-    return grid
+    cells = images.new_full((rows * columns, 3, height + 2, width + 2), 255)
+    cells[:count, :, :height, :width] = images
+    picture = cells.view(rows, columns, 3, height + 2, width + 2).permute(0, 3, 1, 4, 2)
+    return picture.reshape(rows * (height + 2), columns * (width + 2), 3)[:-2, :-2].contiguous()

@@ -4,16 +4,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from onecycle.callbacks.options import PRUNERS
 from onecycle.errors import ConfigError
 
 if TYPE_CHECKING:
     import optuna
-
-PRUNERS = {
-    "none": "NopPruner", "median": "MedianPruner", "percentile": "PercentilePruner", "hyperband": "HyperbandPruner",
-    "halving": "SuccessiveHalvingPruner",
-}  # fmt: skip
-PRUNED = "pruned"  # the user attribute of a trial whose run was ended by its pruner
 
 
 def open_storage(where: str) -> "optuna.storages.BaseStorage":

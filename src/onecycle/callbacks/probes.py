@@ -11,26 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.benchmark import breakdown
-from onecycle.config.hyperparameters import is_finite_number
 from onecycle.data.augment import Normalizer
 from onecycle.data.loader import Batch, BatchLoader
+from onecycle.training import breakdown
 from onecycle.training.classifier import Classifier, accuracy
 
 
 class Probe(pl.Callback):
     """Base of the measurements: `measures` holds a probe's numbers, as JSON, once the fit is over.
 
-    What is measured of the final weights is measured in `teardown`, the first hook behind the module's clock: it adds
-    nothing to the seconds of fit. An average of the weights has replaced them by then, also in a run that was
-    resumed behind its last step. Every rank measures the same by itself, with whole batches.
+    The final weights are measured in `teardown`, the first hook after the module's clock has stopped: it adds nothing
+    to the seconds of fit, and an average of the weights has replaced them by then. Every rank measures the same by
+    itself, with whole batches.
     """
 
     def __init__(self) -> None:
         self.measures: dict[str, Any] = {}
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Measure the final weights; Lightning comes here only from a fit that was not interrupted."""
+        """Measure the final weights; Lightning calls this only after a fit that was not interrupted."""
         if stage == "fit":
             assert isinstance(pl_module, Classifier)
             self.measures |= self.measured(trainer, pl_module)
@@ -44,15 +43,12 @@ class FinalLoss(Probe):
     """Loss and accuracy of the final network, in train mode, on evenly spaced training and test images.
 
     The network normalises with the statistics of each batch, which a running average follows too slowly at a high
-    learning rate; the images are not augmented. images, test_images: how many of each; 0 test images leave them out.
-    final_loss, final_test_loss: mean cross-entropy without label smoothing. final_accuracy, final_test_accuracy:
-    percent.
+    learning rate; the images are not augmented. final_loss, final_test_loss: mean cross-entropy without label
+    smoothing. final_accuracy, final_test_accuracy: percent.
     """
 
     def __init__(self, images: int, test_images: int = 0) -> None:
         super().__init__()
-        require_whole("final_loss.images", images, 1)
-        require_whole("final_loss.test_images", test_images, 0)
         self.images, self.test_images = images, test_images
 
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -67,18 +63,17 @@ class FinalLoss(Probe):
 
 
 class Recency(Probe):
-    """How much better the final network, frozen, knows the batches that it saw last than those an epoch ago.
+    """How much lower the final network's loss is on the batches that it saw last than on those an epoch before.
 
-    The last epoch's batches, augmented as they were trained on, in that order; of a run that ends inside an epoch, as
-    many last ones as an epoch has. recency: cross-entropy without label smoothing by batch (train mode), each number
-    the mean of `average` batches, oldest first. recency_oldest and recency_newest: means of the tenths at the ends;
-    recency_gap: their difference, recency_gap_error: its standard error from the spread of the batches inside the
-    two tenths, or of all batches where a tenth is only one; recency_z: gap over error.
+    The batches are those of the last epoch, augmented as they were trained on, in that order; if the run ends inside
+    an epoch, as many last ones as an epoch has. recency: cross-entropy without label smoothing by batch (train mode),
+    each number the mean of `average` batches, oldest first. recency_oldest, recency_newest: means of the first and
+    the last tenth; recency_gap: their difference; recency_gap_error: its standard error from the spread of the
+    batches inside the two tenths, or of all batches if a tenth is only one; recency_z: gap over error.
     """
 
     def __init__(self, average: int) -> None:
         super().__init__()
-        require_whole("recency.average", average, 1)
         self.average = average
 
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -113,9 +108,6 @@ class GradientNorms(Probe):
 
     def __init__(self, at: list[float]) -> None:
         super().__init__()
-        valid = isinstance(at, list) and all(is_finite_number(part) and 0 <= part <= 1 for part in at)
-        valid = valid and 0 < len(at) == len({f"{part:g}" for part in at})
-        require("gradient_norms.at", at, valid, "a list of different fractions of training, each in [0, 1]")
         self.at = at
         self.measures = {"gradient_norms": {}}
 
@@ -130,38 +122,39 @@ class GradientNorms(Probe):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Take the norms where it is time."""
+        """Take the norms if this is the step of one of the fractions."""
         assert isinstance(pl_module, Classifier)
-        last = pl_module.total_steps - 1
         for fraction in self.at:
-            if round(fraction * last) == trainer.global_step:
-                self.measures["gradient_norms"][f"{fraction:g}"] = _norms(pl_module.network, _scale(trainer, optimizer))
+            if round(fraction * (pl_module.total_steps - 1)) == trainer.global_step:
+                # A fused optimizer unscales the gradients only inside its step.
+                scaled = trainer.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+                scale = float(trainer.scaler.get_scale()) if scaled else 1.0  # type: ignore[union-attr]
+                self.measures["gradient_norms"][f"{fraction:g}"] = gradient_norms(pl_module.network, scale)
 
 
 class StepBreakdown(Probe):
-    """Where the time of a training step goes, over `steps` steps of a copy of the final network behind two others.
+    """Where the time of a training step goes, over `steps` steps of a copy of the final network after two others.
 
     breakdown_ms: milliseconds a step by component (see `breakdown.of_steps`), largest first. step_ms: their sum.
-    convolution_share and so on: the part of each in it. The network is not compiled, also in a run that compiles it.
-    Raises ValueError for 16-mixed, which it cannot measure.
+    convolution_share and so on: the part of each in it. The network is not compiled, not even in a run that compiles
+    it. Raises ValueError for 16-mixed, which it cannot measure.
     """
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        require_whole("step_breakdown.steps", steps, 1)
         self.steps = steps
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a precision that is not measured."""
-        require_precision("step_breakdown", trainer)
+        refuse_scaled_gradients("step_breakdown", trainer)
 
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
         """Milliseconds by component and in all."""
-        network = final_network(trainer, module)
+        network, optimizer = copy_with_optimizer(trainer, module)
         loader = trainer.datamodule.loader("train", trainer.strategy.root_device)  # type: ignore[attr-defined]
         seconds = breakdown.of_steps(
-            network, optimizer_for(module, network), loader, steps=self.steps, warm=2,
-            bf16=trainer.precision == "bf16-mixed", label_smoothing=module.label_smoothing,
+            network, optimizer, loader, steps=self.steps, warm=2, bf16=trainer.precision == "bf16-mixed",
+            label_smoothing=module.label_smoothing,
         )  # fmt: skip
         milliseconds = {name: 1e3 * part for name, part in seconds.items()}
         total = sum(milliseconds.values())
@@ -169,20 +162,8 @@ class StepBreakdown(Probe):
         return {"breakdown_ms": milliseconds, "step_ms": total, **shares}
 
 
-def require(name: str, value: object, valid: bool, allowed: str) -> None:
-    """Raise ValueError, as name, value and what is allowed, unless `valid`. name: the key below callbacks."""
-    if not valid:
-        raise ValueError(f"callbacks.{name}={value}: must be {allowed}")
-
-
-def require_whole(name: str, value: object, least: int) -> None:
-    """Raise ValueError unless `value` is a whole number of at least `least`."""
-    valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(name, value, valid, f"{'' if isinstance(value, int) else 'a whole number of '}at least {least}")
-
-
-def require_precision(name: str, trainer: pl.Trainer) -> None:
-    """Raise ValueError where gradients are scaled, which a step outside the Trainer does not do."""
+def refuse_scaled_gradients(name: str, trainer: pl.Trainer) -> None:
+    """Raise ValueError for a precision that scales gradients, which a step outside the Trainer does not do."""
     if trainer.scaler is not None:
         raise ValueError(f"trainer.precision={trainer.precision}: callbacks.{name} takes bf16-mixed or 32-true")
 
@@ -196,27 +177,33 @@ def layers(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+@torch.no_grad()
+def gradient_norms(network: nn.Module, scale: float) -> dict[str, list[Any]]:
+    """Names of the layers that have a gradient, its L2 norm over `scale`, and that over the norm of the weights."""
+    trained = {name: weight for name, weight in layers(network).items() if weight.grad is not None}
+    pairs = [torch.stack([weight.grad.norm() / scale, weight.norm()]) for weight in trained.values()]  # type: ignore[union-attr]
+    rows = torch.stack(pairs).double().tolist()
+    relative = [value / norm if norm else math.nan for value, norm in rows]
+    return {"layers": list(trained), "values": [value for value, _ in rows], "relative": relative}
+
+
 def final_network(trainer: pl.Trainer, module: Classifier) -> nn.Module:
-    """A copy of the network in train mode, on the device that trained; the network itself lies on the CPU again."""
+    """A copy of the network in train mode, on the device that trained; the network itself is on the CPU again."""
     return copy.deepcopy(module.network).to(trainer.strategy.root_device).train()
 
 
-def optimizer_for(module: Classifier, network: nn.Module) -> torch.optim.Optimizer:
-    """A new optimizer for `network`, with the groups and the settings of the module's own."""
-    like = Classifier(
-        network, schedule=module.schedule, hyperparameters=module.point, groups=module.groups,
-        optimizer=module.optimizer_config, total_steps=module.total_steps, label_smoothing=module.label_smoothing,
-        resizing=module.resizing, tta=module.tta, compile_network=False,
-    )  # fmt: skip
-    return like.configure_optimizers()
+def copy_with_optimizer(trainer: pl.Trainer, module: Classifier) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A copy of the network in train mode, on the device that trains, and an optimizer like its own, without state."""
+    network, optimizer = copy.deepcopy((module.network, trainer.optimizers[0]))
+    optimizer.state.clear()
+    return network.to(trainer.strategy.root_device).train(), optimizer
 
 
 def plain_batches(trainer: pl.Trainer, images: int, split: str = "train") -> list[Batch]:
     """`images` images of a split, evenly spaced, not augmented: full batches of the run's size, or one smaller one."""
     data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
+    normalizer = Normalizer(*data.normalization, device)
     sample = data.sample(images, split)
-    mean, std = data.normalization
-    normalizer = Normalizer(mean, std, device)
     batches = list(BatchLoader(sample, normalizer, batch_size=data.batch_size, seed=data.seed, device=device))
     is_partial = len(batches[-1].labels) < data.batch_size
     return batches[:-1] if is_partial and len(batches) > 1 else batches
@@ -224,8 +211,7 @@ def plain_batches(trainer: pl.Trainer, images: int, split: str = "train") -> lis
 
 def last_batches(trainer: pl.Trainer) -> Iterator[Batch]:
     """The batches of the last steps, as many as an epoch has, as they were trained on and in that order."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    loader = data.loader("train", trainer.strategy.root_device)
+    loader = trainer.datamodule.loader("train", trainer.strategy.root_device)  # type: ignore[attr-defined]
     count = min(trainer.global_step, len(loader))
     epoch, batch = divmod(trainer.global_step - count, len(loader))
     loader.load_state_dict(loader.state_dict() | {"epoch": epoch, "batch": batch})
@@ -242,18 +228,3 @@ def answers(trainer: pl.Trainer, network: nn.Module, batches: Iterable[Batch]) -
             logits.append(network(plugin.convert_input(batch.images)))
         labels.append(batch.labels)
     return torch.cat(logits).double().cpu(), torch.cat(labels).cpu()
-
-
-def _scale(trainer: pl.Trainer, optimizer: torch.optim.Optimizer) -> float:
-    """What the gradients are multiplied by: a fused optimizer unscales them only inside its step."""
-    scaled = trainer.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-    return float(trainer.scaler.get_scale()) if scaled else 1.0  # type: ignore[union-attr]
-
-
-@torch.no_grad()
-def _norms(network: nn.Module, scale: float) -> dict[str, list[Any]]:
-    trained = {name: weight for name, weight in layers(network).items() if weight.grad is not None}
-    pairs = [torch.stack([weight.grad.norm() / scale, weight.norm()]) for weight in trained.values()]  # type: ignore[union-attr]
-    rows = torch.stack(pairs).double().tolist()
-    relative = [value / norm if norm else math.nan for value, norm in rows]
-    return {"layers": list(trained), "values": [value for value, _ in rows], "relative": relative}

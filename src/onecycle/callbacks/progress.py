@@ -1,4 +1,4 @@
-"""The progress bar: epoch, loss, accuracy, images a second, time left. Nothing where the output is not a terminal."""
+"""The progress bar: epoch, loss, accuracy, images a second, time left. Nothing if the output is not a terminal."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ log = logging.getLogger("onecycle")
 
 
 class Progress(ProgressBar):
-    """One line over the whole run, and one printed line for each finished epoch, on a terminal.
+    """One line over the whole run, drawn `refresh_per_second` times at most, and one printed line for each epoch.
 
-    refresh_per_second: how often the line is drawn at most; the training loop itself only remembers a number.
+    train.log has the lines of the epochs also if the output is not a terminal.
     """
 
     def __init__(self, refresh_per_second: float) -> None:
@@ -29,8 +29,10 @@ class Progress(ProgressBar):
         self._drawn_at = 0.0
 
     def disable(self) -> None:
-        """Show nothing from now on."""
-        self._stop()
+        """Show nothing from now on; Lightning calls this on all ranks but the first."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
@@ -50,10 +52,8 @@ class Progress(ProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw the line when it is time."""
-        if self._bar is None or time.perf_counter() - self._drawn_at < self._interval:
-            return
-        self._drawn_at = time.perf_counter()
-        self._draw(trainer, pl_module)
+        if self._bar is not None and time.perf_counter() - self._drawn_at >= self._interval:
+            self._draw(self._bar, trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's line, or write it to train.log alone."""
@@ -74,30 +74,24 @@ class Progress(ProgressBar):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last state and close the bar."""
         if self._bar is not None:
-            self._draw(trainer, pl_module)
-        self._stop()
+            self._draw(self._bar, trainer, pl_module)
+        self.disable()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
-        self._stop()
+        """Leave the terminal as it was."""
+        self.disable()
 
-    def _draw(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert self._bar is not None
+    def _draw(self, bar: RichProgress, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Classifier)
-        log = next((c for c in trainer.callbacks if isinstance(c, TrainingLog)), None)  # type: ignore[attr-defined]
-        latest = log.latest if log else {}
+        self._drawn_at = time.perf_counter()
         numbers = ""
-        if latest:
-            numbers = (
-                f"loss {latest['train/loss']:.3f}  accuracy {latest['train/accuracy']:.1%}  "
-                f"{latest['images_per_second']:,.0f} images/s"
-            )
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, TrainingLog) and callback.latest:
+                latest = callback.latest
+                numbers = (
+                    f"loss {latest['train/loss']:.3f}  accuracy {latest['train/accuracy']:.1%}  "
+                    f"{latest['images_per_second']:,.0f} images/s"
+                )
         epochs = trainer.max_steps / trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         description = f"epoch {module.epochs_done():.1f}/{epochs:g}"
-        self._bar.update(self._task, completed=trainer.global_step, description=description, numbers=numbers)
-        self._bar.refresh()
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar.update(self._task, completed=trainer.global_step, description=description, numbers=numbers, refresh=True)

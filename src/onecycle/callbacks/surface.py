@@ -6,19 +6,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from onecycle.callbacks.probes import (
-    Probe,
-    answers,
-    final_network,
-    layers,
-    plain_batches,
-    require,
-    require_whole,
-)
-from onecycle.config.hyperparameters import is_finite_number
-from onecycle.data.loader import Batch
+from onecycle.callbacks.probes import Probe, answers, final_network, layers, plain_batches
 from onecycle.training.classifier import Classifier
 
 WIDE = 1.0  # a loss that far above the center's still counts as inside the basin
@@ -40,30 +30,35 @@ class LossSurface(Probe):
 
     def __init__(self, images: int, points: int, extent: float, seed: int) -> None:
         super().__init__()
-        require_whole("loss_surface.images", images, 1)
-        require_whole("loss_surface.points", points, 3)
-        require("loss_surface.points", points, points % 2 == 1, "odd, so that one point is the weights themselves")
-        require("loss_surface.extent", extent, is_finite_number(extent) and extent > 0, "a finite number above 0")
-        require_whole("loss_surface.seed", seed, 0)
         self.images, self.points, self.extent, self.seed = images, points, extent, seed
 
+    @torch.no_grad()
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
         """The grid, and three numbers that describe it."""
         network, batches = final_network(trainer, module), plain_batches(trainer, self.images)
         weights = list(layers(network).values())
-        origin = [weight.detach().clone() for weight in weights]
+        origin = [weight.clone() for weight in weights]
         # Drawn on the CPU: equal seeds give equal directions on every device.
         generator = torch.Generator().manual_seed(self.seed)
-        first, second = ([filter_normalized(weight, generator) for weight in origin] for _ in range(2))
+        directions = [[filter_normalized(weight, generator) for weight in origin] for _ in range(2)]
+
+        def loss(a: float, b: float) -> float:
+            for weight, start, first, second in zip(weights, origin, *directions, strict=True):
+                weight.copy_(start).add_(first, alpha=a).add_(second, alpha=b)  # from the origin: nothing drifts
+            return F.cross_entropy(*answers(trainer, network, batches)).item()
+
         # Not a sum of steps: the middle one is 0 exactly.
         axis = [self.extent * (2 * index / (self.points - 1) - 1) for index in range(self.points)]
-        rows: list[list[float]] = []
-        for a in axis:
-            rows.append([])
-            for b in axis:
-                _move(weights, origin, first, second, a, b)
-                rows[-1].append(_loss(trainer, network, batches))
-        return {"surface": {"a": axis, "b": axis, "loss": rows}, **_shape(torch.tensor(rows, dtype=torch.float64))}
+        rows = [[loss(a, b) for b in axis] for a in axis]
+        losses = torch.tensor(rows, dtype=torch.float64)
+        center = rows[self.points // 2][self.points // 2]
+        border = torch.cat([losses[0], losses[-1], losses[1:-1, 0], losses[1:-1, -1]])
+        return {
+            "surface": {"a": axis, "b": axis, "loss": rows},
+            "surface_center": center,
+            "surface_rise": border.mean().item() - center,
+            "surface_width": (losses < center + WIDE).double().mean().item() if math.isfinite(center) else math.nan,
+        }
 
 
 def filter_normalized(weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,29 +66,3 @@ def filter_normalized(weight: Tensor, generator: torch.Generator) -> Tensor:
     direction = torch.randn(weight.shape, generator=generator).to(weight)
     norms, own = (part.flatten(1).norm(dim=1) for part in (weight, direction))
     return direction * (norms / own).view(-1, *[1] * (weight.dim() - 1))
-
-
-@torch.no_grad()
-def _move(
-    weights: list[Tensor], origin: list[Tensor], first: list[Tensor], second: list[Tensor], a: float, b: float
-) -> None:
-    """Set each weight to origin + a · first + b · second; from the origin every time, so that nothing drifts."""
-    for weight, start, along, across in zip(weights, origin, first, second, strict=True):
-        weight.copy_(start).add_(along, alpha=a).add_(across, alpha=b)
-
-
-def _loss(trainer: pl.Trainer, network: nn.Module, batches: list[Batch]) -> float:
-    return F.cross_entropy(*answers(trainer, network, batches)).item()
-
-
-def _shape(losses: Tensor) -> dict[str, float]:
-    """Center, rise and width of float64 [points, points]."""
-    middle = len(losses) // 2
-    center = losses[middle, middle].item()
-    border = torch.cat([losses[0], losses[-1], losses[1:-1, 0], losses[1:-1, -1]])
-    inside = (losses < center + WIDE).double().mean().item()
-    return {
-        "surface_center": center,
-        "surface_rise": border.mean().item() - center,
-        "surface_width": inside if math.isfinite(center) else math.nan,
-    }

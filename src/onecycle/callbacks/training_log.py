@@ -24,9 +24,9 @@ class TrainingLog(pl.Callback):
         self._since = time.perf_counter()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the window before the evaluation: it would count as training time."""
+        """Log before the evaluation, whose time would count as training time."""
         if trainer.training:
-            self._close(trainer, pl_module)
+            self._log(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restart the clock."""
@@ -37,13 +37,13 @@ class TrainingLog(pl.Callback):
     ) -> None:
         """Log when it is time."""
         if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]
-            self._close(trainer, pl_module)
+            self._log(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what is left of a last, partial window."""
-        self._close(trainer, pl_module)
+        self._log(trainer, pl_module)
 
-    def _close(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Classifier)
         loss, correct, count = module.reduced(module.window_sums)
         if not count:

@@ -1,6 +1,5 @@
 """The exact test of scale symmetry: a second network, trained beside the first on the same batches."""
 
-import copy
 from typing import Any
 
 import lightning.pytorch as pl
@@ -8,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.callbacks.probes import Probe, optimizer_for, require, require_precision
-from onecycle.config.hyperparameters import is_finite_number
+from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_scaled_gradients
 from onecycle.data.loader import Batch
 from onecycle.training.classifier import Classifier
 
-SCALED = "weights"  # the kind of parameters (see `parameter_groups`) that the factors belong to
+SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which the factors apply
 
 
 class Twin(Probe):
@@ -26,7 +24,7 @@ class Twin(Probe):
     1e-12 is lost beside the variance in fp32.
 
     twin_deviation: by step, the largest ‖w′ − k·w‖ / ‖k·w‖ of a convolution; twin_deviation_max, twin_deviation_last:
-    of all steps, and behind the last. twin_loss_gap: the largest |loss′ − loss| of a batch.
+    of all steps, and after the last. twin_loss_gap: the largest |loss′ − loss| of a batch.
 
     It takes the time of a second training inside the fit. Raises ValueError where the copy cannot follow: with clipped
     or scaled gradients, or on several devices.
@@ -34,14 +32,10 @@ class Twin(Probe):
 
     def __init__(self, lr: float, weight_decay: float, weight_scale: float) -> None:
         super().__init__()
-        for name, factor in (("lr", lr), ("weight_scale", weight_scale)):
-            require(f"twin.{name}", factor, is_finite_number(factor) and factor > 0, "a finite number above 0")
-        valid = is_finite_number(weight_decay) and weight_decay >= 0
-        require("twin.weight_decay", weight_decay, valid, "a finite number of at least 0")
         self.lr, self.weight_decay, self.weight_scale = lr, weight_decay, weight_scale
         self._network: nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
-        self._saved: dict[str, Any] | None = None
+        self._saved: dict[str, Any] = {}
         # Left on the device as they come: reading one makes the host wait.
         self._deviations: list[Tensor | float] = []
         self._loss_gaps: list[Tensor | float] = []
@@ -52,7 +46,7 @@ class Twin(Probe):
             raise ValueError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: callbacks.twin takes null")
         if trainer.world_size > 1:
             raise ValueError(f"trainer.devices={trainer.world_size}: callbacks.twin takes 1")
-        require_precision("twin", trainer)
+        refuse_scaled_gradients("twin", trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The copy, its optimizer, and what was measured so far."""
@@ -61,19 +55,18 @@ class Twin(Probe):
         return {
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "deviations": _floats(self._deviations),
-            "loss_gaps": _floats(self._loss_gaps),
+            "deviations": [float(value) for value in self._deviations],
+            "loss_gaps": [float(value) for value in self._loss_gaps],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until there is a copy to take it."""
-        self._saved = state_dict or None
+        self._saved = state_dict
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make the copy, or go on with the saved one; the network is on its device by now."""
+        """Make the copy, or continue with the saved one; the network is on its device by now."""
         assert isinstance(pl_module, Classifier)
-        self._network = copy.deepcopy(pl_module.network)
-        self._optimizer = optimizer_for(pl_module, self._network)
+        self._network, self._optimizer = copy_with_optimizer(trainer, pl_module)
         for group in self._optimizer.param_groups:
             if group["kind"] == SCALED:
                 group["weight_decay"] *= self.weight_decay
@@ -83,7 +76,6 @@ class Twin(Probe):
             self._network.load_state_dict(self._saved["network"])
             self._optimizer.load_state_dict(self._saved["optimizer"])
             self._deviations, self._loss_gaps = self._saved["deviations"], self._saved["loss_gaps"]
-            self._saved = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -92,8 +84,8 @@ class Twin(Probe):
         assert isinstance(pl_module, Classifier)
         assert self._network is not None
         assert self._optimizer is not None
-        theirs = trainer.optimizers[0].param_groups
-        for own, main in zip(self._optimizer.param_groups, theirs, strict=True):
+        pairs = list(zip(self._optimizer.param_groups, trainer.optimizers[0].param_groups, strict=True))
+        for own, main in pairs:
             own["lr"] = main["lr"] * (self.lr if main["kind"] == SCALED else 1.0)
             own["momentum"] = main["momentum"]
         with trainer.precision_plugin.forward_context():
@@ -102,35 +94,22 @@ class Twin(Probe):
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        self._deviations.append(self._deviation(self._optimizer.param_groups, theirs))
         self._loss_gaps.append((loss - outputs["loss"]).abs().detach())
+        with torch.no_grad():
+            distances = [
+                (copied - weight * self.weight_scale).norm() / (weight * self.weight_scale).norm()
+                for own, main in pairs
+                if main["kind"] == SCALED
+                for copied, weight in zip(own["params"], main["params"], strict=True)
+            ]
+        self._deviations.append(torch.stack(distances).max())
 
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
-        """The deviations of all steps."""
-        deviations, gaps = _floats(self._deviations), _floats(self._loss_gaps)
+        """The deviations of all steps; a maximum is NaN if any of its values is."""
+        deviations = torch.tensor(self._deviations, dtype=torch.float64)
         return {
-            "twin_deviation": deviations,
-            "twin_deviation_max": _largest(deviations),
-            "twin_deviation_last": deviations[-1],
-            "twin_loss_gap": _largest(gaps),
+            "twin_deviation": deviations.tolist(),
+            "twin_deviation_max": deviations.max().item(),
+            "twin_deviation_last": deviations[-1].item(),
+            "twin_loss_gap": torch.tensor(self._loss_gaps, dtype=torch.float64).max().item(),
         }
-
-    @torch.no_grad()
-    def _deviation(self, own: list[dict[str, Any]], main: list[dict[str, Any]]) -> Tensor:
-        """The largest relative distance of a convolution from `weight_scale` times the network's."""
-        pairs = zip(*(_scaled(groups) for groups in (own, main)), strict=True)
-        scaled = [(copied, weight * self.weight_scale) for copied, weight in pairs]
-        return torch.stack([(copied - wanted).norm() / wanted.norm() for copied, wanted in scaled]).max()
-
-
-def _scaled(groups: list[dict[str, Any]]) -> list[Tensor]:
-    return [weight for group in groups if group["kind"] == SCALED for weight in group["params"]]
-
-
-def _floats(values: list[Tensor | float]) -> list[float]:
-    return [float(value) for value in values]
-
-
-def _largest(values: list[float]) -> float:
-    """The largest value; NaN if any is."""
-    return torch.tensor(values, dtype=torch.float64).max().item()

@@ -1,4 +1,4 @@
-"""Base class and number types of everything that a configuration describes. Nothing here imports torch."""
+"""Base class and value types of everything that a configuration describes. Nothing here imports torch."""
 
 import math
 from typing import Annotated, Any
@@ -7,12 +7,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 LARGEST_COUNT = 10**9
 LARGEST_SEED = 2**63 - 1
+NOT_IN_NAMES = "/\\$`;|&<>*?!\"'"  # they end a path or mean something to a shell, where people type folders' names
 
 
 class Options(BaseModel):
     """The keys of one group of a configuration: unknown keys are refused, nothing is converted, NaN is no number.
 
-    Values are validated and kept as they were written: 1 stays an int where a float is allowed.
+    Values are validated and kept as they were written: 1 stays an int where a float is allowed. A field with a default
+    is an option that a configuration may leave out. The default is then what runs mean that were made before the
+    option existed, and a value equal to it is no part of a run's identity; see `onecycle.runs.identity`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -20,16 +23,21 @@ class Options(BaseModel):
 
 def _number(value: Any) -> Any:
     """Refuse what pydantic's floats would convert: bools, texts, and whole numbers that no float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(_as_float(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise ValueError("must be a finite number")
     return value
 
 
-def _as_float(value: float) -> float:
+def _is_finite(value: float) -> bool:
     try:
-        return float(value)
+        return math.isfinite(float(value))
     except OverflowError:
-        return math.inf
+        return False
+
+
+def allowed(text: str) -> Any:
+    """What a type allows, in words, where its JSON schema cannot say it: `must be …` in errors and documentation."""
+    return Field(json_schema_extra={"allowed": text})
 
 
 # `Number` keeps an int as an int; bounds are given with `Field(gt=…, le=…)` around it.
@@ -44,8 +52,22 @@ NonNegativeNumber = Annotated[Number, Field(ge=0)]
 
 def _printable(value: str) -> str:
     if not value.strip() or not value.isprintable():
-        raise ValueError("must be a text that can be printed and is not blank")
+        raise ValueError("must be a text that is not blank and can be printed")
     return value
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+def _path(value: str) -> str:
+    if len(value.encode()) >= 4096 or any(len(part.encode()) >= 256 for part in value.split("/")):
+        raise ValueError("must be a path; this one is longer than file systems allow")
+    return value
+
+
+def _name(value: str) -> str:
+    if set(value) & set(NOT_IN_NAMES) or value in (".", "..") or len(value) > 100 or len(value.encode()) > 200:
+        raise ValueError(f"must be a name for a folder, up to 100 characters, none of {' '.join(NOT_IN_NAMES)}")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_printable), allowed("a text")]
+FolderPath = Annotated[str, AfterValidator(_printable), AfterValidator(_path), allowed("the path of a folder")]
+FolderName = Annotated[str, AfterValidator(_printable), AfterValidator(_name), allowed("a name for a folder")]

@@ -1,12 +1,76 @@
 """From a configuration to a line for each of its errors: key, value and what is allowed."""
 
-from collections.abc import Mapping
+import difflib
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from onecycle.config.overrides import near
+from onecycle.config.schema import ALLOWED_TARGETS, COMPONENTS, NO_TARGET, EvaluateOptions, TrainerOptions, TrainOptions
 from onecycle.config.types import Options
+from onecycle.errors import ConfigError
+
+NUMBERS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+
+
+def validated(config: DictConfig | Mapping[str, Any]) -> TrainOptions:
+    """A composed training configuration as a typed object, which keeps every value as it was written.
+
+    Raises ConfigError with a line for each error.
+    """
+    values, lines = resolved(config) if isinstance(config, DictConfig) else (dict(config), [])
+    found = training_errors(values)
+    if isinstance(config, DictConfig) and (lines or found):
+        # A value that is interpolated is wrong because the one that it comes from is.
+        interpolated = tuple(f"{key}=" for key in _interpolated(OmegaConf.to_container(config, resolve=False)))
+        own = [line for line in found if not line.startswith(interpolated)]
+        found = own if own or lines else found
+    if lines or found:
+        raise ConfigError(lines + found)
+    return TrainOptions.model_validate(values)
+
+
+def _interpolated(node: Any, key: str = "") -> list[str]:
+    if isinstance(node, dict):
+        return [found for name, child in node.items() for found in _interpolated(child, f"{key}.{name}".lstrip("."))]
+    return [key] if isinstance(node, str) and "${" in node else []
+
+
+def training_errors(values: Mapping[str, Any]) -> list[str]:
+    """The errors of a resolved training configuration."""
+    return [*errors_of(TrainOptions, values), *target_errors(values), *_component_errors(values)]
+
+
+def evaluation_errors(config: DictConfig) -> list[str]:
+    """The errors of a composed evaluation configuration."""
+    if OmegaConf.is_missing(config, "run"):
+        return ["run is missing: name a run's folder, as in onecycle-evaluate run=logs/runs/…"]
+    values, lines = resolved(config)
+    return lines or [*errors_of(EvaluateOptions, values), *target_errors(values), *_component_errors(values)]
+
+
+def resolved(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
+    """The plain values of a configuration, None for those that cannot be resolved, and a line for each of these."""
+    lines: dict[str, str] = {}
+
+    def value_of(node: Any, key: str) -> Any:
+        if isinstance(node, dict):
+            return {str(name): value_of(child, f"{key}.{name}".lstrip(".")) for name, child in node.items()}
+        if not (isinstance(node, str) and ("${" in node or node == "???")):
+            return node
+        try:
+            value = OmegaConf.select(config, key, throw_on_missing=True)
+            return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except (OmegaConfBaseException, ValueError) as error:
+            # Other values may depend on the same one: each reason is told once, at the first.
+            lines.setdefault(str(error).strip().splitlines()[0].rpartition("interpolation: ")[2], key)
+            return None
+
+    values = value_of(OmegaConf.to_container(config, resolve=False), "")
+    return values, [f"{key}: {reason}" for reason, key in lines.items()]
 
 
 def errors_of(options: type[Options], values: Any, prefix: str = "") -> list[str]:
@@ -14,18 +78,149 @@ def errors_of(options: type[Options], values: Any, prefix: str = "") -> list[str
     try:
         options.model_validate(values)
     except ValidationError as error:
-        lines: dict[str, str] = {}
+        lines: dict[tuple[Any, ...], str] = {}
         for one in error.errors():
-            node, path = values, [prefix] if prefix else []
-            for part in one["loc"]:  # it also names the members of unions and the elements of lists
-                if isinstance(node, Mapping) and part in node:
-                    node = node[part]
-                elif one["type"] != "missing" or part != one["loc"][-1]:
-                    continue
-                path.append(str(part))
-            key, message = ".".join(path), one["msg"].removeprefix("Value error, ")
-            if one["type"] == "extra_forbidden":
-                message = f"is unknown{near(str(one['loc'][-1]), options.model_fields)}"
-            lines.setdefault(key, f"{key}: {message}" if isinstance(node, Mapping) else f"{key}={node}: {message}")
+            path, value = _place(one, values)
+            lines.setdefault(path, _line(options, one, ".".join([*filter(None, [prefix]), *path]), path, value))
         return list(lines.values())
     return []
+
+
+def target_errors(node: Any, key: str = "") -> list[str]:
+    """A line for each `_target_` in a plain configuration that names something outside `ALLOWED_TARGETS`."""
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    lines = [line for name, child in children for line in target_errors(child, f"{key}.{name}".lstrip("."))]
+    if isinstance(node, Mapping) and isinstance(node.get("_target_"), str) and not is_allowed(node["_target_"]):
+        lines.insert(0, f"{key}._target_={node['_target_']}: must be in {', '.join(ALLOWED_TARGETS)}")
+    return lines
+
+
+def is_allowed(path: str) -> bool:
+    """Whether a dotted path lies in one of `ALLOWED_TARGETS`."""
+    return any(path == root or path.startswith(f"{root}.") for root in ALLOWED_TARGETS)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question whether the known name nearest to a mistyped one was meant; empty where none is near."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def shown(value: Any) -> str:
+    """A value as YAML writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _component_errors(values: Mapping[str, Any]) -> list[str]:
+    """Errors in the options of this package's own components."""
+    lines = []
+    for group, classes in COMPONENTS.items():
+        parent, _, name = group.rpartition(".")
+        holder = values.get(parent) if parent else values
+        node = holder.get(name) if isinstance(holder, Mapping) else None
+        members = {group: node} if group not in ("callbacks", "logger") else _members(group, node)
+        for key, part in members.items():
+            options = classes.get(str(part.get("_target_"))) if isinstance(part, Mapping) else None
+            own = {name: value for name, value in part.items() if name != "_target_"} if options else {}
+            lines += errors_of(options, own, key) if options else []
+    trainer = values.get("trainer")
+    given = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(trainer, Mapping) and key in trainer]
+    return lines + [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in given]
+
+
+def _members(group: str, node: Any) -> dict[str, Any]:
+    return {f"{group}.{name}": part for name, part in node.items()} if isinstance(node, Mapping) else {}
+
+
+def _place(error: Any, values: Any) -> tuple[tuple[str, ...], Any]:
+    """The keys that lead to an error in the configuration, and the value there.
+
+    pydantic's place also names the members of unions and the elements of lists.
+    """
+    path: list[str] = []
+    for part in error["loc"]:
+        if isinstance(values, Mapping) and part in values:
+            values = values[part]
+        elif not (isinstance(values, Mapping) and error["type"] == "missing" and part == error["loc"][-1]):
+            continue
+        path.append(str(part))
+    return tuple(path), values
+
+
+def _line(options: type[Options], error: Any, key: str, path: Sequence[str], value: Any) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(options, path[:-1])
+        return f"{key}={shown(value)}: is unknown; the keys are {', '.join(known)}{did_you_mean(path[-1], known)}"
+    if error["type"] == "missing":
+        return f"{key} is missing: must be {allowed_text(options, path)}"
+    if error["type"] == "value_error" and not path:  # of several keys of a group; it begins with one of them
+        return f"{key}.{message}".removeprefix(".")
+    if message == NO_TARGET:
+        return f"{key}._target_ is missing: it names the class of the component"
+    if error["type"] == "value_error" and not message.startswith("must be a finite number"):
+        return f"{key}={shown(value)}: {message}"
+    return f"{key}={shown(value)}: must be {allowed_text(options, path)}"
+
+
+@functools.cache
+def _schema(options: type[Options]) -> dict[str, Any]:
+    return options.model_json_schema()
+
+
+def field_schema(options: type[Options], path: Sequence[str]) -> dict[str, Any]:
+    """The JSON schema of a key below a class of options; empty for keys that the class does not list."""
+    root = node = _schema(options)
+    for name in path:
+        group = next((part for part in _alternatives(node, root) if "properties" in part), {})
+        node = group.get("properties", {}).get(name, {})
+    return node
+
+
+def _alternatives(node: Mapping[str, Any], root: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The members of a union, with references followed."""
+    parts = node.get("anyOf", [node])
+    return [root["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else dict(part) for part in parts]
+
+
+def _known_keys(options: type[Options], path: Sequence[str]) -> list[str]:
+    parts = _alternatives(field_schema(options, path), _schema(options))
+    return [name for part in parts for name in part.get("properties", {})]
+
+
+def allowed_text(options: type[Options], path: Sequence[str]) -> str:
+    """What a key may be, in words: "a whole number from 1 to 1000000000"."""
+    return described(field_schema(options, path))
+
+
+def described(node: Mapping[str, Any]) -> str:
+    """What a JSON schema allows, in words."""
+    if "allowed" in node:
+        return str(node["allowed"])
+    kinds = [part.get("type") for part in node.get("anyOf", ())]
+    if kinds == ["integer", "number"]:  # `Number`
+        return described({"type": "number"} | {NUMBERS[name]: node[name] for name in NUMBERS if name in node})
+    if "anyOf" in node:
+        bounds = {name: node[name] for name in node if name in NUMBERS}
+        parts = sorted(node["anyOf"], key=lambda part: part.get("type") != "null")
+        return " or ".join(dict.fromkeys(described(part | bounds) for part in parts))
+    if "const" in node or "enum" in node:
+        *first, last = [shown(value) for value in node.get("enum", [node.get("const")])]
+        return f"{', '.join(first)} or {last}" if first else last
+    kind = node.get("type")
+    if kind in ("integer", "number"):
+        return f"a {'whole ' if kind == 'integer' else ''}number{_range(node)}"
+    if kind == "array":
+        return f"a list, each {described(node['items'])}" if node.get("items") else "a list"
+    return {"boolean": "true or false", "string": "a text", "null": "null"}.get(str(kind), "a group of keys")
+
+
+def _range(node: Mapping[str, Any]) -> str:
+    low, high = node.get("minimum", node.get("exclusiveMinimum")), node.get("maximum", node.get("exclusiveMaximum"))
+    if low is not None and high is not None:
+        if node["type"] == "integer":
+            return f" from {low} to {high}"
+        return f" in {'[' if 'minimum' in node else '('}{low:g}, {high:g}{']' if 'maximum' in node else ')'}"
+    if low is not None:
+        return f" of at least {low:g}" if "minimum" in node else f" above {low:g}"
+    return "" if high is None else f" of at most {high:g}" if "maximum" in node else f" below {high:g}"

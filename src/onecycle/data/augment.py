@@ -1,36 +1,20 @@
 """Random crop, flip, shift, cutout and normalisation of a whole batch at once, with a separate draw for each image.
 
-The images lie on a canvas with as much reflected border as they are ever moved over, beside their mirror images if they
-are ever mirrored. Every row of a batch is then one run of bytes, and crop, flip and shift only say where it begins:
-they cost nothing beyond the copying that a batch needs anyway.
+The images are stored once with a reflected border as wide as they are ever moved, and once more mirrored if they are
+ever flipped. Every row of a batch is then one sequence of bytes in memory, and crop, flip and shift only choose where
+it starts: they cost nothing beyond the copy that makes the batch.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-PORTION = 1 << 20  # pixels that are laid out at a time: in caches, and without much memory of their own
+from onecycle.data.options import AugmentOptions
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is drawn for each image; 0 and "none" switch a part off.
-
-    crop: pixels of reflected border of which a random window of the image's size is cut. flip: "none", "random"
-    (mirror with probability ½ in every epoch) or "alternating" (drawn once, then mirrored in every other epoch:
-    Jordan, airbench). shift: pixels that the image moves at most, the uncovered border set to 0 after normalising.
-    cutout: side of a square set to 0 after normalising, always inside the image (Page, cifar10-fast).
-    """
-
-    crop: int
-    flip: str
-    shift: int
-    cutout: int
-
-
-NO_AUGMENTATION = Augmentation(crop=0, flip="none", shift=0, cutout=0)
+PORTION = 1 << 20  # pixels that are copied at a time, so that temporary arrays stay small
+NO_AUGMENTATION = AugmentOptions(crop=0, flip="none", shift=0, cutout=0)
 
 
 class Draws(NamedTuple):
@@ -45,8 +29,8 @@ class Draws(NamedTuple):
     cut_x: Tensor
 
 
-def draw(augmentation: Augmentation, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
-    """Draws for `count` images. Every part is drawn even if it is off, so one part never changes another's draws."""
+def draw(augmentation: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+    """Draws for `count` images. Parts that are off are drawn too, so that no part changes the draws of another."""
 
     def integers(choices: int) -> Tensor:
         return torch.randint(0, choices, (count,), generator=generator)
@@ -64,51 +48,45 @@ def draw(augmentation: Augmentation, count: int, height: int, width: int, genera
 
 
 class Normalizer:
-    """Makes normalised floats out of bytes: (value − mean) / std per channel, on the scale 0–255.
+    """Converts bytes to normalised floats: (value − mean) / std per channel, on the scale 0–255.
 
-    dtype: that of the result; the arithmetic is that of float32, rounded once in the end.
+    The arithmetic is in float32 and rounded once to `dtype` at the end.
     """
 
     def __init__(
-        self,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
+        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
-        scale = [1.0 / s for s in std]
-        offset = [-m / s for m, s in zip(mean, std, strict=True)]
         self.dtype = dtype
-        self._scale = torch.tensor(scale, dtype=torch.float32, device=device)
-        self._offset = torch.tensor(offset, dtype=torch.float32, device=device)
-        self._floats: Tensor | None = None
+        self._scale = torch.tensor([1.0 / s for s in std], device=device)
+        self._offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+        self._floats = torch.empty((0, 0), device=device)
 
     def __call__(self, values: Tensor) -> Tensor:
         """uint8 [n, h, w, 3] → [n, 3, h, w] in channels_last."""
         n, height, width, _ = values.shape
         if len(self._offset) != width * 3:
-            # Rows of width × 3 numbers fill the vector units; rows of one pixel's 3 channels would not.
+            # Rows of width × 3 values are vectorised; rows of the 3 values of one pixel would not be.
             self._offset, self._scale = self._offset[:3].repeat(width), self._scale[:3].repeat(width)
-        floats = self._room(n * height, width * 3)
-        # To floats first, and then in place: given bytes, addcmul makes floats of its own beside those that it returns.
+        floats = self._buffer(n * height, width * 3)
+        # Converted first and then changed in place: given bytes, addcmul would allocate a second float tensor.
         floats.copy_(values.view(-1, width * 3))
         torch.addcmul(self._offset, floats, self._scale, out=floats)
         return floats.to(self.dtype).view(n, height, width, 3).permute(0, 3, 1, 2)
 
-    def _room(self, rows: int, columns: int) -> Tensor:
-        """Memory for float32 [rows, columns]: the caller's, where that is the result, else what was just in use."""
+    def _buffer(self, rows: int, columns: int) -> Tensor:
+        """Uninitialised float32 [rows, columns]; reused between calls unless it becomes the result."""
         if self.dtype == torch.float32:
             return torch.empty((rows, columns), device=self._scale.device)
-        if self._floats is None or self._floats.shape[0] < rows or self._floats.shape[1] != columns:
+        if len(self._floats) < rows or self._floats.shape[1] != columns:
             self._floats = torch.empty((rows, columns), device=self._scale.device)
         return self._floats[:rows]
 
 
 class Places(NamedTuple):
-    """Where n images of a canvas begin, and what is not to be seen of them.
+    """Where n images start on a canvas, and which of their pixels are set to 0.
 
-    starts: int64 [n, h], each row's first pixel. uncovered: bool [n, h, w], what a shift left open; cut: int64
-    [n, size²], pixels of an image. What is switched off has no columns.
+    starts: int64 [n, h], each row's first pixel. uncovered: bool [n, h, w], pixels that a shift left open. cut: int64
+    [n, size²], pixels of the square that is cut out. Parts that are switched off have no columns.
     """
 
     starts: Tensor
@@ -117,27 +95,26 @@ class Places(NamedTuple):
 
 
 class Canvas:
-    """Images as bytes on `device`, laid out for an augmentation: a border, and mirror images where it needs them.
+    """Images as bytes on `device`, prepared for an augmentation: with a border, and mirrored as well where it flips.
 
-    pixels: packed int32 [N, h, w]. The bytes are [copies, N, h, w + 2·border, 3], with a border of crop + shift.
+    pixels: uint8 [N, h, w, 3] on the CPU, stored as [copies, N, h, w + 2·border, 3] with border = crop + shift.
     """
 
-    def __init__(self, pixels: Tensor, augmentation: Augmentation, device: torch.device) -> None:
+    def __init__(self, pixels: Tensor, augmentation: AugmentOptions, device: torch.device) -> None:
         self.augmentation = augmentation
-        self.count, self.height, self.width = pixels.shape
+        self.count, self.height, self.width, _ = pixels.shape
         self.border = augmentation.crop + augmentation.shift
-        columns = _reflect(torch.arange(-self.border, self.width + self.border, device=device), self.width)
+        columns = _reflect(torch.arange(-self.border, self.width + self.border), self.width).numpy()
         self.padded = len(columns)
-        copies = 1 if augmentation.flip == "none" else 2
-        values = torch.empty((copies, self.count, self.height, self.padded, 3), dtype=torch.uint8, device=device)
+        orders = [columns] if augmentation.flip == "none" else [columns, columns[::-1]]
+        values = torch.empty((len(orders), self.count, self.height, self.padded, 3), dtype=torch.uint8, device=device)
         portion = max(1, PORTION // (self.height * self.width))
         for first in range(0, self.count, portion):
-            part = pixels[first : first + portion].to(device)
-            part = part.gather(2, columns.expand(*part.shape[:2], -1))
-            for copy in range(copies):
-                values[copy, first : first + portion] = unpack(part.flip(2) if copy else part)
-        # Every run of `width` pixels, from wherever it begins, as a row of one matrix: nothing is copied for it.
-        self.runs = values.as_strided((max(0, values.numel() // 3 - self.width + 1), self.width * 3), (3, 1))
+            part = pixels[first : first + portion].numpy()
+            for copy, order in enumerate(orders):
+                values[copy, first : first + portion] = torch.from_numpy(np.take(part, order, axis=2))
+        # A view in which row i is the `width` pixels that start at pixel i of the memory.
+        self.rows = values.as_strided((max(0, values.numel() // 3 - self.width + 1), self.width * 3), (3, 1))
 
     def places(self, indices: Tensor, draws: Draws) -> Places:
         """Crop, flip, shift and cutout of the images `indices`, int64 [n]; draws: n of each."""
@@ -152,7 +129,7 @@ class Canvas:
             side = torch.arange(a.cutout, device=device)
             corner = draws.cut_y * self.width + draws.cut_x
             cut = corner[:, None] + (side[:, None] * self.width + side).view(-1)
-        # Reflection also folds rows that a shift moved out of the image; those pixels are overwritten in the end.
+        # Rows that a shift moved out of the image are reflected too; `gather` sets those pixels to 0.
         rows = _reflect(rows + draws.crop_y[:, None], self.height)
         # The crop comes before the flip, and is mirrored with the image.
         left = self.border + draws.shift_x + torch.where(draws.flip.bool(), -draws.crop_x, draws.crop_x)
@@ -160,12 +137,9 @@ class Canvas:
         return Places((images[:, None] * self.height + rows) * self.padded + left[:, None], uncovered, cut)
 
     def gather(self, where: Places, normalizer: Normalizer) -> Tensor:
-        """The images at some places, as a batch [n, 3, h, w] in channels_last.
-
-        Normalised, with 0 in what a shift left open and in what is cut out.
-        """
+        """The normalised images at these places, as a batch [n, 3, h, w] in channels_last."""
         n, pixels = len(where.starts), self.height * self.width
-        values = self.runs.index_select(0, where.starts.view(-1))
+        values = self.rows.index_select(0, where.starts.view(-1))
         batch = normalizer(values.view(n, self.height, self.width, 3))
         if where.uncovered.numel():
             batch.masked_fill_(where.uncovered[:, None], 0.0)
@@ -175,15 +149,6 @@ class Canvas:
         return batch
 
 
-def unpack(pixels: Tensor) -> Tensor:
-    """Packed int32 [n, h, w] → uint8 [n, h, w, 3], without the fourth byte."""
-    packed = pixels.contiguous().view(torch.uint8).view(*pixels.shape, 4)
-    values = torch.empty((*pixels.shape, 3), dtype=torch.uint8, device=pixels.device)
-    for channel in range(3):  # three passes with long rows, not one with rows of three bytes
-        values[..., channel] = packed[..., channel]
-    return values
-
-
 def _reflect(positions: Tensor, size: int) -> Tensor:
-    """Positions beyond the border mirrored back inside, without repeating the border itself."""
+    """Positions outside 0 … size − 1 reflected back inside, without repeating the first and last position."""
     return (size - 1) - ((size - 1) - positions.abs()).abs()

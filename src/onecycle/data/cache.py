@@ -1,25 +1,31 @@
-"""A decoded data set on disk: one file that is memory-mapped, checked against its own checksum, and replaced whole."""
+"""A decoded data set on disk: a folder of memory-mapped arrays with a checksum, replaced as a whole."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-HEADER_BYTES = 1 << 20  # room for thousands of class names; whole pages, so that the arrays behind it are page-aligned
+HEADER = "header.json"
 
 
-class CacheDamagedError(Exception):
-    """The cache file is not what its header says."""
+class Decoded(NamedTuple):
+    """Named arrays, their description as JSON, and the SHA-256 of both: every array's name, type, shape and bytes."""
+
+    arrays: dict[str, np.ndarray]
+    description: dict[str, Any]
+    fingerprint: str
+
+
+Build = Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]]
 
 
 def key_digest(key: dict[str, Any]) -> str:
@@ -27,67 +33,57 @@ def key_digest(key: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def cached(
-    folder: Path,
-    name: str,
-    key: dict[str, Any],
-    build: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
-    keep: bool = True,
-) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
-    """Arrays, their description and their fingerprint: read from `folder`, or built and written there.
+def cached(folder: Path, name: str, key: dict[str, Any], build: Build, keep: bool = True) -> Decoded:
+    """Arrays and their description, read from `folder`, or built and, if `keep`, written there.
 
-    `build` returns named arrays and a JSON description. It runs in one process at a time: a second one waits for
-    the first and reads what that one wrote. A file that is truncated or altered is rebuilt. Where the folder
-    cannot be written (full disk, read-only) the built arrays are used from memory and a warning says so. Without
-    `keep` nothing at all is written.
-
-    The fingerprint is the SHA-256 over the description and every array's name, type, shape and bytes.
+    `build` runs in one process at a time: a second process waits for the first and reads what it wrote. A truncated or
+    altered entry is built again. Where the folder cannot be written (full disk, read-only) the built arrays are used
+    from memory, with a warning.
     """
-    path = folder / f"{name}-{key_digest(key)}.cache"
-    with contextlib.suppress(CacheDamagedError, OSError):
-        return read(path, key)
-    if not keep:
-        arrays, description = build()
-        return arrays, description, _fingerprint(arrays, description)
-    with _locked(path) as writable:
-        if writable:
-            try:
-                return read(path, key)
-            except FileNotFoundError:
-                pass
-            except (CacheDamagedError, OSError) as error:
-                log.warning("The cache %s cannot be used (%s): it is built anew.", path, error)
-        arrays, description = build()
-        if writable:
-            _try_write(path, key, arrays, description)
-        return arrays, description, _fingerprint(arrays, description)
-
-
-def read(path: Path, key: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
-    """The arrays (memory-mapped, copy-on-write), description and fingerprint of a cache file, verified.
-
-    Raises `CacheDamagedError` where length, key or checksum differ from the header, `FileNotFoundError` where
-    there is no file.
-    """
-    with path.open("rb") as file:
+    path = folder / f"{name}-{key_digest(key)}"
+    lock = path.with_name(path.name + ".lock")
+    made = [parent for parent in path.parents if not parent.exists()]
+    with contextlib.ExitStack() as stack:
+        if keep:
+            with contextlib.suppress(OSError):  # then writing fails as well, or the folder has no locks
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(lock))
         try:
-            header = json.loads(file.read(HEADER_BYTES).rstrip(b"\0"))
-        except ValueError:
-            raise CacheDamagedError("its header cannot be read") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("key") != key:
-        raise CacheDamagedError("it is of another format or data set")
+            return _read(path, key)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            log.warning("The cache %s cannot be used (%s): it is built again.", path, error)
+        try:
+            arrays, description = build()
+        except BaseException:
+            with contextlib.suppress(OSError):  # where another process has written something
+                lock.unlink()
+                for parent in made:
+                    parent.rmdir()
+            raise
+        built = Decoded(arrays, description, _fingerprint(arrays, description))
+        if keep:
+            _try_write(path, key, built)
+        return built
+
+
+def _read(path: Path, key: dict[str, Any]) -> Decoded:
+    """The arrays of an entry, memory-mapped copy-on-write.
+
+    Raises FileNotFoundError where there is no entry, ValueError where it is damaged.
+    """
+    header = (path / HEADER).read_bytes()
     try:
-        if path.stat().st_size != header["bytes"]:
-            raise CacheDamagedError(f"it has {path.stat().st_size} bytes, not {header['bytes']}")
-        arrays: dict[str, np.ndarray] = {
-            name: np.memmap(path, spec["dtype"], "c", spec["offset"], tuple(spec["shape"]))
-            for name, spec in header["arrays"].items()
-        }
-        if _fingerprint(arrays, header["description"]) != header["sha256"]:
-            raise CacheDamagedError("its contents do not match their checksum")
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        raise CacheDamagedError("its header is damaged") from None
-    return arrays, header["description"], header["sha256"]
+        found = json.loads(header)
+        arrays = {file.stem: np.load(file, mmap_mode="c") for file in path.glob("*.npy")}
+        if found["key"] == key and _fingerprint(arrays, found["description"]) == found["sha256"]:
+            return Decoded(arrays, found["description"], found["sha256"])
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header makes numpy and json raise many kinds
+        raise ValueError(f"it is damaged: {error}") from None
+    raise ValueError("its contents do not match their checksum")
 
 
 def _fingerprint(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> str:
@@ -98,77 +94,21 @@ def _fingerprint(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> 
     return digest.hexdigest()
 
 
-def _try_write(path: Path, key: dict[str, Any], arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
-    """Write to a temporary file, flush it to the disk, rename: a reader sees the whole file or none."""
-    temporary = path.with_suffix(".part")
-    offset = HEADER_BYTES
-    specs: dict[str, dict[str, Any]] = {}
-    for name, array in arrays.items():
-        specs[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
-        offset += -(-array.nbytes // 4096) * 4096
-    header = {
-        "format": FORMAT, "key": key, "description": description, "arrays": specs, "bytes": offset,
-        "sha256": _fingerprint(arrays, description),
-    }  # fmt: skip
+def _try_write(path: Path, key: dict[str, Any], built: Decoded) -> None:
+    """Write to a temporary folder and rename it: a reader sees the whole entry or none. An OSError is a warning."""
+    temporary = path.with_name(path.name + ".part")
     try:
-        with temporary.open("wb") as file:
-            file.write(json.dumps(header).encode().ljust(HEADER_BYTES, b"\0"))
-            for name, array in arrays.items():
-                file.seek(specs[name]["offset"])
-                file.write(np.ascontiguousarray(array).data.cast("B"))
-            file.truncate(offset)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, array in built.arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        header = {"key": key, "description": built.description, "sha256": built.fingerprint}
+        (temporary / HEADER).write_text(json.dumps(header))
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         log.warning(
-            "The cache %s (%d MB) could not be written (%s). This run goes on without it; free some space, or name "
-            "another folder with data.cache=…, for a fast start next time.",
-            path, offset >> 20, error.strerror or error,
+            "The cache %s cannot be written (%s). This run goes on without it, and the next one decodes the data set "
+            "again: free some space, or name another folder with data.cache=….", path, error.strerror or error,
         )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold the lock beside `path`; yields whether the folder can be written. The system frees it if we die.
-
-    Where nothing can be built nothing is left: the lock and the folders that were made for it are removed again.
-    """
-    made = [folder for folder in path.parents if not folder.exists()]
-    with contextlib.ExitStack() as stack:
-        writable = True
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_held(path.with_suffix(".lock")))
-        except OSError as error:
-            writable = False
-            log.warning(
-                "No cache can be written in %s (%s): the data set is decoded at every start. Name another folder with "
-                "data.cache=….", path.parent, error.strerror or error,
-            )  # fmt: skip
-        try:
-            yield writable
-        except BaseException:
-            with contextlib.suppress(OSError):  # another process has put something there
-                if writable:
-                    path.with_suffix(".lock").unlink()
-                for folder in made:
-                    folder.rmdir()
-            raise
-
-
-@contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Hold a lock file; one that its holder removed while we waited is made anew."""
-    while True:
-        with path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                ours = os.path.samestat(os.fstat(lock.fileno()), path.stat())
-            except FileNotFoundError:
-                ours = False
-            if ours:
-                yield
-                return

@@ -1,4 +1,4 @@
-"""Data set, subset, augmentation and loader, joined for Lightning."""
+"""The LightningDataModule: data set, subset, augmentation and loaders."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Normalizer, unpack
+from onecycle.data.augment import NO_AUGMENTATION, Normalizer
 from onecycle.data.loader import BatchLoader
+from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, Split
 from onecycle.data.subsets import split_indices
 
@@ -15,11 +16,11 @@ from onecycle.data.subsets import split_indices
 class DataModule(pl.LightningDataModule):
     """The training subset, the validation images and the test images of a data set, as batches on the device.
 
-    `monitored` names the split that is shown while training: "val", or "test" where no image is held out.
-    `dtype` is that of the training images. `normalization` ([mean, std] on 0–255) overrides the data set's own
-    constants, for a network trained with others.
+    `monitored` names the split that is evaluated during training: "val", or "test" where no image is held out.
+    `dtype` is that of the training images. `normalization` ([mean, std] on 0–255) replaces the data set's own
+    constants, for a network that was trained with others.
 
-    Raises ValueError for classes, sizes or an augmentation that the data set does not have room for.
+    Raises ValueError for classes, sizes or an augmentation that do not fit the data set.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         evaluation_batch_size: int,
         seed: int,
-        augmentation: Augmentation,
+        augmentation: AugmentOptions,
         classes: list[str] | None,
         subset_size: int | float | None,
         subset_seed: int,
@@ -38,11 +39,17 @@ class DataModule(pl.LightningDataModule):
         normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
         super().__init__()
-        train, test, self.classes = _restrict(dataset, classes)
-        _check_augmentation(augmentation, *train.pixels.shape[1:])
+        unknown = [name for name in classes or () if name not in dataset.classes]
+        if unknown:
+            known = ", ".join(dataset.classes)
+            raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {known}")
+        if classes is not None:
+            dataset = dataset.only([name for name in dataset.classes if name in classes])
+        train = dataset.train
+        _check_augmentation(augmentation, min(train.pixels.shape[1:3]))
         subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
-        self.dataset = dataset
-        self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": test}
+        self.dataset, self.classes = dataset, dataset.classes
+        self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": dataset.test}
         self.normalization = normalization or (dataset.mean, dataset.std)
         self.batch_size, self.evaluation_batch_size, self.seed = batch_size, evaluation_batch_size, seed
         self.augmentation, self.dtype = augmentation, dtype
@@ -59,7 +66,7 @@ class DataModule(pl.LightningDataModule):
         return self._loader("train")
 
     def val_dataloader(self) -> BatchLoader:
-        """The validation images, or the test images where none are held out, in order."""
+        """The images of the monitored split in order."""
         return self._loader(self.monitored)
 
     def test_dataloader(self) -> BatchLoader:
@@ -67,7 +74,7 @@ class DataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def sample(self, count: int, name: str = "train") -> Split:
-        """`count` images, or all if there are fewer, evenly spaced: a folder's images stand class by class."""
+        """`count` images, or all if there are fewer, evenly spaced, because a folder's images are ordered by class."""
         split = self.splits[name]
         size = len(split.labels)
         count = min(count, size)
@@ -75,10 +82,10 @@ class DataModule(pl.LightningDataModule):
 
     def normalized(self, count: int) -> torch.Tensor:
         """A sample of `count` images without augmentation: float32 [count, 3, h, w], on the CPU."""
-        return Normalizer(*self.normalization, torch.device("cpu"))(unpack(self.sample(count).pixels))
+        return Normalizer(*self.normalization, torch.device("cpu"))(self.sample(count).pixels)
 
     def record(self) -> dict[str, Any]:
-        """The run record's entry on the data."""
+        """The entry about the data in a run's record."""
         sizes = {f"{name}_size": len(split.labels) for name, split in self.splits.items()}
         names = {"name": self.dataset.name, "source": self.dataset.origin, "classes": list(self.classes)}
         return {**names, **sizes, "fingerprint": self.dataset.fingerprint}
@@ -99,15 +106,15 @@ class DataModule(pl.LightningDataModule):
         )
 
     def teardown(self, stage: str) -> None:
-        """Let go of the training images behind a fit, and of the others behind a test.
+        """Free the training images after a fit, and the others after a test.
 
-        The garbage collector would come for the Trainer, and all that it holds, only some runs later.
+        The garbage collector would free the Trainer, and what it refers to, only some runs later.
         """
         for name in [name for name in self._loaders if (name == "train") == (stage == "fit")]:
             self._loaders.pop(name).close()
 
     def _loader(self, name: str) -> BatchLoader:
-        # The test images are wanted twice, while training and at the end: they go to the device once.
+        # The test images are used during training and at the end: they are copied to the device once.
         if name not in self._loaders:
             trainer = self.trainer
             place = (trainer.strategy.root_device, trainer.global_rank, trainer.world_size) if trainer else ()
@@ -117,40 +124,14 @@ class DataModule(pl.LightningDataModule):
 
 def _take(split: Split, indices: np.ndarray) -> Split:
     if len(indices) == len(split.labels):
-        return split  # all of it, sorted: the memory map itself, not a copy
+        return split  # all of it, sorted: the memory map itself instead of a copy
     chosen = torch.from_numpy(indices)
     return Split(split.pixels[chosen], split.labels[chosen])
 
 
-def _restrict(dataset: Dataset, classes: list[str] | None) -> tuple[Split, Split, tuple[str, ...]]:
-    """Both splits with only the named classes, renumbered in the data set's own order."""
-    if classes is None:
-        return dataset.train, dataset.test, dataset.classes
-    unknown = [name for name in classes if name not in dataset.classes]
-    if unknown:
-        raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {', '.join(dataset.classes)}")
-    kept = tuple(name for name in dataset.classes if name in classes)
-    number = torch.full((len(dataset.classes),), -1)
-    for new, name in enumerate(kept):
-        number[dataset.classes.index(name)] = new
-
-    def only(split: Split) -> Split:
-        labels = number[split.labels]
-        return Split(split.pixels[labels >= 0], labels[labels >= 0])
-
-    return only(dataset.train), only(dataset.test), kept
-
-
-def _check_augmentation(augmentation: Augmentation, height: int, width: int) -> None:
-    side = min(height, width)
-    for name, limit in (("crop", side - 1), ("shift", side - 1), ("cutout", side)):
-        if getattr(augmentation, name) > limit:
-            raise ValueError(
-                f"data.augment.{name}={getattr(augmentation, name)}: images of {side} pixels allow {limit}"
-            )
-    both = augmentation.crop + augmentation.shift
-    if both > side - 1:
-        raise ValueError(
-            f"data.augment.crop={augmentation.crop}, data.augment.shift={augmentation.shift}: images of {side} pixels "
-            f"allow {side - 1} for both together"
-        )
+def _check_augmentation(a: AugmentOptions, side: int) -> None:
+    found = [f"data.augment.{name}={getattr(a, name)}" for name in ("crop", "shift") if getattr(a, name)]
+    if a.crop + a.shift >= side:
+        raise ValueError(f"{', '.join(found)}: images of {side} pixels allow {side - 1}, for both together")
+    if a.cutout > side:
+        raise ValueError(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")

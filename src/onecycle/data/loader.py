@@ -1,4 +1,4 @@
-"""Batches from a data set that lives on the training device, with a state that continues mid-epoch."""
+"""Batches from images that are stored on the training device, with a state that continues mid-epoch."""
 
 import math
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Augmentation, Canvas, Draws, Normalizer, Places, draw
+from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, Places, draw
+from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Split
 
-# Pixels that are made at a time by all ranks together, as whole batches: 8 of 256 images of 32 × 32. Between two steps
-# on a CPU one batch takes twice as long as when it follows another: the step has cleared the caches of all it needs.
+# Pixels that are made at a time by all ranks together, as whole batches: 8 batches of 256 images of 32×32. On a CPU a
+# single batch between two steps takes twice as long as one after another batch, because the step evicts the caches.
 AHEAD = 1 << 21
 
 
@@ -26,10 +27,10 @@ class Batch(NamedTuple):
 class BatchLoader:
     """Batches of augmented, normalised images. Equal seeds give equal batches on every device and number of ranks.
 
-    An epoch's order and all its augmentations follow from (seed, epoch) alone, drawn by the loader's own generator:
-    global random state has no influence, and two numbers are the whole state. `batch_size` counts the images of all
-    ranks together; each rank takes its own slice of every batch. With `shuffle` false the order is that of the
-    split, and the last, smaller batch is kept.
+    An epoch's order and all its augmentations depend on (seed, epoch) only and are drawn by the loader's own generator:
+    global random state has no influence, and epoch and batch are the whole state. `batch_size` counts the images of all
+    ranks together; each rank takes its own slice of every batch. Without `shuffle` the order is that of the split,
+    and the last, smaller batch is kept.
 
     Raises ValueError where batch_size does not divide among the ranks or leaves no full batch.
     """
@@ -42,17 +43,15 @@ class BatchLoader:
         batch_size: int,
         seed: int,
         device: torch.device,
-        augmentation: Augmentation = NO_AUGMENTATION,
+        augmentation: AugmentOptions = NO_AUGMENTATION,
         shuffle: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         if shuffle and batch_size % world_size:
-            raise ValueError(f"batch_size={batch_size} does not divide among {world_size} devices; take a multiple")
+            raise ValueError(f"batch_size={batch_size}: must be a multiple of the {world_size} devices")
         if shuffle and len(split.labels) < batch_size:
-            raise ValueError(
-                f"batch_size={batch_size} is larger than the {len(split.labels)} training images; take a smaller one"
-            )
+            raise ValueError(f"batch_size={batch_size}: must be at most {len(split.labels)}, the training images")
         self.canvas, self.labels = Canvas(split.pixels, augmentation, device), split.labels.to(device)
         self.normalizer = normalizer
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
@@ -86,21 +85,15 @@ class BatchLoader:
                 yield batch
 
     def close(self) -> None:
-        """Let go of the images, which may be half a gigabyte: no batch comes from here any more."""
+        """Free the images, which may be half a gigabyte; the loader cannot be used any more."""
         del self.canvas
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch comes from, and what must not change between saving and loading."""
-        return {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "seed": self.seed,
-            "size": self.size,
-            "batch_size": self.batch_size,
-        }
+        """Epoch and number of the next batch, and what must not change between saving and loading."""
+        return {name: getattr(self, name) for name in ("epoch", "batch", "seed", "size", "batch_size")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue behind the last batch that was given out. Raises ValueError for the state of another loader."""
+        """Continue after the last batch of the saved loader. Raises ValueError for the state of another loader."""
         for name in ("seed", "size", "batch_size"):
             if state[name] != getattr(self, name):
                 raise ValueError(
@@ -109,19 +102,19 @@ class BatchLoader:
         self.epoch, self.batch, self._restored = state["epoch"], state["batch"], True
 
     def positions(self) -> Tensor:
-        """Where in the split this rank's images stand, int64, in the order in which an unshuffled epoch gives them."""
+        """Indices into the split of this rank's images, int64, in the order of an unshuffled epoch."""
         parts = [torch.arange(*self._share(batch)) for batch in range(math.ceil(self.size / self.batch_size))]
         return torch.cat([torch.arange(0), *parts])
 
     def _share(self, batch: int) -> tuple[int, int]:
-        """Where this rank's slice of a batch starts and stops in the epoch."""
+        """Start and stop of this rank's slice of a batch, counted from the start of the epoch."""
         start = batch * self.batch_size
         stop = min(start + self.batch_size, self.size)
         share = -(-(stop - start) // self.world_size)
         return min(start + self.rank * share, stop), min(start + (self.rank + 1) * share, stop)
 
     def _plan(self) -> tuple[Tensor, Draws]:
-        """This rank's part of the epoch's order, int64 [n], and the draws of the images, by their place in it."""
+        """This rank's part of the epoch's order, int64 [n], and the draws of its images in that order."""
         generator = _generator(self.seed, self.epoch)
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
         augmentation = self.canvas.augmentation
@@ -129,7 +122,7 @@ class BatchLoader:
         if augmentation.flip == "alternating":
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, None))
             draws = draws._replace(flip=(first[order] + self.epoch) % 2)
-        # One transfer an epoch: no step waits for a copy to the device.
+        # One transfer per epoch, so that no step waits for a copy to the device.
         mine, device = self.positions(), self.labels.device
         return order[mine].to(device), Draws(*(part[mine].to(device) for part in draws))
 

@@ -1,11 +1,9 @@
-"""Where images come from: torchvision's CIFAR, the program itself, or class_folders.py. All end as one `Dataset`."""
+"""Where images come from: CIFAR or the embedded set (here), or class folders. `load` makes a `Dataset` of each."""
 
-import hashlib
 import logging
-import pickle
 import socket
-import urllib.error
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,25 +12,20 @@ import torch
 from torch import Tensor
 
 from onecycle.data import synthetic
-from onecycle.data.archives import ArchiveError, unpack
 from onecycle.data.cache import cached, key_digest
 
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
-DOWNLOAD_TIMEOUT = 30  # seconds of silence
+DOWNLOAD_TIMEOUT = 30  # seconds without a byte
 
 
 class DataUnavailableError(ValueError):
-    """The data set is not on this machine and cannot be fetched; the message says what to do."""
+    """The data set is not on this machine and cannot be downloaded; the message says what to do."""
 
 
 class Split(NamedTuple):
-    """Images and labels.
-
-    `pixels` is int32 [n, height, width]: the bytes red, green, blue, 0 of one pixel in one number, so that whole
-    pixels are indexed. `labels` is int64 [n].
-    """
+    """`pixels` is uint8 [n, height, width, 3], `labels` is int64 [n]."""
 
     pixels: Tensor
     labels: Tensor
@@ -40,7 +33,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A decoded data set. `mean` and `std` are the training images' per-channel constants on the scale 0–255."""
+    """A decoded data set. `mean` and `std` are those of the training images' channels, on the scale 0–255."""
 
     name: str
     origin: str
@@ -51,15 +44,26 @@ class Dataset:
     std: tuple[float, ...]
     fingerprint: str
 
+    def only(self, classes: Sequence[str]) -> "Dataset":
+        """The images of these classes, with labels in the order in which the classes are given here."""
+        number = torch.tensor([classes.index(name) if name in classes else -1 for name in self.classes])
+
+        def chosen(split: Split) -> Split:
+            labels = number[split.labels]
+            known = labels >= 0
+            return Split(split.pixels, labels) if known.all() else Split(split.pixels[known], labels[known])
+
+        return replace(self, classes=tuple(classes), train=chosen(self.train), test=chosen(self.test))
+
 
 class Source(Protocol):
-    """A data set that can be decoded. `key` names its contents; equal keys mean equal images."""
+    """A data set that can be decoded. Equal keys mean equal images."""
 
     name: str
     origin: str
 
     def key(self) -> dict[str, Any]:
-        """What tells this data set from others, as JSON."""
+        """What distinguishes this data set from others, as JSON."""
 
     def decode(self) -> tuple[Arrays, list[str]]:
         """Arrays train_images, test_images (uint8 [n, h, w, 3]), train_labels, test_labels (int64 [n]); class names."""
@@ -71,8 +75,6 @@ class Cifar:
     origin = "torchvision"
 
     def __init__(self, name: str, root: str, download: bool) -> None:
-        if name not in ("cifar10", "cifar100"):
-            raise ValueError(f"data.source.name={name}: must be cifar10 or cifar100")
         self.name, self.root, self.download = name, Path(root), download
 
     def key(self) -> dict[str, Any]:
@@ -80,67 +82,46 @@ class Cifar:
         return {"name": self.name}
 
     def decode(self) -> tuple[Arrays, list[str]]:
-        """Verified arrays, in torchvision's order."""
-        from torchvision.datasets import CIFAR10, CIFAR100  # only a first start pays for this import
+        """Arrays in torchvision's order, which verifies the MD5 of every file before it is unpickled."""
+        from torchvision.datasets import CIFAR10, CIFAR100  # a slow import, needed at the first start only
 
         dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.name]
         self._ensure(dataset)
-        folder = self.root / dataset.base_folder
         arrays: Arrays = {}
-        for split, files in (("train", dataset.train_list), ("test", dataset.test_list)):
-            batches = [_unpickled(folder / name, md5) for name, md5 in files]
-            planes = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
-            labels = [label for batch in batches for label in batch["labels" if "labels" in batch else "fine_labels"]]
-            arrays[f"{split}_images"] = planes.transpose(0, 2, 3, 1)
-            arrays[f"{split}_labels"] = np.asarray(labels, dtype=np.int64)
-        names = _unpickled(folder / dataset.meta["filename"], dataset.meta["md5"])
-        return arrays, list(names[dataset.meta["key"]])
+        for split in ("train", "test"):
+            decoded = dataset(str(self.root), train=split == "train")
+            arrays[f"{split}_images"] = np.ascontiguousarray(decoded.data)
+            arrays[f"{split}_labels"] = np.asarray(decoded.targets, dtype=np.int64)
+        return arrays, list(decoded.classes)
 
     def _ensure(self, dataset: Any) -> None:
-        """Download what is absent or damaged; raise `DataUnavailableError` or, for a damaged file, `ValueError`."""
-        from torchvision.datasets.utils import check_integrity, download_url
+        """Download what is missing or damaged; raises DataUnavailableError or, for a damaged file, ValueError."""
+        from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
-        files = dict([*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])])
-        wanted = {f"{dataset.base_folder}/{name}": md5 for name, md5 in files.items()}
-        bad = [self.root / name for name, md5 in wanted.items() if not check_integrity(str(self.root / name), md5)]
+        folder = self.root / dataset.base_folder
+        files = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
+        bad = [folder / name for name, md5 in files if not check_integrity(str(folder / name), md5)]
         if not bad:
             return
-        reason = "data.download is false"
+        reason = "data.source.download is false"
         if self.download:
             log.info("Downloading %s to %s.", self.name, self.root)
             previous = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision passes no timeout
             try:
-                socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-                download_url(dataset.url, str(self.root), filename=dataset.filename, md5=dataset.tgz_md5)
-                unpack(self.root / dataset.filename, self.root, wanted)
+                download_and_extract_archive(dataset.url, str(self.root), None, dataset.filename, dataset.tgz_md5)
                 return
-            except (urllib.error.URLError, OSError, RuntimeError, ArchiveError) as error:
+            except (OSError, RuntimeError) as error:
                 reason = f"the download failed: {error}"
             finally:
                 socket.setdefaulttimeout(previous)
-        damaged = [str(path) for path in bad if path.exists()]
+        damaged = ", ".join(str(path) for path in bad if path.exists())
         if damaged:
-            raise ValueError(
-                f"data.root: {', '.join(damaged)} is damaged (its MD5 is not the published one) and {reason}. "
-                f"Delete it and put a good copy there."
-            )
+            raise ValueError(f"data.root: {damaged} has not the published MD5 and {reason}. Replace it by a good copy.")
         raise DataUnavailableError(
             f"data.root: {self.name} is not in {self.root.absolute()} and {reason}. Name the folder that holds "
-            f"{dataset.base_folder}/ with data.root=… or ONECYCLE_DATA, or take the embedded set: data=synthetic."
+            f"{dataset.base_folder}/ with data.root=… or ONECYCLE_DATA, or use the embedded set: data=synthetic."
         )
-
-
-def _unpickled(path: Path, md5: str) -> dict[str, Any]:
-    """The contents of a pickle of CIFAR's. What is unpickled are the very bytes whose checksum was found right.
-
-    A pickle can run any code. Raises ValueError for other bytes than the published ones, which are never unpickled.
-    """
-    content = path.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise ValueError(f"data.root: {path} is damaged (its MD5 is not the published one) and was changed just now.")
-    batch = pickle.loads(content, encoding="latin1")
-    assert isinstance(batch, dict)
-    return batch
 
 
 class Synthetic:
@@ -158,7 +139,7 @@ class Synthetic:
         return {"name": self.name, "version": synthetic.VERSION, "seed": self.seed, **sizes}
 
     def decode(self) -> tuple[Arrays, list[str]]:
-        """Images drawn now."""
+        """Newly drawn images."""
         log.info("Drawing %d synthetic images (once; they are cached).", self.train_size + self.test_size)
         arrays: Arrays = {}
         for split, size in (("train", self.train_size), ("test", self.test_size)):
@@ -170,57 +151,39 @@ _loaded: dict[str, Dataset] = {}
 
 
 def load(source: Source, cache_folder: Path, keep: bool = True) -> Dataset:
-    """The decoded data set of a source: from this process, from the cache file, or decoded now and, if `keep`, cached.
+    """The decoded data set of a source: from this process, from the cache, or decoded now and, if `keep`, cached.
 
-    Raises `DataUnavailableError` where it is neither on this machine nor reachable, `ValueError` where it is unfit.
+    Raises DataUnavailableError where it is neither on this machine nor reachable, ValueError where it is unfit.
     """
+
+    def build() -> tuple[Arrays, dict[str, Any]]:
+        arrays, classes = source.decode()
+        mean, std = channel_statistics(arrays["train_images"])
+        return arrays, {"classes": classes, "mean": mean, "std": std}
+
     key = source.key()
     digest = key_digest(key)
     if digest not in _loaded:
-        # One data set at a time stays in memory: the runs of a sweep nearly always share it.
-        _loaded.clear()
-        arrays, description, fingerprint = cached(cache_folder, source.name, key, lambda: _packed(source), keep)
-        train, test = (
-            Split(torch.from_numpy(arrays[f"{split}_pixels"]), torch.from_numpy(arrays[f"{split}_labels"]))
-            for split in ("train", "test")
-        )
-        mean, std = tuple(description["mean"]), tuple(description["std"])
-        classes = tuple(description["classes"])
+        _loaded.clear()  # one data set at a time stays in memory: the runs of a sweep nearly always share it
+        arrays, about, fingerprint = cached(cache_folder, source.name, key, build, keep)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        train, test = (Split(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in ("train", "test"))
+        classes, mean, std = (tuple(about[name]) for name in ("classes", "mean", "std"))
         _loaded[digest] = Dataset(source.name, source.origin, classes, train, test, mean, std, fingerprint)
     return _loaded[digest]
-
-
-def _packed(source: Source) -> tuple[Arrays, dict[str, Any]]:
-    arrays, classes = source.decode()
-    mean, std = channel_statistics(arrays["train_images"])
-    packed = {f"{split}_labels": arrays[f"{split}_labels"] for split in ("train", "test")}
-    packed |= {f"{split}_pixels": pack(arrays[f"{split}_images"]) for split in ("train", "test")}
-    return packed, {"classes": classes, "mean": mean, "std": std}
-
-
-def pack(images: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w, 3] → int32 [n, h, w], the bytes red, green, blue, 0 in one number."""
-    bytes_of_pixel = np.zeros((*images.shape[:3], 4), dtype=np.uint8)
-    bytes_of_pixel[..., :3] = images
-    return bytes_of_pixel.view(np.int32)[..., 0]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Per-channel mean and standard deviation of uint8 [n, h, w, 3], on 0–255, exact (from counts of the values).
 
-    A constant channel gets the standard deviation 1, so that normalising leaves it at 0.
+    A constant channel gets the standard deviation 1, so that normalising makes it 0.
     """
     means, stds = [], []
     values = np.arange(256, dtype=np.float64)
     for channel in range(3):
-        # Chunks keep the int64 copy that bincount makes small.
-        counts = sum(
-            (
-                np.bincount(images[i : i + 4096, ..., channel].ravel(), minlength=256)
-                for i in range(0, len(images), 4096)
-            ),
-            start=np.zeros(256, dtype=np.int64),
-        )
+        # In chunks, because bincount makes an int64 copy.
+        chunks = (images[first : first + 4096, ..., channel].ravel() for first in range(0, len(images), 4096))
+        counts = sum((np.bincount(chunk, minlength=256) for chunk in chunks), start=np.zeros(256, dtype=np.int64))
         mean = float(counts @ values / counts.sum())
         variance = float(counts @ (values - mean) ** 2 / counts.sum())
         means.append(mean)

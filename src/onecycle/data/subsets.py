@@ -8,12 +8,12 @@ def split_indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training subset and of the held-out validation images.
 
-    Every class has its images in one random order. Subsets take them from the front, class by class in turn, so
-    that a smaller subset is contained in every larger one and the class counts differ by at most one while each
-    class has images left. Validation takes them in the same way from the back, so no subset contains any of them.
+    The images of every class are put in one random order. Subsets take them from the front, one class after the other,
+    so that a smaller subset is contained in every larger one and the class counts differ by at most one while each
+    class has images left. Validation takes them in the same way from the back, so that no subset contains any of them.
 
     labels: int64 [n]. subset_size: a count (int), a fraction of what validation leaves (float in (0, 1]), or None
-    for all of it. Returns two int64 arrays; that of a full subset is sorted, so that its images lie in sequence.
+    for all of it. Returns two int64 arrays; that of a full subset is sorted.
 
     Raises ValueError where the sizes do not fit the n images.
     """

@@ -4,19 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.models.options import norm_problems
+from onecycle.models.options import ResNet9Options
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over groups of `ghost_size` images, whatever the size of the batch.
 
     A batch of n images makes k = n // ghost_size full groups. They are interleaved, as in cifar10-fast: image
-    i belongs to group i mod k. Images left over at the end form a smaller group of their own; a single one
-    forms a group with the `ghost_size` images before it. A batch that makes one group is plain batch norm.
+    i belongs to group i mod k. The remaining images form a smaller group; a single remaining image forms a
+    group with the last `ghost_size` images before it. A batch that makes one group is plain batch norm.
 
     The running statistics move by the mean over the groups: new = (1 − momentum)·old + momentum·mean(group
     statistics). Evaluation, state and parameters are those of `nn.BatchNorm2d`, so a checkpoint of the one
-    loads into the other. Raises `ValueError` for a ghost size below 2.
+    loads into the other. `ghost_size` is at least 2.
 
     Sources: Hoffer, Hubara and Soudry 2017, "Train longer, generalize better"; Page 2019, "How to Train Your
     ResNet 8".
@@ -29,8 +29,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     momentum: float
 
     def __init__(self, channels: int, ghost_size: int, *, momentum: float, eps: float) -> None:
-        if ghost_size < 2:
-            raise ValueError(f"ghost_size={ghost_size}: one image is no group; use 2 images or more")
+        assert ghost_size >= 2
         super().__init__(channels, eps=eps, momentum=momentum)
         self.ghost_size = ghost_size
 
@@ -87,34 +86,22 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         return f"{super().extra_repr()}, ghost_size={self.ghost_size}"
 
 
-def make_norm(
-    channels: int,
-    *,
-    norm: str,
-    train_scale: bool,
-    ghost_size: int,
-    norm_groups: int,
-    momentum: float,
-    eps: float,
-) -> nn.Module | None:
-    """Return the normalisation of `channels` feature maps that `norm` names, or None for "none".
+def make_norm(channels: int, options: ResNet9Options) -> nn.Module | None:
+    """Return the norm of `channels` feature maps, or None for norm=none.
 
-    γ starts at 1 and β at 0. With `train_scale` false γ stays 1: it is in the state but takes no gradient
-    (Page 2019, "How to Train Your ResNet 8", frozen batch norm scales). Only "batch" and "ghost" read
-    `momentum`, the weight of the newest batch in the running statistics. Raises `ValueError` for options that
-    do not fit.
+    γ starts at 1 and β at 0. Where `train_scale` is false γ stays 1: it is in the state but takes no gradient
+    (Page 2019, "How to Train Your ResNet 8", frozen batch norm scales).
     """
-    found = norm_problems(channels, norm, train_scale, ghost_size, norm_groups)
-    if found:
-        raise ValueError("\n".join(found))
-    if norm == "none":
-        return None
+    eps, momentum = options.norm_eps, options.norm_momentum
     layer: nn.Module
-    if norm == "group":
-        layer = nn.GroupNorm(norm_groups, channels, eps=eps)
-    elif norm == "ghost":
-        layer = GhostBatchNorm2d(channels, ghost_size, momentum=momentum, eps=eps)
-    else:
-        layer = nn.BatchNorm2d(channels, momentum=momentum, eps=eps)
-    layer.weight.requires_grad_(train_scale)
+    match options.norm:
+        case "none":
+            return None
+        case "group":
+            layer = nn.GroupNorm(options.norm_groups, channels, eps=eps)
+        case "ghost":
+            layer = GhostBatchNorm2d(channels, options.ghost_size, momentum=momentum, eps=eps)
+        case "batch":
+            layer = nn.BatchNorm2d(channels, momentum=momentum, eps=eps)
+    layer.weight.requires_grad_(options.train_scale)
     return layer

@@ -67,8 +67,8 @@ class PatchWhitening(nn.Module):
         """Return [n, 9c, height, width] of images that are zero-padded by `padding` pixels."""
         if not self.fitted:
             raise RuntimeError(
-                "prep='whitening': the whitening filters are not computed yet; "
-                "call fit_whitening(images) with normalised training images or load a fitted state"
+                "prep=whitening: the filters are not computed yet; call fit_whitening(images) with normalised training "
+                "images, or load a fitted state"
             )
         return F.conv2d(images, self.weight, padding=self.padding)
 

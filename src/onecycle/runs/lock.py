@@ -1,35 +1,106 @@
-"""One process of a machine at a time in a run's folder."""
+"""One process at a time in a run's folder, on this machine and among machines that share the folder.
+
+On one machine a lock of the system decides: it is free as soon as its holder has ended, in whatever way. File systems
+without locks, and those whose locks end at the machine, are why a lease is held as well: a file that its holder touches
+every RENEWAL seconds. Whoever wants it watches it; after EXPIRES seconds of the watcher's own clock without a change
+it is taken over, and the former holder writes no more.
+"""
 
 import contextlib
-import fcntl
+import errno
+import logging
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, SoftFileLease, Timeout
 
 from onecycle.errors import ConfigError
 
-LOCK = ".lock"
+log = logging.getLogger("onecycle")
+
+LOCK, LEASE = ".lock", ".lease"
+EXPIRES, RENEWAL = 60.0, 10.0  # seconds; every process must use the same EXPIRES
+CHECK_SECONDS = 1.0
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class LostLeaseError(ConfigError):
+    """Another process has taken this run over, because this one was not heard of for EXPIRES seconds."""
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Keep every other process from training in a folder; gives whether the file system has locks at all.
+def exclusive(folder: Path) -> Iterator[Callable[[], None]]:
+    """Keep other processes from training in a folder; gives a function that raises LostLeaseError once that failed.
 
     Raises ConfigError, with who trains there, where another process does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.readline().strip() or "another process"
-            raise ConfigError([f"{folder}: {holder} is training this run"]) from None
-        except OSError:
-            yield False
+    with contextlib.ExitStack() as held:
+        _lock(folder, held)
+        yield _lease(folder, held)
+
+
+def _lock(folder: Path, held: contextlib.ExitStack) -> None:
+    path = folder / LOCK
+    try:
+        held.enter_context(FileLock(path, blocking=False, fallback_to_soft=False))
+    except Timeout:
+        raise _refusal(folder, path.read_text().strip()) from None
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    else:
+        path.write_text(f"process {os.getpid()} on {platform.node()}\n")
+
+
+def _lease(folder: Path, held: contextlib.ExitStack) -> Callable[[], None]:
+    lease = SoftFileLease(
+        folder / LEASE, lease_duration=EXPIRES, heartbeat_interval=RENEWAL, thread_local=False,
+        timeout=1.2 * EXPIRES, poll_interval=RENEWAL / 10,
+    )  # fmt: skip
+    looks = [_touched(folder)]
+
+    def is_renewed() -> bool:
+        if len(looks) == 1:
+            log.info("%s: waiting up to %.0f s for %s", folder, EXPIRES, _holder(lease))
+        looks.append(_touched(folder))
+        return looks[-1] not in (None, looks[0])
+
+    try:
+        held.enter_context(lease.acquire(cancel_check=is_renewed))
+    except Timeout:
+        raise _refusal(folder, _holder(lease)) from None
+    checked = time.monotonic()
+
+    def check() -> None:
+        """Look at the disk at most every CHECK_SECONDS: a step may take milliseconds."""
+        nonlocal checked
+        if time.monotonic() - checked < CHECK_SECONDS and lease.compromise is None:
             return
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}\n")
-        lock.flush()
-        yield True
+        owner = lease.owner
+        if lease.compromise is not None or (owner is not None and owner.token != lease.token):
+            raise LostLeaseError([f"{folder}: taken over by another process, because this one was not heard of"])
+        checked = time.monotonic()
+
+    return check
+
+
+def _touched(folder: Path) -> tuple[int, int] | None:
+    """Which file the lease is, and when it was renewed; None where there is none."""
+    with contextlib.suppress(OSError):
+        found = (folder / LEASE).stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _holder(lease: SoftFileLease) -> str:
+    owner = lease.owner
+    # filelock appends the container to the host's name.
+    return "" if owner is None else f"process {owner.pid} on {owner.hostname.partition('?')[0]}"
+
+
+def _refusal(folder: Path, holder: str) -> ConfigError:
+    return ConfigError([f"{folder}: {holder or 'another process'} is training this run"])

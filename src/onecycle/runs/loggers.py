@@ -1,22 +1,20 @@
-"""TensorBoard and CSV in the run's own folder, both able to go on where an interrupted run stopped."""
+"""TensorBoard and CSV in the run's own folder; both continue where an interrupted run stopped."""
 
 import csv
 import functools
 import io
 import logging
 from argparse import Namespace
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
 
-from onecycle.runs.record import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
+from onecycle.runs.context import NeedsRun, RunContext
+from onecycle.runs.files import write_atomically
 
 log = logging.getLogger("onecycle")
 
@@ -29,11 +27,12 @@ CHARTS = {
 
 
 def harmless(write: Callable[..., None]) -> Callable[..., None]:
-    """A logger's method that never ends a run: what was trained is worth more than its curves.
+    """Decorator of a method that writes: only the first process does, and an OSError ends the output, not the run.
 
-    Where it cannot write, a warning says so once, and the logger, whose `broken` is then set, is silent from there on.
+    The first error is logged as a warning, and the object, whose `broken` is then set, writes nothing after it.
     """
 
+    @rank_zero_only
     @functools.wraps(write)
     def written(self: Any, *arguments: Any, **named: Any) -> None:
         if self.broken:
@@ -50,87 +49,85 @@ def harmless(write: Callable[..., None]) -> Callable[..., None]:
     return written
 
 
-class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoard logger, writing straight into `folder`, with training and validation in one chart.
+class TensorBoard(NeedsRun, TensorBoardLogger):
+    """Lightning's TensorBoard logger, writing into the run's folder, with training and validation in one chart.
 
-    steps_done: events behind this step are dropped, so that a resumed run leaves no double points; 0 for a new run.
+    A resumed run drops the events after the step of its checkpoint, so that no step has two points.
     """
 
-    title = "TensorBoard's file"
+    title, broken = "TensorBoard's file", False
 
-    def __init__(self, folder: str, steps_done: int) -> None:
-        purge_step = steps_done + 1 if steps_done else None
-        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
-        self.broken = False
+    def __init__(self) -> None:
+        """Wait for `attach`: Lightning's constructor wants the folder."""
 
-    @rank_zero_only
+    def attach(self, run: RunContext) -> None:
+        """Open the logger for the run's folder; a new run starts with the layout of the Custom Scalars tab."""
+        purge_step = run.steps_done + 1 if run.steps_done else None
+        super().__init__(run.folder, name="tensorboard", version="", default_hp_metric=False, purge_step=purge_step)
+        if not run.steps_done:
+            self._write_layout()
+
+    @property
+    def root_dir(self) -> str:
+        """The run's folder, without the name: that keeps Lightning's ModelCheckpoint out of the run's checkpoints/."""
+        return self.save_dir
+
     @harmless
-    def write_layout(self) -> None:
-        """Write the layout of the Custom Scalars tab."""
+    def _write_layout(self) -> None:
         charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
         self.experiment.add_custom_scalars({"training": charts})
 
-    @rank_zero_only
     @harmless
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars."""
         super().log_metrics(metrics, step)
 
-    @rank_zero_only
     @harmless
     def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
-        """Write what HParams shows."""
+        """Write what HParams shows, if metrics are given."""
         super().log_hyperparams(*arguments, **named)
 
-    @rank_zero_only
     @harmless
-    def write_image(self, name: str, image: "Tensor", step: int) -> None:
-        """Write a picture, uint8 [3, h, w]."""
-        self.experiment.add_image(name, image, step)
-
-    @rank_zero_only
-    @harmless
-    def write_figure(self, name: str, figure: "Figure", step: int) -> None:
-        """Write a figure."""
-        self.experiment.add_figure(name, figure, step)
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        """Write figures of matplotlib and images of Pillow under one name."""
+        for image in images:
+            if isinstance(image, Image.Image):
+                self.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
+            else:
+                self.experiment.add_figure(key, image, step)
 
     def finalize(self, status: str) -> None:
-        """Flush and stay open: the test's numbers come behind the fit's end, and belong into the same file."""
+        """Flush and stay open: the test's numbers come after the end of the fit, and belong into the same file."""
         self.save()
 
-    @rank_zero_only
     @harmless
     def save(self) -> None:
-        """Flush; Lightning's hparams.yaml is left out, as config.yaml says it all."""
+        """Flush; Lightning's hparams.yaml is left out, as config.yaml holds all of it."""
         self.experiment.flush()
 
 
-class Csv(Logger):
-    """metrics.csv in `folder`: one row a logged step, one column a metric, empty where nothing was measured.
+class Csv(NeedsRun, Logger):
+    """metrics.csv in the run's folder: a row for each logged step, a column for each metric, empty if not measured.
 
-    The file is replaced whole at every save. A resumed run keeps the rows of its `steps_done`; 0 for a new run.
+    The file is replaced as a whole at every save. A resumed run keeps the rows up to the step of its checkpoint.
     """
 
-    title = "metrics.csv"
+    title, broken = "metrics.csv", False
+    name, version = "csv", ""
 
-    def __init__(self, folder: str, steps_done: int) -> None:
-        super().__init__()
-        self.broken = False
-        self.path = Path(folder) / "metrics.csv"
+    def attach(self, run: RunContext) -> None:
+        """Choose the file, and read the rows of the steps that are done."""
+        self.path = run.folder / "metrics.csv"
         self.rows: dict[int, dict[str, Any]] = {}
-        if steps_done and self.path.exists():
+        if run.steps_done and self.path.exists():
             with self.path.open(newline="") as file:
-                self.rows = {int(row["step"]): row for row in csv.DictReader(file) if int(row["step"]) <= steps_done}
+                rows = {int(row["step"]): row for row in csv.DictReader(file)}
+            self.rows = {step: row for step, row in rows.items() if step <= run.steps_done}
 
     @property
-    def name(self) -> str:
-        """Name of the logger, as Lightning asks for it."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """No version: the run's folder is the version."""
-        return ""
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -139,39 +136,35 @@ class Csv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds them."""
+        """Write nothing: config.yaml holds them."""
 
-    @rank_zero_only
     @harmless
     def save(self) -> None:
         """Write all rows."""
-        columns = ["step", "epoch"]
-        for row in self.rows.values():
-            columns += [name for name in row if name not in columns]
+        columns = list(dict.fromkeys(["step", "epoch", *(name for row in self.rows.values() for name in row)]))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        for step in sorted(self.rows):
-            writer.writerow({"step": step, **{k: _short(v) for k, v in self.rows[step].items() if k != "step"}})
+        for step, row in sorted(self.rows.items()):
+            short = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+            writer.writerow(short | {"step": step})
         write_atomically(self.path, text.getvalue())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write all rows."""
         self.save()
 
 
-def _short(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def tensorboard_of(loggers: list[Logger]) -> TensorBoard | None:
-    """The TensorBoard logger among a trainer's loggers, if there is one."""
-    return next((logger for logger in loggers if isinstance(logger, TensorBoard)), None)
+def log_image(loggers: Iterable[Logger], key: str, image: Any, step: int) -> None:
+    """Give a figure of matplotlib or an image of Pillow to the loggers that have a `log_image`, as WandbLogger has."""
+    for logger in loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(key, [image], step=step)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested config → {"schedule.peak_lr": 0.4, …}, lists as text, for TensorBoard's HParams."""
+    """Nested config → {"schedule.peak_lr": 0.4, …}, lists as text, for a logger's table of hyperparameters."""
     result: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):

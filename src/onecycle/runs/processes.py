@@ -5,7 +5,6 @@ torchrun or by SLURM's srun, and from then on nothing depends on by whom. Torch 
 """
 
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -13,13 +12,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig
 
+from onecycle.config.schema import TrainOptions
 from onecycle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,35 +71,33 @@ def is_first() -> bool:
     return found is None or found.rank == 0
 
 
-def on_this_machine(cfg: DictConfig) -> int:
+def on_this_machine(config: TrainOptions) -> int:
     """Processes that the configuration wants on each machine: one for each device."""
-    wanted = cfg.trainer.devices
+    wanted = config.trainer.devices
     if wanted != "auto":
         return wanted if isinstance(wanted, int) else len(wanted)
-    return _gpus() if _on_gpus(cfg) else 1
-
-
-def _on_gpus(cfg: DictConfig) -> bool:
-    from onecycle.build import device_of
-
-    return device_of(cfg.trainer.accelerator).type == "cuda"
-
-
-def _gpus() -> int:
+    if not _on_gpus(config):
+        return 1
     import torch
 
     return torch.cuda.device_count()
 
 
-def must_be_started(cfg: DictConfig) -> bool:
+def _on_gpus(config: TrainOptions) -> bool:
+    from onecycle.training.precision import device_of  # imports torch
+
+    return device_of(config.trainer.accelerator).type == "cuda"
+
+
+def must_be_started(config: TrainOptions) -> bool:
     """Whether this process has to start those that will train.
 
     Raises ConfigError where torchrun or srun has started another number of them than the configuration says, and
     for several machines without one of the two.
     """
-    own, machines = on_this_machine(cfg), cfg.trainer.num_nodes
-    said = f"trainer.devices={cfg.trainer.devices} trainer.num_nodes={machines}"
-    if cfg.trainer.get("sync_batchnorm") and not _on_gpus(cfg):
+    own, machines = on_this_machine(config), config.trainer.num_nodes
+    said = f"trainer.devices={config.trainer.devices} trainer.num_nodes={machines}"
+    if config.trainer.sync_batchnorm and not _on_gpus(config):
         raise ConfigError(["trainer.sync_batchnorm=true: must be false on CPUs, PyTorch synchronises on GPUs alone"])
     found = _joined or place(os.environ)
     if found is not None:
@@ -113,7 +109,7 @@ def must_be_started(cfg: DictConfig) -> bool:
     return own > 1
 
 
-def join(cfg: DictConfig) -> None:
+def join(config: TrainOptions) -> None:
     """Connect this process with the others of its run, once; alone it does nothing."""
     global _joined
     found = None if _joined else place(os.environ)
@@ -125,8 +121,8 @@ def join(cfg: DictConfig) -> None:
     import torch.distributed as dist
 
     backend = "gloo"
-    if _on_gpus(cfg):
-        chosen = cfg.trainer.devices
+    if _on_gpus(config):
+        chosen = config.trainer.devices
         torch.cuda.set_device(found.local_rank if isinstance(chosen, int | str) else chosen[found.local_rank])
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, rank=found.rank, world_size=found.world_size)
@@ -185,36 +181,35 @@ def _sendable(error: Exception | None) -> Exception | None:
     return error if known else RuntimeError(f"the first process stopped with {type(error).__name__}: {error}")
 
 
-def train_in_processes(cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool, keep: bool) -> Path:
-    """Train in new processes, one for each device of this machine; returns the run's folder when all have ended.
+def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
+    """Call `work(*arguments)` in new processes, one for each device of this machine; returns what the first returned.
 
-    Each ends with the others: when one fails or is killed, when this process ends in whatever way, and on Ctrl-C,
-    behind a checkpoint. Raises what the first one to fail has raised.
+    work: a function of a module, for it is pickled. Each process ends with the others: when one fails or is killed,
+    when this process ends in whatever way, and on Ctrl-C, after a checkpoint. Raises what the first one has raised.
     """
     import torch.multiprocessing as mp
 
-    count = on_this_machine(cfg)
+    count = on_this_machine(config)
     told = mp.get_context("spawn").SimpleQueue()
-    arguments = (os.getpid(), count, _free_port(), told, _level(), cfg, overrides, sweep, progress, keep)
-    context = mp.start_processes(_rank, args=arguments, nprocs=count, join=False, start_method="spawn")
+    settings = (os.getpid(), count, _free_port(), config.trainer.threads, told)
+    context = mp.start_processes(_rank, args=(*settings, work, arguments), nprocs=count, join=False)
     assert context is not None
+    failure: Exception | None = None
     with _passing_signals_on(context) as signals:
-        failure: Exception | None = None
         try:
             while not context.join(grace_period=GRACE_SECONDS):
                 pass
         except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
             failure = error
-        if signals or getattr(failure, "exit_code", None) == INTERRUPTED:
-            raise KeyboardInterrupt
-    outcomes = []
-    while not told.empty():
-        outcomes.append(told.get())
+    if signals or getattr(failure, "exit_code", None) == INTERRUPTED:
+        raise KeyboardInterrupt
+    outcome = None if told.empty() else told.get()
+    if isinstance(outcome, Exception):
+        raise outcome
     if failure is not None:
-        mistakes = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        raise mistakes[0] if mistakes else failure from None
-    (folder,) = outcomes
-    return Path(folder)
+        raise failure
+    returned: T = outcome
+    return returned
 
 
 def _free_port() -> int:
@@ -223,33 +218,19 @@ def _free_port() -> int:
     Raises ConfigError where that interface is down, as in a container without network: torch would wait for ever.
     """
     try:
-        with socket.create_server((LOOPBACK, 0)) as server:
+        with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), timeout=5):
             port: int = server.getsockname()[1]
-            socket.create_connection((LOOPBACK, port), timeout=5).close()
+            return port
     except OSError as error:
         said = f"the processes of a run meet at {LOOPBACK}, which cannot be reached here: {error.strerror or error}"
         raise ConfigError([f"{said}; bring the loopback interface up, or set trainer.devices=1"]) from error
-    return port
-
-
-def _loopback_name() -> str | None:
-    """How the loopback interface is called here: "lo" on Linux, "lo0" on macOS."""
-    names = (name for _, name in socket.if_nameindex())
-    return next((name for name in names if name in ("lo", "lo0")), None)
-
-
-def _level() -> int:
-    """From which level on messages of a run are shown on this terminal: a study shows its own instead."""
-    message = logging.LogRecord("onecycle", logging.INFO, "", 0, "", (), None)
-    shown = any(handler.filter(message) for handler in logging.getLogger().handlers)
-    return logging.INFO if shown else logging.WARNING
 
 
 def _rank(
-    local_rank: int, parent: int, count: int, port: int, told: Any, level: int,
-    cfg: DictConfig, overrides: list[str], sweep: Path | None, progress: bool, keep: bool,
+    local_rank: int, parent: int, count: int, port: int, threads: int | None, told: Any,
+    work: Callable[..., Any], arguments: tuple[Any, ...],
 ) -> None:  # fmt: skip
-    """One of the processes: the whole of `train`, as if torchrun had started it."""
+    """One of the processes, as if torchrun had started it."""
     if os.getppid() != parent:
         return  # it was killed while this process was getting ready
     # A group of its own: the terminal's Ctrl-C reaches the parent alone, which passes it on once.
@@ -258,24 +239,21 @@ def _rank(
         OWN: parent, "RANK": local_rank, "LOCAL_RANK": local_rank, "NODE_RANK": 0, "WORLD_SIZE": count,
         "MASTER_ADDR": LOOPBACK, "MASTER_PORT": port,
     }  # fmt: skip
-    os.environ.update({name: str(value) for name, value in values.items()})
-    if loopback := _loopback_name():
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # else it asks for the address of this machine's name
-    if cfg.trainer.threads:
-        os.environ["OMP_NUM_THREADS"] = str(cfg.trainer.threads)  # else Lightning divides the cores itself
-    from onecycle.train import show_messages, train_here
-
-    show_messages(level)
+    if threads:
+        values["OMP_NUM_THREADS"] = threads  # else Lightning divides the cores itself
+    os.environ |= {name: str(value) for name, value in values.items()}
+    for loopback in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:  # as Linux and macOS call it
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # else gloo asks for the address of the machine's name
     try:
-        folder, _ = train_here(cfg, overrides, sweep, progress, keep)
+        returned = work(*arguments)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except (CompactHydraException, OSError) as error:  # what is shown as a line, not as a traceback
+    except (CompactHydraException, OSError) as error:  # shown as a line, not as a traceback
         if local_rank == 0:
             told.put(error)
         sys.exit(2)
     if local_rank == 0:
-        told.put(str(folder))
+        told.put(returned)
 
 
 @contextlib.contextmanager
@@ -290,9 +268,8 @@ def _passing_signals_on(context: "ProcessContext") -> Iterator[list[int]]:
                 os.kill(process.pid, signal.SIGKILL if len(received) > 2 else signal.SIGINT)
 
     handlers: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for wanted in (signal.SIGINT, signal.SIGTERM):
-            handlers[wanted] = signal.signal(wanted, pass_on)
+    if threading.current_thread() is threading.main_thread():  # Python sets handlers there only
+        handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:

@@ -1,131 +1,130 @@
-"""One run = one folder = one record: its identity, its status, its result.
+"""One run = one folder = one record: its status, its result.
 
 A run's folder holds result.json, config.yaml, checkpoints/, TensorBoard events, metrics.csv, train.log and figures/.
 Everything that other programs read from it is replaced whole, never written in place.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json, to_json
 
-from onecycle.config import saved
+from onecycle.config.types import Fraction, NonNegativeNumber, Number
 from onecycle.errors import ConfigError
-from onecycle.runs import fields as records
 from onecycle.runs import processes
-from onecycle.runs.fields import DONE, SCHEMA, DamagedRecordError, finite
-from onecycle.runs.lease import Lease, LostLeaseError
-from onecycle.runs.lock import held
+from onecycle.runs.files import write_atomically
+from onecycle.runs.lock import LostLeaseError, exclusive
+from onecycle.runs.saved import CONFIG, LARGEST
 
 log = logging.getLogger("onecycle")
 
-RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
+RESULT, LOG = "result.json", "train.log"
+SCHEMA = 1
+DONE = ("finished", "diverged", "pruned")
 
-# What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
-NEUTRAL_KEYS = (
-    "name", "output", "resume", "study",
-    "data.root", "data.cache", "data.fallback", "data.stands_in_for",
-    "data.source.root", "data.source.download",
-    "logger", "callbacks.progress", "callbacks.training_log", "callbacks.checkpoint", "callbacks.figures",
-    "evaluation.batch_size", "evaluation.every_n_epochs",
-    "trainer.accelerator", "trainer.threads",
-    "trainer.log_every_n_steps", "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly",
-)  # fmt: skip
+Size = Annotated[int, Field(ge=0)]
+Numbers = dict[str, Number | None]
 
 
-def identity(config: Mapping[str, Any], data_key: Mapping[str, Any]) -> str:
-    """12 hex digits over everything that can change a run's result.
+class _Part(BaseModel):
+    """Keys that a record must or may have; it may have others, which older and newer versions wrote."""
 
-    config: the resolved configuration, with its precision chosen. data_key: what tells the data set from others.
-    """
-    return hashlib.sha256(json.dumps([_relevant(config), data_key], sort_keys=True).encode()).hexdigest()[:12]
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
-def comparable(config: Mapping[str, Any], data_key: Mapping[str, Any]) -> dict[str, Any]:
-    """What `identity` is made of, key by key; those of the data set begin with "data set:"."""
-    return _relevant(config) | {f"data set: {key}": value for key, value in _flat(data_key).items()}
+class _Metrics(_Part):
+    __pydantic_extra__: Numbers
+    accuracy: Fraction | None = None
 
 
-def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in _flat(config).items() if not _is_neutral(key)}
+class _Hyperparameters(_Part):
+    __pydantic_extra__: Numbers
+    peak_lr: NonNegativeNumber
+    momentum: NonNegativeNumber
+    batch_size: Annotated[int, Field(ge=1)]
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, Mapping) and node:
-        return {k: v for name, child in node.items() for k, v in _flat(child, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): node}
+class _Data(_Part):
+    name: str
+    train_size: Size
+    val_size: Size = 0
+    test_size: Size = 0
+    classes: list[str] = []
 
 
-def _is_neutral(key: str) -> bool:
-    return any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
+class _Environment(_Part):
+    threads: Annotated[int, Field(ge=1)]
+    processor: str = ""
 
 
-def relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The part of a configuration that can change a run's result, as nested as it was."""
-    kept: dict[str, Any] = {}
-    for name, value in config.items():
-        if not _is_neutral(f"{prefix}{name}"):
-            kept[name] = relevant(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else value
-    return kept
+class Record(_Part):
+    """result.json, schema 1. A run that is finished, diverged or pruned has all the keys below but OPTIONAL."""
+
+    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures"}
+
+    schema_: Literal[1] = Field(alias="schema")
+    status: Literal["running", "finished", "diverged", "pruned", "failed"]
+    identity: str = ""
+    name: str = ""
+    overrides: list[str] = []
+    started: str = ""
+    error: str = ""
+    test: _Metrics | None = None
+    train: Numbers | None = None
+    val: Numbers | None = None
+    seconds: Numbers = {}
+    epochs: NonNegativeNumber = 0
+    steps: Size = 0
+    parameters: Size = 0
+    images_per_second: NonNegativeNumber = 0
+    peak_memory_bytes: Numbers | None = None
+    hyperparameters: _Hyperparameters | None = None
+    data: _Data | None = None
+    measures: dict[str, Any] = {}
+    device: str = ""
+    precision: str = ""
+    environment: _Environment | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "Record":
+        if self.status in DONE:
+            missing = Record.model_fields.keys() - Record.OPTIONAL - self.model_fields_set
+            missing |= {name for name in ("hyperparameters", "data", "environment") if getattr(self, name) is None}
+            if missing:
+                raise ValueError(f"{', '.join(sorted(missing))} missing")
+            if self.test is None or self.test.accuracy is None:
+                raise ValueError("test.accuracy must be a number from 0 to 1")
+        return self
 
 
-def settings(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides that can change a result, in their order."""
-    return tuple(override for override in overrides if not _is_neutral(override.lstrip("+~").partition("=")[0]))
-
-
-def short_name(overrides: Sequence[str]) -> str:
-    """A readable folder name from a sweep's overrides: ["schedule.peak_lr=0.1", "seed=0"] → "peak_lr=0.1,seed=0"."""
-    parts = []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if not _is_neutral(key) and key != "experiment":
-            parts.append(f"{key.rsplit('.', 1)[-1]}={value}")
-    return folder_name(",".join(parts)) or "run"
-
-
-def folder_name(text: str) -> str:
-    """A text as a folder's name: at most 100 letters, digits and signs that no shell or file system minds."""
-    return re.sub(r"[^\w=.,+-]+", "_", text)[:100]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may replace one file
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+class DamagedRecordError(ConfigError):
+    """A result.json that is no record, as after a full disk; unlike that of another schema, it is worth nothing."""
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The record in a run's folder, or None where there is none.
+    """The record in a run's folder, as it was written, or None where there is none.
 
     Raises ConfigError where it is of another schema, and DamagedRecordError where it is not a record.
     """
     path = folder / RESULT
     try:
-        result = records.record(path.read_text(encoding="utf-8"))
+        entries: dict[str, Any] = from_json(_read(path), allow_inf_nan=False)
+        schema = entries.get("schema") if isinstance(entries, dict) else None
+        if type(schema) is not int or schema == SCHEMA:
+            Record.model_validate(entries)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise DamagedRecordError([f"{path}: is not a run's record ({_reason(error)})"]) from None
-    if result["schema"] != SCHEMA:
+    if schema != SCHEMA:
         raise ConfigError([f"{path}: is not a record of schema {SCHEMA}"])
-    return result
+    return entries
 
 
 def earlier_result(folder: Path) -> dict[str, Any]:
@@ -137,55 +136,18 @@ def earlier_result(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved configuration of the run in `folder`, as written, unchecked.
-
-    Raises ConfigError where there is none, and where a link in the folder leads out of it.
-    """
-    try:
-        saved.check_folder(folder)
-        return saved.load(folder / CONFIG)
-    except ConfigError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{folder}: is not a run's folder ({CONFIG}: {_reason(error)})"]) from None
-
-
-def folder_problems(folder: Path) -> list[str]:
-    """Why a folder is not that of a run, a line each."""
-    try:
-        read_config(folder)
-    except ConfigError as error:
-        return error.problems
-    return []
-
-
-def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of the run in `cfg.resume`, with those overrides that cannot change its result.
-
-    Raises ConfigError for any other override, and for a configuration that no run of this program has written.
-    """
-    before = read_config(Path(cfg.resume))
-    problems = saved.problems(before)
-    if problems:
-        raise ConfigError([f"{Path(cfg.resume) / CONFIG}: {line}" for line in problems])
-    config = OmegaConf.create(before)
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if not _is_neutral(key):
-            problems.append(f"{override}: cannot be changed in a run that is resumed")
-            continue
-        OmegaConf.update(config, key, OmegaConf.select(cfg, key), force_add=True)
-        if key == "data.root" and "root" in config.data.source:
-            config.data.source.root = cfg.data.root
-    if problems:
-        raise ConfigError(problems)
-    named = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    return config if "data.root" in named else saved.without_its_places(config)
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it has more than {LARGEST} bytes")
+    return path.read_bytes()
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        return f"{key}={ascii(first['input'])[:60]}: {first['msg']}" if key else first["msg"]
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
 
 
 def new_folder(output: Path, name: str) -> Path:
@@ -217,7 +179,7 @@ class Run:
         self, folder: Path, name: str, run_identity: str, config: dict[str, Any], overrides: Sequence[str]
     ) -> None:
         self.folder, self.config = folder, config
-        self._lease: Lease | None = None
+        self.check_lease: Callable[[], None] = lambda: None
         previous = processes.of_first(lambda: earlier_result(folder))
         self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
@@ -248,13 +210,8 @@ class Run:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[dict[str, Any]]:
         """Keep other processes from training in this folder; gives the record in it, {} where there is none."""
-        with held(self.folder) as locked, Lease(self.folder, alone=locked).held() as self._lease:
+        with exclusive(self.folder) as self.check_lease:
             yield earlier_result(self.folder)
-
-    def check_lease(self) -> None:
-        """Raise LostLeaseError where another process has taken this run over, because this one was not heard of."""
-        if self._lease is not None:
-            self._lease.check()
 
     @contextlib.contextmanager
     def _status_kept(self) -> Iterator[None]:
@@ -293,4 +250,5 @@ class Run:
             return
         self.check_lease()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / RESULT, json.dumps(finite(self.result), indent=1, allow_nan=False) + "\n")
+        # JSON knows neither NaN nor infinity.
+        write_atomically(self.folder / RESULT, to_json(self.result, indent=1, inf_nan_mode="null").decode() + "\n")

@@ -1,4 +1,4 @@
-"""The first and the last words of a run: what starts, the record, the closing table."""
+"""What a run says at its start and its end: messages, the record's entries, the tables of results."""
 
 import logging
 import sys
@@ -10,80 +10,75 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from onecycle.data.datamodule import DataModule
 from onecycle.runs import processes
 from onecycle.runs import record as run
-from onecycle.runs.environment import environment
-from onecycle.runs.loggers import flat, tensorboard_of
-from onecycle.runs.memory import peak_memory
+from onecycle.runs.environment import environment, peak_memory
+from onecycle.runs.loggers import flat
 from onecycle.training.classifier import Classifier
 
 log = logging.getLogger("onecycle")
 
+NOT_HERE = (
+    ".*does not have many workers.*",  # the loader needs none: its data are on the device already
+    ".*is smaller than the logging interval.*",
+    ".*You have overridden `on_after_batch_transfer`.*",  # the classifier's is meant: it knows the run's progress
+    ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 uses names that torch 2.14 deprecates
+    ".*all_gather is deprecated.*",
+)
 
-def quiet() -> None:
+
+def silence_libraries() -> None:
     """Silence what Lightning says about machines, tips and loaders that does not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # The loader needs no workers: its data are on the device already.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-    # The classifier's hook is the one that is meant: it knows the progress of the run, the data module does not.
-    warnings.filterwarnings("ignore", ".*You have overridden `on_after_batch_transfer`.*")
-    # Lightning 2.6 uses names that torch 2.14 deprecates.
-    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
-    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
+    for message in NOT_HERE:
+        warnings.filterwarnings("ignore", message)
     threading.excepthook = _show_thread
 
 
 def _show_thread(failed: threading.ExceptHookArgs) -> None:
-    """Print what ended a thread; TensorBoard's hands it to its next caller, and need not print it as well."""
+    """Print what ended a thread; TensorBoard's own thread hands its error to the next caller, who reports it."""
     if type(failed.thread).__name__ != "_AsyncWriterThread":
         threading.__excepthook__(failed)
 
 
 def show_start(
-    this: run.Run,
-    classifier: Classifier,
-    datamodule: DataModule,
-    trainer: pl.Trainer,
-    steps_done: int,
+    this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, steps_done: int
 ) -> None:
-    """Say what is trained on what, and unmistakably so if the data set is a stand-in."""
+    """Say what is trained on what, and clearly if the data set is a stand-in; the loggers get the configuration."""
     if not trainer.is_global_zero:
         return
     _warn_stand_in(this)
     sizes = datamodule.record()
-    epochs = classifier.total_steps / datamodule.steps_per_epoch
-    going_on = f", going on behind step {steps_done}" if steps_done else ""
     log.info(
         "%s: %s, %s training images, %.4g epochs in %d steps of %d, %s%s.\nFolder: %s",
-        this.result["name"], sizes["name"], f"{sizes['train_size']:,}", epochs, classifier.total_steps,
-        datamodule.batch_size, _device_name(trainer), going_on, this.folder,
+        this.result["name"], sizes["name"], f"{sizes['train_size']:,}",
+        classifier.total_steps / datamodule.steps_per_epoch, classifier.total_steps, datamodule.batch_size,
+        _device_name(trainer), f", continuing after step {steps_done}" if steps_done else "", this.folder,
     )  # fmt: skip
-
-
-def stands_in_for(this: run.Run) -> str | None:
-    """The data set that the run was meant for, where it could not be had."""
-    name = this.config["data"].get("stands_in_for")
-    return None if name is None else str(name)
+    for logger in trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger):  # which wants them together with the results
+            logger.log_hyperparams(flat({**this.config, **classifier.point.coordinates()}))
 
 
 def _warn_stand_in(this: run.Run) -> None:
-    replaced = stands_in_for(this)
-    if replaced is None:
+    missing = this.config["data"].get("stands_in_for")
+    if missing is None:
         return
     text = (
-        f"{replaced} is neither in {this.config['data']['root']!r} nor can it be downloaded.\n"
-        f"This run uses the embedded synthetic images instead: its accuracy says nothing about {replaced}.\n"
-        f"Name the folder of {replaced} with data.root=… or ONECYCLE_DATA."
+        f"{missing} is neither in {this.config['data']['root']!r} nor can it be downloaded.\n"
+        f"This run uses the embedded synthetic images instead: its accuracy says nothing about {missing}.\n"
+        f"Name the folder of {missing} with data.root=… or ONECYCLE_DATA."
     )
     log.debug("%s", text)
-    Console().print(Panel(text, title=f"NOT {replaced}: synthetic data", border_style="bold yellow"))
+    console().print(Panel(text, title=f"NOT {missing}: synthetic data", border_style="bold yellow"))
 
 
 def _device_name(trainer: pl.Trainer) -> str:
@@ -93,14 +88,8 @@ def _device_name(trainer: pl.Trainer) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
-def finish(
-    this: run.Run,
-    classifier: Classifier,
-    datamodule: DataModule,
-    trainer: pl.Trainer,
-    setup: float,
-) -> None:
-    """Test the trained network and write the record."""
+def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, setup: float) -> None:
+    """Test the trained network and write the record. setup: seconds from the program's start to the fit."""
     started = time.perf_counter()
     if trainer.interrupted:  # Lightning has ended the process before this line, unless a signal came late
         raise KeyboardInterrupt
@@ -108,7 +97,7 @@ def finish(
         trainer.limit_val_batches = 1.0  # 0 where nothing is evaluated while training
         trainer.validate(classifier, datamodule, verbose=False)
     trainer.test(classifier, datamodule, verbose=False)
-    metrics = classifier.test_metrics()
+    metrics, stand_in = classifier.test_metrics(), this.config["data"].get("stands_in_for")
     seconds = {"setup": setup, "fit": classifier.fit_seconds, "test": time.perf_counter() - started}
     images = trainer.global_step * datamodule.batch_size
     entries = {
@@ -119,7 +108,7 @@ def finish(
         "steps": trainer.global_step,
         "parameters": sum(p.numel() for p in classifier.network.parameters() if p.requires_grad),
         "hyperparameters": classifier.point.coordinates(),
-        "data": datamodule.record() | ({"stands_in_for": stands_in_for(this)} if stands_in_for(this) else {}),
+        "data": datamodule.record() | ({"stands_in_for": stand_in} if stand_in else {}),
         "seconds": seconds | {"total": sum(seconds.values())},
         "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
         "measures": measures(trainer),
@@ -129,7 +118,7 @@ def finish(
         "environment": environment(torch.get_num_threads()),
     }
     if trainer.is_global_zero:
-        _log_hyperparameters(this, trainer, metrics, classifier)
+        _log_results(this, trainer, metrics, classifier)
     this.finish("diverged" if classifier.diverged else "pruned" if classifier.pruned else "finished", **entries)
 
 
@@ -139,23 +128,21 @@ def measures(trainer: pl.Trainer) -> dict[str, Any]:
     return {name: value for part in own for name, value in part.items()}
 
 
-def _log_hyperparameters(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:
+def _log_results(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:
+    """Give the test's numbers to all loggers, and to TensorBoard the hyperparameters beside them.
+
+    HParams shows the first five names of the alphabet: the important ones have no prefix, the others have one.
+    """
     tags = {f"test/{name}": value for name, value in metrics.items()}
     classifier.log_now(tags)
-    board = tensorboard_of(trainer.loggers)
-    if board:
-        board.log_hyperparams(_shown_hyperparameters(this.config, classifier), tags, trainer.global_step)
+    config, data = this.config, this.config["data"]
+    shown = {**classifier.point.coordinates(), "epochs": config["trainer"]["max_epochs"]}
+    shown |= {name: config[name] for name in ("seed", "label_smoothing", "model", "schedule")}
+    shown |= {name: data[name] for name in ("subset_size", "val_size")} | {"training": data["augment"]}
     for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(flat(shown), tags, trainer.global_step)
         logger.finalize("success")
-
-
-def _shown_hyperparameters(config: dict[str, Any], classifier: Classifier) -> dict[str, Any]:
-    """What HParams lists. It shows the first five names of the alphabet: those are plain, the others have a prefix."""
-    plain = {**classifier.point.coordinates(), "epochs": config["trainer"]["max_epochs"]}
-    plain |= {name: config[name] for name in ("seed", "label_smoothing")}
-    plain |= {name: config["data"][name] for name in ("subset_size", "val_size")}
-    groups = {name: config[name] for name in ("model", "schedule")} | {"training": config["data"]["augment"]}
-    return flat({**plain, **groups})
 
 
 def show_skipped(this: run.Run) -> None:
@@ -170,30 +157,25 @@ def _accuracies(result: dict[str, Any]) -> str:
 
 
 def show_end(this: run.Run, *, single: bool) -> None:
-    """Print the closing table, or one line in a sweep."""
+    """Print the table of results, or one line in a sweep."""
     if not processes.is_first():
         return
-    result = this.result
-    seconds = result["seconds"]
+    result, data, test, seconds = (this.result, *(this.result[part] for part in ("data", "test", "seconds")))
     if not single:
         log.info("%s: %s, %s, fit %.1f s", this.folder.name, result["status"], _accuracies(result), seconds["fit"])
         return
     table = Table(title=f"{result['name']}: {result['status']}", show_header=False, title_justify="left")
-    data = result["data"]
-    rows = {
-        "data": f"{data['name']}, {data['train_size']:,} training and {data['test_size']:,} test images",
-        "test accuracy, plain": f"{result['test']['accuracy']:.2%}",
-        "test accuracy, flip TTA": f"{result['test'].get('accuracy_tta', float('nan')):.2%}",
-        "test loss": f"{result['test']['loss']:.4f}",
-        "time": f"fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s, set-up {seconds['setup']:.1f} s",
-        "speed": f"{result['images_per_second']:,.0f} images/s, {result['precision']} on {result['device']}",
-        "folder": str(this.folder),
-        "TensorBoard": f"{_tensorboard()} --logdir {this.folder.parent}",
-    }
-    if "accuracy_tta" not in result["test"]:
-        del rows["test accuracy, flip TTA"]
-    for name, text in rows.items():
-        table.add_row(name, text)
+    sizes = f"{data['train_size']:,} training and {data['test_size']:,} test images"
+    table.add_row("data", f"{data['name']}, {sizes}")
+    table.add_row("test accuracy, plain", f"{test['accuracy']:.2%}")
+    if "accuracy_tta" in test:
+        table.add_row("test accuracy, flip TTA", f"{test['accuracy_tta']:.2%}")
+    table.add_row("test loss", f"{test['loss']:.4f}")
+    table.add_row("time", f"fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s, set-up {seconds['setup']:.1f} s")
+    speed = f"{result['images_per_second']:,.0f} images/s"
+    table.add_row("speed", f"{speed}, {result['precision']} on {result['device']}")
+    table.add_row("folder", str(this.folder))
+    table.add_row("TensorBoard", f"{_tensorboard()} --logdir {this.folder.parent}")
     console().print(table)
     if result["status"] == "diverged":
         log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
@@ -201,46 +183,47 @@ def show_end(this: run.Run, *, single: bool) -> None:
 
 
 def _tensorboard() -> str:
-    """The command of this environment where it lies in the current folder, else the bare name."""
+    """The command of this environment if it lies below the working directory, else the bare name."""
     path = Path(sys.executable).with_name("tensorboard")
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def console() -> Console:
-    """A terminal as wide as it is; anywhere else wide enough that no path is folded."""
-    own = Console()
-    return own if own.is_terminal else Console(width=200)
+    """A terminal as wide as it is, or 200 columns elsewhere, where no path is folded; names and paths are no markup."""
+    terminal = Console(markup=False, emoji=False)
+    return terminal if terminal.is_terminal else Console(markup=False, emoji=False, width=200)
 
 
 def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Images, accuracy (recall) and precision of every class that has test images."""
-    labels, answers = classifier.test_labels, classifier.test_logits["plain"].argmax(1)
-    table = {}
-    for number, name in enumerate(classes):
-        own, answered = labels == number, answers == number
-        if own.any():
-            right = (own & answered).sum().item()
-            table[name] = {
-                "images": int(own.sum()), "accuracy": right / own.sum().item(),
-                "precision": right / max(int(answered.sum()), 1),
-            }  # fmt: skip
-    return table
+    answers, labels = classifier.test_logits["plain"].argmax(1), classifier.test_labels
+    matrix = multiclass_confusion_matrix(answers, labels, len(classes)).cpu()  # true class × answer
+    numbers = zip(classes, matrix.diag().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist(), strict=True)
+    return {
+        name: {"images": images, "accuracy": right / images, "precision": right / max(answered, 1)}
+        for name, right, images, answered in numbers
+        if images
+    }
 
 
 def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str, Any] | None) -> None:
-    """Print the per-class table, the accuracies, and whether they are the recorded ones."""
+    """Print the table of classes, the accuracies, and whether they are those of the record."""
     table = Table(title=f"{evaluation['run']} on {evaluation['data']}", title_justify="left")
-    for column in ("class", "images", "accuracy", "precision"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    table.add_column("class")
+    for column in ("images", "accuracy", "precision"):
+        table.add_column(column, justify="right")
     for name, row in evaluation["classes"].items():
         table.add_row(name, f"{row['images']:,.0f}", f"{row['accuracy']:.2%}", f"{row['precision']:.2%}")
     table.add_section()
-    table.add_row("all, plain", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy']:.2%}", "")
-    if "accuracy_tta" in evaluation["test"]:
-        table.add_row("all, flip TTA", f"{evaluation['test_size']:,}", f"{evaluation['test']['accuracy_tta']:.2%}", "")
+    test, size = evaluation["test"], f"{evaluation['test_size']:,}"
+    for key, kind in (("accuracy", "plain"), ("accuracy_tta", "flip TTA")):
+        if key in test:
+            table.add_row(f"all, {kind}", size, f"{test[key]:.2%}", "")
     console().print(table)
     if recorded and recorded.get("test"):
-        before, now = recorded["test"]["accuracy"], evaluation["test"]["accuracy"]
-        same = "the recorded accuracy, exactly" if before == now else f"{now:.4%}, the record says {before:.4%}"
-        log.info("Reproduced: %s." if before == now else "Different: %s.", same)
+        before, now = recorded["test"]["accuracy"], test["accuracy"]
+        if before == now:
+            log.info("Reproduced: the recorded accuracy, exactly.")
+        else:
+            log.info("Different: %.4f%%, the record says %.4f%%.", 100 * now, 100 * before)
     log.info("Folder: %s", folder)

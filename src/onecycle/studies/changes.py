@@ -8,7 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle.config.checks import plain, problems_of
+from onecycle.config.compose import plain
+from onecycle.config.validate import training_errors
 from onecycle.errors import ConfigError
 from onecycle.studies import plan
 
@@ -68,7 +69,7 @@ def refusals(key: str, value: Any, config: DictConfig) -> list[str]:
     try:
         OmegaConf.set_struct(own, True)
         OmegaConf.update(own, key, value)
-        found = problems_of(plain(own))
+        found = training_errors(plain(own))
     except (OmegaConfBaseException, ValueError):
         return []
     return [line for line in found if line.startswith(f"{key}=")]

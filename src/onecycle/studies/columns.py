@@ -7,9 +7,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from onecycle.config.hyperparameters import Hyperparameters
-from onecycle.config.overrides import near
+from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import curves
 from onecycle.studies.effects import columns_of, filters_of
 from onecycle.studies.plan import Point, column, finished
@@ -49,7 +50,7 @@ class ColumnCheck:
 
     def check(self, point: Point) -> None:
         """Look at the record of a run that has ended, if it is the first; raises as above."""
-        path = finished(self.folder).get(run.settings(point.overrides)) if self.is_open else None
+        path = finished(self.folder).get(settings(point.overrides)) if self.is_open else None
         record = run.read_result(path) if path else None
         if path and record and record["status"] == "finished":
             self.is_open = False
@@ -57,7 +58,7 @@ class ColumnCheck:
 
     def _refuse(self, known: Collection[str]) -> None:
         lines = [
-            f"{where}: no column {name!r}{near(name, known) or '; there are ' + ', '.join(sorted(known))}"
+            f"{where}: no column {name!r}{did_you_mean(name, known) or '; there are ' + ', '.join(sorted(known))}"
             for where, name in dict.fromkeys(named_columns(self.study))
             if name not in known
         ]

@@ -81,7 +81,7 @@ def gap_ratio(runs: Runs, metric: Column, wide: Pair, narrow: Pair, diverged: Nu
 
     As in forgetting: the gap between half and full set at a high learning rate, over the gap at a low one.
     """
-    above, below = (gap(runs, metric, *pair, diverged=diverged) for pair in (wide, narrow))
+    above, below = (gap(runs, metric, pair[0], pair[1], diverged) for pair in (wide, narrow))
     return _quotient(above, below, f"the gap in {metric} between {filter_text(narrow[0])} and {filter_text(narrow[1])}")
 
 

@@ -14,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from onecycle.errors import ConfigError, StorageError, dead_workers_named
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import plan
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,16 @@ def launch_one_by_one(
             results.append(result)
             seconds = time.perf_counter() - started
             if result.status != JobStatus.COMPLETED:
-                _raise_storage_error(result)
+                try:
+                    _ = result.return_value
+                except StorageError:
+                    log.error("The study stops here; the same command goes on.")
+                    raise
+                except Exception:  # it was shown where it happened, and is raised again after the page
+                    pass
                 progress.add(f"{point.label}: failed; the study goes on", None)
                 continue
-            path, written = before.get(run.settings(point.overrides), (folder, -1))
+            path, written = before.get(settings(point.overrides), (folder, -1))
             is_read_back = written == _written(path)
             accuracy = "diverged" if math.isnan(result.return_value) else f"{result.return_value:.2%}"
             outcome = "read back" if is_read_back else f"{seconds:.0f} s"
@@ -104,7 +111,7 @@ def launch_at_once(
 @contextlib.contextmanager
 def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> Iterator[None]:
     """While other processes make runs, count and log those that have ended."""
-    waiting = {run.settings(point.overrides): point.label for point in points}
+    waiting = {settings(point.overrides): point.label for point in points}
     seen: dict[Path, int] = {}
     end, is_over, last = progress.done + len(points), threading.Event(), time.perf_counter()
 
@@ -115,7 +122,7 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
                 if seen.get(path) != written:
                     seen[path] = written
                     record = run.read_result(path.parent) or {"status": "running"}
-                    if record["status"] != "running" and (key := run.settings(record["overrides"])) in waiting:
+                    if record["status"] != "running" and (key := settings(record["overrides"])) in waiting:
                         yield key, record
 
     def count() -> None:
@@ -124,8 +131,9 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
         while not is_last:
             is_last = is_over.wait(EVERY_SECONDS)
             for key, record in new_records():
-                part = record["val"] or record["test"]
-                outcome = f"{part['accuracy']:.2%}" if record["status"] == "finished" else record["status"]
+                outcome = record["status"]
+                if outcome == "finished":
+                    outcome = f"{(record['val'] or record['test'])['accuracy']:.2%}"
                 now = time.perf_counter()
                 progress.add(f"{waiting.pop(key)}: {outcome}", now - last)
                 last = now
@@ -141,16 +149,6 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
         is_over.set()
         thread.join()
         progress.done = end  # runs that failed before they had a record
-
-
-def _raise_storage_error(result: JobReturn) -> None:
-    try:
-        _ = result.return_value
-    except StorageError:
-        log.error("The study stops here; the same command goes on.")
-        raise
-    except Exception:  # it was shown where it happened, and is raised again after the page
-        return
 
 
 def _written(folder: Path) -> int:

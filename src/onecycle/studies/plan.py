@@ -10,6 +10,7 @@ from typing import Any
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def finished(folder: Path) -> dict[tuple[str, ...], Path]:
     found: dict[tuple[str, ...], Path] = {}
     started: dict[tuple[str, ...], str] = {}
     for path, result in records(folder):
-        key, start = run.settings(result["overrides"]), result.get("started", "")
+        key, start = settings(result["overrides"]), result.get("started", "")
         if result["status"] in run.DONE and start >= started.get(key, ""):
             found[key], started[key] = path, start
     return found

@@ -121,7 +121,7 @@ def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def published_and_here(published: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Of each published entry its text, its number or numbers, and the mean of our runs that it speaks of, with n.
+    """Of each published entry its text, its number or numbers, and the mean of our runs that it is about, with n.
 
     The last is empty where none of our runs has its metric.
     """
@@ -145,7 +145,7 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     metrics = [name for name in METRICS if name in known]
     header = [*map(label_of, axes), "n", *map(label_of, metrics)]
     body = []
-    for _, line in table.summary(rows, axes, metrics).iterrows():
+    for line in table.summary(rows, axes, metrics).to_dict("records"):
         cells = ["" if table.is_missing(line[axis]) else _cell(line[axis]) for axis in axes]
         cells.append(f"{line['n']}" + (f" ({line['diverged']} diverged)" if line["diverged"] else ""))
         body.append(cells + [mean_and_sd(line[metric], line[f"{metric}_sd"]) for metric in metrics])

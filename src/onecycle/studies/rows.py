@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import curves
 from onecycle.studies.plan import Point, finished, read_plan
 from onecycle.studies.search import decisions
@@ -41,19 +42,18 @@ def read(folder: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame(entries(folder))
+    return pd.DataFrame(_entries(folder))
 
 
-def entries(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `read` as dicts, for what does not take a frame yet."""
+def _entries(folder: Path) -> list[dict[str, Any]]:
     plan = read_plan(folder)
     found = [
-        row | {"study": name} for name in plan.study.get("records_of") or () for row in entries(folder.parent / name)
+        row | {"study": name} for name in plan.study.get("records_of") or () for row in _entries(folder.parent / name)
     ]
     done, decided = finished(folder), decisions.read(folder)
     derive = curves.DERIVED[plan.study["derive"]] if plan.study.get("derive") else None
     for point in plan.points:
-        path = done.get(run.settings(point.overrides))
+        path = done.get(settings(point.overrides))
         result = run.read_result(path) if path else None
         if path and result:
             row = row_of(point, path, result)
@@ -72,8 +72,8 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, A
     row["subset_size"] = result["data"]["train_size"]
     for part in ("test", "train", "val"):
         for name, value in (result[part] or {}).items():
-            scale = 100 if name.startswith("accuracy") else 1
-            row[f"{part}_{name}"] = math.nan if value is None or diverged else scale * value
+            number = _measure(name, value, diverged)
+            row[f"{part}_{name}"] = 100 * number if name.startswith("accuracy") else number
     row |= {f"seconds_{name}": value for name, value in result["seconds"].items()}
     row |= {"data_name": result["data"]["name"], "machine": f"{result['device']} ({result['precision']})"}
     environment = result["environment"]
@@ -83,9 +83,14 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, A
         row["machine"] = f"{environment.get('processor', 'cpu')}, {threads} ({result['precision']})"
     row |= {key: result[key] for key in ("epochs", "steps", "parameters", "images_per_second", "name")}
     for name, value in result.get("measures", {}).items():
-        row[name] = math.nan if value is None or (diverged and isinstance(value, float)) else value
+        row[name] = _measure(name, value, diverged and isinstance(value, float))
     # The study's own values last: a subset given as a fraction stays what the axis says only if it is a count.
     return row | {key: value for key, value in point.values.items() if key not in row or key == "seed"}
+
+
+def _measure(name: str, value: Any, diverged: bool) -> Any:
+    """A measurement of a record, where null is a number that was not finite: such a loss is infinite."""
+    return math.nan if diverged else value if value is not None else math.inf if "loss" in name else math.nan
 
 
 def is_number(value: object) -> TypeGuard[float]:

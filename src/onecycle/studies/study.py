@@ -234,7 +234,7 @@ def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict
     study = {
         "name": name, "title": f"Search: {name}",
         "question": f"Which values of {', '.join(map(column, drawn))} are best?",
-        "scale": "search", "scales": {"search": None}, "force": False, "seeds": list(seeds), "searches": [block],
+        "scale": "search", "scales": {"search": None}, "force": False, "seeds": seeds, "searches": [block],
         "figures": figures,
     }  # fmt: skip
     try:

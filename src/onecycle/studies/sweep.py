@@ -13,12 +13,12 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from onecycle.config.checks import plain
+from onecycle.config.compose import plain
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.studies import plan
 from onecycle.studies.changes import changes, refuse
 from onecycle.studies.columns import ColumnCheck
-from onecycle.studies.launching import Progress, expected_runs, launch_at_once, launch_one_by_one
+from onecycle.studies.launching import Check, Progress, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.search import command_line
 from onecycle.studies.search.explorer import Explorer, note_plan
 from onecycle.studies.search.options import SEARCH_OPTIONS, OptunaSearch
@@ -40,9 +40,13 @@ def run_study(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) 
 
 
 def run_search(
-    config: DictConfig, launcher: Launcher, arguments: Sequence[str], seeds: Sequence[int], block: dict[str, Any]
+    config: DictConfig, launcher: Launcher, arguments: Sequence[str], block: dict[str, Any]
 ) -> list[JobReturn]:
-    """Run one search, a block of a study's `searches`, around the configuration as it is composed; see `run_study`."""
+    """Run one search around the configuration as it is composed; see `run_study`.
+
+    block: seeds, and a block of a study's `searches`.
+    """
+    seeds = block.pop("seeds")
     if config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
     if block["method"] == "coordinate":
@@ -60,37 +64,45 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     for name in study.get("records_of") or ():
         plan.read_plan(folder.parent / name)
     _refuse_searches(study, config)
-    first = ColumnCheck(study, points, config, folder)
+    check = ColumnCheck(study, points, config, folder)
     if study["force"] and folder.exists():  # only a study that can be run takes the place of the old one
         aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
         folder.rename(aside)
         log.info("The study's former folder is now %s.", aside)
     noted = plan.Plan(study, points, _command())
     note_plan(folder, noted)
-    progress = Progress(expected_runs(study, points, changed))
-    is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
-    make = launch_one_by_one if is_alone else launch_at_once
-    launch = partial(make, launcher, folder=folder, progress=progress, check=first.check)
-    explorer = Explorer(noted, changed, folder, launch, progress, is_alone)
     results: list[JobReturn] = []
     stopped: list[ConfigError] = []
     try:
-        results = launch(points)
-        for block in study.get("searches") or ():
-            results += explorer.explore(block)
-        results += explorer.confirm(results)
+        results = _run_all(noted, changed, config, launcher, check.check)
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on; what is finished is kept.")
         raise
     except ConfigError as error:
         log.error("The study stops here.")
-        results, stopped = [], [error]
+        stopped = [error]
     _draw(folder, stopped)
     for result in results:
         _ = result.return_value  # raises what the run raised
     if stopped:
         raise stopped[0]
     return results
+
+
+def _run_all(
+    noted: plan.Plan, changed: plan.Changes, config: DictConfig, launcher: Launcher, check: Check
+) -> list[JobReturn]:
+    """Every run of a study: those of its plan, those of its searches, the best of each arm again."""
+    folder = Path(config.hydra.sweep.dir)
+    progress = Progress(expected_runs(noted.study, noted.points, changed))
+    is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
+    launch_runs = launch_one_by_one if is_alone else launch_at_once
+    launch = partial(launch_runs, launcher, folder=folder, progress=progress, check=check)
+    explorer = Explorer(noted, changed, folder, launch, progress, is_alone)
+    results = launch(noted.points)
+    for block in noted.study.get("searches") or ():
+        results += explorer.explore(block)
+    return results + explorer.confirm(results)
 
 
 def _draw(folder: Path, stopped: list[ConfigError]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from onecycle.config.overrides import near
+from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.studies.effects import columns_of, filters_of
 from onecycle.studies.estimate import Estimate, estimate
@@ -63,7 +63,7 @@ def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) 
     filters = filters_of(claim.parameters)
     for column in [*columns_of(claim.effect, claim.parameters).values(), *(name for one in filters for name in one)]:
         if column not in frame:
-            raise ConfigError([f"{where}: no column {column!r}{near(column, frame.columns)}"])
+            raise ConfigError([f"{where}: no column {column!r}{did_you_mean(column, frame.columns)}"])
     missing = next((text for one in filters if (text := _missing(frame, one))), "")
     if missing and whole:
         raise ConfigError([f"{where}: {missing}"])

@@ -2,8 +2,21 @@
 
 import torch
 
-# What autocast makes of a convolution's input.
+from onecycle.errors import ConfigError
+
+# The dtype to which autocast converts the input of a convolution.
 INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The kind of device that Lightning will train on."""
+    if accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available()):
+        return torch.device("cpu")
+    if accelerator != "auto" and not torch.accelerator.is_available():
+        raise ConfigError([f"trainer.accelerator={accelerator}: there is none on this machine; take auto or cpu"])
+    current = torch.accelerator.current_accelerator()
+    assert current is not None
+    return current
 
 
 def choose(requested: str, device: torch.device) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib.style
@@ -30,7 +31,7 @@ def optuna(rows: pd.DataFrame, **parameters: Any) -> Figure | None:
     from onecycle.studies.search import trials  # Optuna is optional
 
     try:
-        return trials.plot(rows.to_dict("records"), **parameters)
+        return trials.optuna_figure(Path(rows["folder"].iloc[0]).parent, **parameters)
     except ConfigError:
         raise
     except (ValueError, RuntimeError, ZeroDivisionError) as error:

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle.config.overrides import near
+from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.studies.changes import refusals
 
@@ -43,7 +43,7 @@ def _missing_key(key: str, config: DictConfig) -> str:
     if OmegaConf.is_dict(node) and last in node:
         return ""
     parametrisation = PARAMETRISED.get(key)
-    hint = f"; set hyperparameters={parametrisation}" if parametrisation else near(last, map(str, node or ()))
+    hint = f"; set hyperparameters={parametrisation}" if parametrisation else did_you_mean(last, map(str, node or ()))
     return f"there is no key {key}{hint}"
 
 

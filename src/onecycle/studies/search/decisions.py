@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.errors import storage_errors_named
-from onecycle.runs import record as run
+from onecycle.runs.files import write_atomically
 from onecycle.studies.plan import column
 from onecycle.studies.search.coordinate import BETTER, START, Step, point_text
 
@@ -39,7 +39,7 @@ class Decisions:
         writer.writeheader()
         writer.writerows(self.lines)
         with storage_errors_named("run this again"):
-            run.write_atomically(self.folder / PATH, text.getvalue())
+            write_atomically(self.folder / PATH, text.getvalue())
 
 
 def reason(step: Step) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 from hydra.core.utils import JobReturn, JobStatus
 
-from onecycle.config.checks import CONF
+from onecycle.config.compose import CONF
 from onecycle.errors import storage_errors_named
 from onecycle.runs import record as run
+from onecycle.runs.identity import folder_name, relevant, settings
+from onecycle.runs.saved import read_saved
 from onecycle.studies import plan
 from onecycle.studies.launching import Progress
 from onecycle.studies.search import coordinate, trials
@@ -118,10 +120,10 @@ class Explorer:
         words = f"{coordinate.point_text(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
         number = {"arm": arm, "number": path.best.number}
         point = next(point for point in self.noted.points if number.items() <= point.values.items())
-        own = plan.finished(self.folder).get(run.settings(point.overrides))
+        own = plan.finished(self.folder).get(settings(point.overrides))
         if own is None:
             return words
-        target = self.folder / f"best_{run.folder_name(arm)}.yaml"
+        target = self.folder / f"best_{folder_name(arm)}.yaml"
         text = experiment_text(own, f"Found by {arm} ({method}, {len(path.steps)} points): {words}")
         with storage_errors_named("run this again"):
             run.write_atomically(target, text)
@@ -139,7 +141,7 @@ def experiment_text(folder: Path, found_by: str) -> str:
 
     found_by: its first line, a comment.
     """
-    config = run.relevant(run.read_config(folder))
+    config = relevant(read_saved(folder))
     del config["seed"]
     config.get("callbacks", {}).pop("pruning", None)
     data = (run.read_result(folder) or {})["data"]["name"]

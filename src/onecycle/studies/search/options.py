@@ -5,15 +5,12 @@ Nothing here imports torch, pandas or Optuna.
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from onecycle.config.types import Count, NonNegativeNumber, Number, Options, PositiveNumber, Seed, Text
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from onecycle.config.validate import errors_of
 
 REFINEMENTS = 8  # at most: the 256th root of a factor is finer than any noise
 
@@ -53,38 +50,11 @@ class Coordinate(Options):
         return value if self.low <= value <= high and 0 <= value < end else None
 
 
-class Interval(Options):
-    """A hyperparameter to draw between `low` and `high`, evenly or, with `log`, evenly in its logarithm.
-
-    complement: 1 − value is what is drawn, as for a momentum; low and high are then those of 1 − value.
-    """
-
-    low: Number
-    high: Number
-    log: bool = True
-    complement: bool = False
-
-    @model_validator(mode="after")
-    def _check_ends(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low={self.low} must be above 0 for a logarithm; or set log: false")
-        return self
-
-    def at(self, share: float) -> float:
-        """The value at a share of the way from `low` to `high`, in [0, 1]."""
-        if self.log:
-            drawn = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
-        else:
-            drawn = self.low + share * (self.high - self.low)
-        return float(f"{1 - drawn if self.complement else drawn:.6g}")
-
-
 class OptunaAxis(Options):
-    """A key that Optuna draws: one of `choices`, or a number (integer: a whole one) between `low` and `high`.
+    """A key to draw: one of `choices`, or a number (integer: a whole one) between `low` and `high`.
 
-    log: evenly in its logarithm. step: only low, low + step, low + 2 step and so on. complement: 1 − value is drawn.
+    log: evenly in its logarithm. step: only low, low + step, low + 2 step and so on. complement: 1 − value is drawn, as
+    for a momentum; low and high are then those of 1 − value.
     """
 
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
@@ -97,20 +67,40 @@ class OptunaAxis(Options):
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
-        numbers = [number for number in (self.low, self.high, self.step) if number is not None]
         if self.choices is not None:
-            if numbers or self.log or self.integer:
+            if self.model_fields_set - {"choices", "complement"}:
                 raise ValueError("choices have no low, high, log, step or integer")
-            return self
-        if self.low is None or self.high is None:
+        elif self.low is None or self.high is None:
             raise ValueError("must have low and high, or choices")
-        if self.low > self.high:
+        elif self.low > self.high:
             raise ValueError(f"low={self.low} must be at most high={self.high}")
-        if self.integer and not all(isinstance(number, int) for number in numbers):
+        elif self.integer and not all(isinstance(number, int) for number in (self.low, self.high, self.step or 1)):
             raise ValueError("low, high and step of an integer must be whole numbers")
-        if self.log and (self.low <= 0 or self.step not in (None, 1)):
+        elif self.log and (self.low <= 0 or self.step not in (None, 1)):
             raise ValueError(f"low={self.low} must be above 0, and there is no step, for a logarithm")
         return self
+
+    def value(self, drawn: Any) -> Any:
+        """The key's value for what was drawn, with as many digits as a person would type."""
+        drawn = 1 - drawn if self.complement else drawn
+        return float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
+
+
+class Interval(OptunaAxis):
+    """A key to draw between `low` and `high`, by default evenly in its logarithm."""
+
+    choices: None = None
+    low: Number
+    high: Number
+    log: bool = True
+    step: None = None
+    integer: Literal[False] = False
+
+    def at(self, share: float) -> Any:
+        """The value at a share of the way from `low` to `high`, in [0, 1]."""
+        if self.log:
+            return self.value(math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))))
+        return self.value(float(self.low + share * (self.high - self.low)))
 
 
 class _Search(Options):
@@ -166,21 +156,7 @@ METHODS: dict[str, type[Options]] = {"coordinate": CoordinateSearch, "random": R
 
 def search_errors(block: Mapping[str, Any]) -> list[str]:
     """Every error in a block of `searches`, a line each: key=value and what is allowed."""
-    try:
-        SEARCH_OPTIONS.validate_python(block)
-    except ValidationError as error:
-        return [_error_line(block, found) for found in error.errors()]
-    return []
-
-
-def _error_line(block: Mapping[str, Any], found: "ErrorDetails") -> str:
-    key = ".".join(str(part) for part in found["loc"][1:])  # the first part is the method
-    if not key:
-        method = block.get("method")
-        return f"method={method}: must be one of {', '.join(METHODS)}"
-    if found["type"] == "extra_forbidden":
-        known = [*METHODS[block["method"]].model_fields]
-        near = get_close_matches(key, known, n=1)
-        return f"{key}: unknown" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
-    value = "" if isinstance(found["input"], Mapping) else f"={found['input']}"
-    return f"{key}{value}: {found['msg'].removeprefix('Value error, ')}"
+    method = block.get("method")
+    if method not in METHODS:
+        return [f"method={method}: must be one of {', '.join(METHODS)}"]
+    return errors_of(METHODS[method], block)

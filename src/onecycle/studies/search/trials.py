@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from onecycle.callbacks.optuna_storage import PRUNED, make_pruner, open_storage, optuna_object
+from onecycle.callbacks.options import PRUNED
+from onecycle.callbacks.optuna_storage import make_pruner, open_storage, optuna_object
 from onecycle.errors import ConfigError
 from onecycle.studies.search import coordinate
 from onecycle.studies.search.coordinate import Evaluate, Values
@@ -148,11 +149,8 @@ class _OptunaSearch:
         self.path.add_draw(self._values(trial), -math.inf if score is None else score)
 
     def _values(self, trial: Any, with_pruning: bool = False) -> Values:
-        """The values of a trial, with as many digits as a person would type."""
-        values: Values = {}
-        for key, axis in self.options.space.items():
-            drawn = 1 - trial.params[key] if axis.complement else trial.params[key]
-            values[key] = float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
+        """The values of a trial as overrides of its run."""
+        values: Values = {key: axis.value(trial.params[key]) for key, axis in self.options.space.items()}
         if with_pruning and self.options.pruner != "none":
             values["+callbacks.pruning"] = {**self.callback, "trial": trial._trial_id}
         return values
@@ -184,19 +182,17 @@ def _is_gone(owner: str | None) -> bool:
     return host == platform.node() and (int(process) == os.getpid() or not psutil.pid_exists(int(process)))
 
 
-def plot(rows: Any, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
+def optuna_figure(folder: Path, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
     """One of Optuna's own figures of a search: its history, the importance of its axes, or a slice along each.
 
-    rows: the study's. show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the
-    study's folder. Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too
-    equal.
+    folder: of the study. show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the
+    folder. Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
     """
     import optuna
     import optuna.visualization.matplotlib as figures
 
     if show not in PLOTS:
         raise ConfigError([f"optuna: show={show}: unknown; there are {', '.join(PLOTS)}"])
-    folder = Path(next(iter(rows["folder"])) if hasattr(rows, "columns") else rows[0]["folder"]).parent
     study = optuna.load_study(study_name=arm, storage=open_storage(kept_in or journal(folder)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls its figures experimental

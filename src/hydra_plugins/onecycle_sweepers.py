@@ -1,0 +1,71 @@
+"""Makes studies and searches known to Hydra: `hydra/sweeper=study`, `coordinate` and `tpe`; see `onecycle.studies`.
+
+The options of searches are those of `onecycle.studies.search.options`, and seeds: each point is run with all of them,
+and their mean decides. The axes of `tpe` stand on the command line in Hydra's own words:
+`schedule.peak_lr=tag(log,interval(0.01,1))`, a number; `trainer.max_epochs=range(1,9)`, a whole number;
+`model.norm=choice(batch,group)`, or `model.norm=batch,group`, one of these.
+"""
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from onecycle.errors import config_errors_shown
+
+
+class StudySweeper(Sweeper):
+    """Runs the study of the configuration. It takes no options: everything about a study stands in conf/study."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep the configuration, and make the launcher that it names."""
+        self.config = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the study, with the command line's overrides."""
+        assert self.config is not None
+        from onecycle.studies.sweep import run_study
+
+        with config_errors_shown():
+            return run_study(self.config, self.launcher, arguments)
+
+
+class SearchSweeper(StudySweeper):
+    """Runs one search around the configuration. options: seeds, and a block of a study's `searches`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options: Any = OmegaConf.to_container(OmegaConf.create(options))
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Search, with the command line's overrides in every run."""
+        assert self.config is not None
+        from onecycle.studies.sweep import run_search
+
+        with config_errors_shown():
+            return run_search(self.config, self.launcher, arguments, self.options)
+
+
+SEARCH = {"_target_": "hydra_plugins.onecycle_sweepers.SearchSweeper", "seeds": [0], "budget": 30}
+COORDINATE = {
+    "arm": "coordinate search", "method": "coordinate", "min_gain": 0.0, "refinements": 0,
+    # In the order of Page's article; each starts at the configuration's own value.
+    "coordinates": [
+        {"key": "hyperparameters.effective_decay", "factor": 2.0},
+        {"key": "hyperparameters.momentum", "factor": 2.0, "complement": True},
+        {"key": "hyperparameters.weight_decay", "factor": 2.0},
+    ],
+}  # fmt: skip
+TPE: dict[str, Any] = {
+    "arm": "optuna", "method": "optuna", "sampler": "tpe", "sampler_options": {}, "pruner": "none",
+    "pruner_options": {}, "storage": None, "seed": 0,
+}  # fmt: skip
+STUDY = {"_target_": "hydra_plugins.onecycle_sweepers.StudySweeper"}
+for name, node in {"study": STUDY, "coordinate": SEARCH | COORDINATE, "tpe": SEARCH | TPE}.items():
+    ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node, provider="onecycle")

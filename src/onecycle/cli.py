@@ -1,0 +1,132 @@
+"""The console scripts: words of the command line, messages, exit codes."""
+
+import contextlib
+import logging
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from onecycle import evaluate
+from onecycle import train as training
+from onecycle.config import compose
+from onecycle.config.validate import validated
+from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
+from onecycle.runs.messages import show_messages
+from onecycle.runs.record import earlier_result
+from onecycle.runs.saved import resumed_config, saved_errors
+
+log = logging.getLogger("onecycle")
+
+IN_SWEEP = "resume: not in a sweep, which goes on by itself when it is run again"
+
+# At import, not in main: the workers of a parallel launcher import this module and never call main.
+compose.register_resolvers()
+
+
+def train() -> None:
+    """`onecycle-train`."""
+    _run_as_command(train_job, "train", training_word_errors)
+
+
+def evaluation() -> None:
+    """`onecycle-evaluate`."""
+    _run_as_command(evaluate_job, "evaluate", lambda config, sweeping: evaluate.evaluation_word_errors(config))
+
+
+@hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="train")
+def train_job(config: DictConfig) -> float:
+    """One job of Hydra, single or in a sweep; returns its `score`, for sweepers that want a number."""
+    show_messages()
+    settings: Any = HydraConfig.get()
+    sweeping = settings.mode == RunMode.MULTIRUN
+    # As they were written: what a word interpolates is a value of this configuration, not of Hydra's.
+    words = list(OmegaConf.to_container(settings.overrides, resolve=False)["task"])  # type: ignore[index, call-overload]
+    with contextlib.nullcontext() if sweeping else config_errors_shown():
+        return score(_one_run(config, settings, words, sweeping))
+
+
+def _one_run(config: DictConfig, settings: Any, words: list[str], sweeping: bool) -> dict[str, Any]:
+    try:
+        # A run's folder may be a stranger's: nothing is written where its configuration says.
+        keep = config.resume is None or any(word.lstrip("+").startswith("data.cache=") for word in words)
+        if config.resume is None:
+            options = validated(config)
+        elif sweeping:
+            raise ConfigError([IN_SWEEP])
+        else:
+            options = resumed_config(config, words)
+            words = earlier_result(Path(config.resume)).get("overrides", [])
+        alone = settings.launcher._target_.endswith("BasicLauncher")
+        with storage_errors_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
+            sweep = Path(settings.sweep.dir) if sweeping else None
+            return training.train(options, words, sweep, progress=alone, keep=keep)
+    except Exception as error:
+        # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
+        if sweeping:
+            log.error("%s: %s", training.job_name(config, words), "\n".join(map(one_line, str(error).splitlines())))
+        raise
+
+
+def score(record: dict[str, Any]) -> float:
+    """What a search goes by: the accuracy on held-out images, or without them that on the test images.
+
+    NaN for a run that diverged.
+    """
+    return math.nan if record["status"] == "diverged" else float((record["val"] or record["test"])["accuracy"])
+
+
+@hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="evaluate")
+def evaluate_job(config: DictConfig) -> float:
+    """One evaluation; returns the test accuracy."""
+    show_messages()
+    with config_errors_shown() if HydraConfig.get().mode == RunMode.RUN else contextlib.nullcontext():
+        return float(evaluate.evaluate(config)["test"]["accuracy"])
+
+
+def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validate) -> None:
+    """Run a Hydra job whose configuration is `name`.
+
+    The process ends with 0 for success, 2 for a user's error, 1 for a failure, 130 for Ctrl-C.
+    """
+    show_messages()
+    try:
+        compose.check_words(sys.argv[1:], name, validate)
+        job()
+    except ConfigError as error:
+        show(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # somebody piped us into head
+        sys.stdout = None
+        sys.exit(1)
+    except SystemExit as stop:
+        # Hydra turns every error into exit code 1; what it was stands in the context.
+        cause = stop.__context__
+        wrong = isinstance(cause, CompactHydraException | OmegaConfBaseException)
+        sys.exit(2 if stop.code == 1 and wrong and not isinstance(cause, InfrastructureError) else stop.code)
+
+
+def training_word_errors(config: DictConfig, sweeping: bool) -> list[str]:
+    """The errors of a composed training configuration, and of the study or the run's folder that it names."""
+    lines = []
+    try:
+        validated(config)
+    except ConfigError as error:
+        lines += error.problems
+    if OmegaConf.select(config, "study", throw_on_resolution_failure=False):
+        from onecycle.studies.study import study_errors  # only a study pays for this import
+
+        lines += study_errors(config)
+    if isinstance(config.get("resume"), str) and not any(line.startswith("resume=") for line in lines):
+        lines += [IN_SWEEP] if sweeping else saved_errors(Path(config.resume))
+    return lines

@@ -1,0 +1,106 @@
+"""The configuration in a run's folder, which may be a stranger's: read as plain values and validated before any use."""
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from onecycle.config.schema import TrainOptions
+from onecycle.config.validate import training_errors, validated
+from onecycle.errors import ConfigError, one_line
+from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
+
+CONFIG = "config.yaml"
+LARGEST = 1 << 20  # bytes of a configuration or a record; usual ones have a few thousand
+
+
+def read_saved(folder: Path) -> dict[str, Any]:
+    """The plain values of the configuration in a run's folder, with today's paths of classes.
+
+    Raises ConfigError where there is none, where it is no run's, and where a link in the folder leads out of it.
+    """
+    check_links(folder)
+    path = folder / CONFIG
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no configuration")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError([one_line(f"{folder}: is not a run's folder ({CONFIG}: {reason})")]) from None
+    saved = with_moved_targets(values)
+    assert isinstance(saved, dict)
+    return saved
+
+
+def saved_errors(folder: Path) -> list[str]:
+    """Why a folder is not that of a run, or its configuration cannot be used; a line each."""
+    try:
+        values = read_saved(folder)
+    except ConfigError as error:
+        return error.problems
+    lines = unresolved(values) or training_errors(values)
+    return [one_line(f"{folder / CONFIG}: {line}") for line in lines]
+
+
+def saved_config(folder: Path) -> TrainOptions:
+    """The validated configuration in a run's folder, which downloads nothing; raises ConfigError with every error."""
+    errors = saved_errors(folder)
+    if errors:
+        raise ConfigError(errors)
+    values = read_saved(folder)
+    # Its owner chose the place: nothing is downloaded into it by others.
+    if "download" in values["data"]["source"]:
+        values["data"]["source"]["download"] = False
+    return validated(values)
+
+
+def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
+    """The configuration of the run in `config.resume`, with those overrides that cannot change its result.
+
+    config: composed from the command line. Raises ConfigError for any other override, and for an unusable folder.
+    """
+    folder = Path(config.resume)
+    values = saved_config(folder).model_dump(exclude_unset=True)
+    keys = [override_key(word) for word in words]
+    refused = [word for word, key in zip(words, keys, strict=True) if not has_no_effect(key)]
+    if refused:
+        raise ConfigError([f"{word}: cannot be changed in a run that is resumed" for word in refused])
+    merged = OmegaConf.create(values)
+    for key in keys:
+        OmegaConf.update(merged, key, OmegaConf.select(config, key), force_add=True)
+    if "data.root" in keys and "root" in merged.data.source:
+        merged.data.source.root = config.data.root
+        if "download" in merged.data.source:
+            merged.data.source.download = read_saved(folder)["data"]["source"]["download"]
+    return validated(merged)
+
+
+def unresolved(node: Any, key: str = "") -> list[str]:
+    """A line for every interpolation and missing value in a plain configuration: a run's own is resolved."""
+    if isinstance(node, Mapping):
+        return [line for name, child in node.items() for line in unresolved(child, f"{key}.{name}".lstrip("."))]
+    if isinstance(node, list):
+        return [line for index, child in enumerate(node) for line in unresolved(child, f"{key}[{index}]")]
+    return [f"{key}={node}: must be a value"] if isinstance(node, str) and ("${" in node or node == "???") else []
+
+
+def check_links(folder: Path) -> None:
+    """Raise ConfigError where a link in a run's folder would lead reading or writing out of it, or a file is none."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(parent) / name
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(folder.resolve()):
+                found.append(f"{path}: is a symbolic link out of the run's folder; remove it")
+            elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                found.append(f"{path}: is neither a file nor a folder; remove it")
+    if found:
+        raise ConfigError(found)

@@ -1,0 +1,54 @@
+"""Options of the optimizers, of the weights' average and of the resizing. Nothing here imports torch."""
+
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from onecycle.config.types import Count, Number, Options
+
+
+class SgdOptions(Options):
+    """Own keys of torch.optim.SGD; rate, momentum and weight decay come from the hyperparameters.
+
+    Keys that are not listed here are arguments of its constructor.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    nesterov: bool = Field(False, description="Nesterov momentum")
+    fused: bool | None = Field(None, description="update all parameters in one kernel; null leaves it to torch")
+
+
+class MuonOptions(Options):
+    """Own keys of onecycle.training.muon.Muon."""
+
+    iterations: Annotated[int, Field(ge=1, le=100)] = Field(description="Newton-Schulz iterations a step")
+
+
+OPTIMIZERS: dict[str, type[Options]] = {"torch.optim.SGD": SgdOptions, "onecycle.training.muon.Muon": MuonOptions}
+
+
+class EmaOptions(Options):
+    """Exponential moving average of the weights, which is what is tested."""
+
+    decay: Annotated[Number, Field(ge=0, lt=1)] = Field(description="share of the average that an update keeps")
+    every_n_steps: Count = Field(description="steps from one update of the average to the next")
+
+
+def _from_zero_below_one(sides: list[list[float]]) -> list[list[float]]:
+    starts = [start for start, _ in sides]
+    rising = all(earlier < later for earlier, later in pairwise(starts))
+    if not (starts[0] == 0 and starts[-1] < 1 and rising):
+        raise ValueError("must be a list of [progress, side]: progress from 0 on, rising, below 1")
+    if not all(isinstance(side, int) and 12 <= side <= 512 for _, side in sides):
+        raise ValueError("must be a list of [progress, side]: sides are whole numbers of pixels from 12 to 512")
+    return sides
+
+
+# The key `resizing`: sides of the training images, each from its progress on.
+Sides = Annotated[
+    list[Annotated[list[Number], Field(min_length=2, max_length=2)]],
+    Field(min_length=1),
+    AfterValidator(_from_zero_below_one),
+]

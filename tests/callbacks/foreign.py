@@ -1,0 +1,46 @@
+"""Components as users write them: built from their YAML alone, or with their run."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+
+from onecycle.runs.context import NeedsRun, RunContext
+
+
+class Counter(pl.Callback):
+    def __init__(self, every: int) -> None:
+        self.every, self.steps = every, 0
+        self.measures: dict[str, Any] = {}
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self.steps += 1
+        self.measures = {"counted": self.steps // self.every}
+
+
+class Memory(NeedsRun, Logger):
+    """Keeps all that it is given; takes images, but neither folder nor steps."""
+
+    latest: "Memory"
+    name, version = "memory", 0
+
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self.word = word
+        self.metrics: list[tuple[int | None, dict[str, float]]] = []
+        self.hyperparameters: dict[str, Any] = {}
+        self.images: list[tuple[str, int | None]] = []
+        type(self).latest = self
+
+    def attach(self, run: RunContext) -> None:
+        self.run = run
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.metrics.append((step, metrics))
+
+    def log_hyperparams(self, params: Any, *arguments: Any, **named: Any) -> None:
+        self.hyperparameters.update(params)
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        assert len(images) == 1
+        self.images.append((key, step))

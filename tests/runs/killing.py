@@ -1,0 +1,160 @@
+"""Trains one tiny run again and again, killed at another moment each time, and compares what is left in the end.
+
+A program of its own: it forks, which only a process without other threads may do, and a fork needs no seconds to
+import torch. `python killing.py FOLDER PLAN [OVERRIDES…]`, where PLAN is a JSON list of [how, where, visit]: a
+signal's name, and either a share of the run's time or a place in the program and the how-manieth visit to it. Below
+zero it is the time, in tenths of the run's, of a second kill. Prints one JSON line for each: how the process that was
+killed ended, how the last one did, and what differs afterwards.
+"""
+
+import csv
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+import onecycle.train
+from onecycle.config.compose import CONF
+from onecycle.runs import checkpoints
+from onecycle.runs import summary as closing
+from onecycle.training.classifier import Classifier
+
+Hook = Callable[[], None]
+
+
+def composed(folder: Path, *overrides: str) -> Any:
+    tiny = [
+        "experiment=debug", f"data.cache={folder / 'cache'}", f"output={folder}", "data.source.train_size=320",
+        "data.val_size=40", "evaluation.every_n_epochs=1", "batch_size=40", "trainer.max_epochs=2",
+        "callbacks.figures=null", "callbacks.progress=null", "ema={decay:0.9,every_n_steps:2}",
+        "data.augment.flip=alternating", "callbacks.checkpoint.every_n_steps=1", "trainer.detect_anomaly=false",
+    ]  # fmt: skip
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("train", overrides=[*tiny, *overrides])
+
+
+def before(owner: Any, name: str, visit: int, hook: Hook) -> None:
+    """Call `hook` right before the visit-th call of a function."""
+    original, visits = getattr(owner, name), [0]
+
+    def hooked(*arguments: Any, **named: Any) -> Any:
+        visits[0] += 1
+        if visits[0] == visit:
+            hook()
+        return original(*arguments, **named)
+
+    setattr(owner, name, hooked)
+
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "validation": (Classifier, "validation_step"),
+    "step": (Classifier, "training_step"),
+    "flush": (checkpoints, "_flush"),  # a checkpoint is written but not in its place
+    "replace": (Path, "replace"),  # between the old one's new name and the new one's
+    "serialize": (torch, "save"),
+    "test": (Classifier, "test_step"),
+    "record": (closing, "_log_results"),
+}
+
+
+def start(cfg: Any, sweep: Path, how: str = "", place: Any = None, visit: int = 0) -> int:
+    """Train in a process of its own; returns its number."""
+    number = os.fork()
+    if number:
+        return number
+    try:
+        with (sweep.parent / f"{sweep.name}.log").open("a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        if isinstance(place, str):
+            before(*PLACES[place], visit, lambda: os.kill(os.getpid(), signal.Signals[how]))
+        onecycle.train.train(cfg, [], sweep=sweep, progress=False)
+        os._exit(0)
+    except KeyboardInterrupt:
+        os._exit(130)
+    except BaseException:  # the child must not go on with the parent's work
+        traceback.print_exc()
+        os._exit(1)
+
+
+def ended(number: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+
+
+def result_of(sweep: Path) -> dict[str, Any]:
+    """Everything of a run that must not depend on how often it was killed."""
+    (folder,) = (path for path in sweep.iterdir() if path.is_dir())
+    record = json.loads((folder / "result.json").read_text())
+    checkpoint = checkpoints.load(folder / "checkpoints" / "last.ckpt")
+    checkpoint["onecycle"].pop("seconds")
+    checkpoint.pop("loops")  # Lightning counts an epoch twice that ended in a checkpoint; nothing depends on it
+    with (folder / "metrics.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+    parts = ("status", "identity", "test", "train", "val", "steps", "epochs", "error", "hyperparameters", "data")
+    leftover = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    return {
+        "checkpoint": checkpoint, "rows": rows, "record": {part: record.get(part) for part in parts},
+        "files": leftover,
+    }  # fmt: skip
+
+
+def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """The places where two nested values are not equal bit by bit."""
+    if type(ours) is not type(theirs):
+        return [f"{where}: {type(ours).__name__} and {type(theirs).__name__}"]
+    if isinstance(ours, torch.Tensor):
+        return [] if torch.equal(ours, theirs) and ours.dtype == theirs.dtype else [where]
+    if isinstance(ours, dict):
+        if ours.keys() != theirs.keys():
+            return [f"{where}: {sorted(map(str, ours.keys() ^ theirs.keys()))}"]
+        return [line for key in ours for line in differences(ours[key], theirs[key], f"{where}.{key}")]
+    if isinstance(ours, list | tuple):
+        if len(ours) != len(theirs):
+            return [f"{where}: {len(ours)} and {len(theirs)} entries"]
+        return [
+            line
+            for i, pair in enumerate(zip(ours, theirs, strict=True))
+            for line in differences(*pair, f"{where}[{i}]")
+        ]
+    return [] if ours == theirs or ours is theirs else [f"{where}: {ours} and {theirs}"]
+
+
+def main() -> None:
+    folder, plan, overrides = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
+    torch.set_num_threads(1)
+    cfg = composed(folder, *overrides)
+    for name in ("warm", "whole"):  # the first one fills the cache
+        began = time.perf_counter()
+        assert ended(start(cfg, folder / name)) == 0, (folder / f"{name}.log").read_text()
+        took = time.perf_counter() - began
+    whole = result_of(folder / "whole")
+    for number, (how, place, visit) in enumerate(plan):
+        sweep = folder / f"killed{number}"
+        process = start(cfg, sweep, how, place, visit)
+        if not isinstance(place, str):
+            time.sleep(place * took)
+            os.kill(process, signal.Signals[how])
+        code = ended(process)
+        if visit < 0:  # and once more, wherever that is now
+            process = start(cfg, sweep)
+            time.sleep(-0.1 * visit * took)
+            os.kill(process, signal.SIGKILL)
+            ended(process)
+        last = ended(start(cfg, sweep))
+        told = (folder / f"{sweep.name}.log").read_text()
+        different = differences(result_of(sweep), whole) if last == 0 else [told]
+        print(
+            json.dumps({"how": [how, place, visit], "code": code, "last": last, "differences": different}), flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

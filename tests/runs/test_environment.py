@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from onecycle.runs.environment import environment, peak_memory
+
+PROGRAM = """
+import resource, torch
+from onecycle.runs.environment import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+torch.set_num_threads(1)
+def touch():
+    torch.ones(48 << 20, dtype=torch.uint8)
+for _ in range(60):
+    touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(keep: bool) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(keep=keep)], capture_output=True, text=True, timeout=120, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc's allocator can be told")
+def test_freed_memory_is_used_again_without_new_page_faults() -> None:
+    # 20 times 48 MiB are 245,760 pages of 4 KiB; huge pages may make that fewer, but never a handful. The first dozens
+    # of allocations may still find the heap too small, so only the settled state is counted.
+    kept, given_back = page_faults(keep=True), page_faults(keep=False)
+    assert kept < 100
+    assert given_back > 20 * max(kept, 10)
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    block = torch.ones(64 << 20, dtype=torch.uint8)
+    assert len(block) < peak_memory(torch.device("cpu"))["host"] < 1 << 40
+
+
+def test_the_environment_names_versions_and_threads() -> None:
+    import lightning
+
+    found = environment(threads=3)
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert found["lightning"] == lightning.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["threads"] == 3
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError("git"), TimeoutError("git")], ids=["not installed", "too slow"])
+def test_a_machine_without_git_has_no_revision(failure: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert environment(threads=1)["git"] is None

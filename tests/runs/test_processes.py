@@ -1,0 +1,195 @@
+"""One run in several processes. Those that start processes take seconds each, most of it to import torch."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+
+from onecycle import build
+from onecycle.data.sources import load
+from onecycle.errors import ConfigError
+from onecycle.runs import processes
+from onecycle.train import train
+
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "trainer.threads=1"]
+ONE = ["trainer=cpu", "trainer.precision=32-true", "trainer.threads=1"]
+# 203 test images in batches of 67, 67, 67 and 2: no share is as large as the other, and every one is counted once.
+SHARED = [
+    "data.source.test_size=203", "evaluation.batch_size=67", "trainer.log_every_n_steps=1", "schedule.peak_lr=0.1",
+    "data.val_size=31",
+]  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["train/loss"]) for row in rows(folder) if row["train/loss"]]
+
+
+def saved(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def only_folder(parent: Path) -> Path:
+    (folder,) = (path for path in parent.iterdir() if path.is_dir())
+    return folder
+
+
+def test_a_process_knows_its_place_from_whoever_started_it() -> None:
+    ranks = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
+    srun = {"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0"}
+    assert processes.place({"TORCHELASTIC_RUN_ID": "none", **ranks}) == processes.Place(3, 1, 4, "torchrun")
+    assert processes.place({processes.OWN: "17", **ranks}) == processes.Place(3, 1, 4, "this program")
+    assert processes.place(srun) == processes.Place(2, 0, 8, "srun")
+    assert processes.place(srun | {"SLURM_JOB_NAME": "interactive"}) is None
+    assert processes.place({name: value for name, value in srun.items() if name != "SLURM_STEP_ID"}) is None  # sbatch
+    assert processes.place(srun | {"SLURM_NTASKS": "1"}) is None  # one run of a sweep
+    assert processes.place(ranks) is None  # nobody's that we know
+
+
+def test_what_srun_says_becomes_what_torch_reads_and_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in processes.VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what is set here is undone
+        monkeypatch.delenv(name)
+    srun = {
+        "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", "SLURM_NODEID": "2",
+        "SLURM_NODELIST": "gpu[07-09,12]", "SLURM_JOB_ID": "1234567", "SLURM_JOB_NAME": "train",
+    }  # fmt: skip
+    for name, value in srun.items():
+        monkeypatch.setenv(name, value)
+    found = processes.place(os.environ)
+    assert found is not None
+    processes._adopt_srun(found)
+    assert {name: os.environ[name] for name in processes.VARIABLES} == {
+        "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "NODE_RANK": "2", "MASTER_ADDR": "gpu07",
+        "MASTER_PORT": str(15_000 + 4567),
+    }  # fmt: skip
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    processes._adopt_srun(found)
+    assert os.environ["MASTER_ADDR"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "environment", "message"),
+    [
+        ({"devices": 2}, {}, None),
+        ({"devices": [0, 3]}, {}, None),
+        (
+            {"devices": 2, "num_nodes": 2},
+            {},
+            "trainer.devices=2 trainer.num_nodes=2: several machines must be started by torchrun or srun, "
+            "see docs/scaling.md",
+        ),
+        (
+            {"devices": 1},
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
+            "trainer.devices=1 trainer.num_nodes=1: makes 1, but torchrun started 2",
+        ),
+        (
+            {"devices": 2, "sync_batchnorm": True},
+            {},
+            "trainer.sync_batchnorm=true: must be false on CPUs, PyTorch synchronises on GPUs alone",
+        ),
+    ],
+)
+def test_who_starts_the_processes_follows_from_the_configuration(
+    trainer: dict[str, Any], environment: dict[str, str], message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    cfg = OmegaConf.create({"trainer": {"accelerator": "cpu", "num_nodes": 1, **trainer}})
+    if message is None:
+        assert processes.must_be_started(cfg)
+        return
+    with pytest.raises(ConfigError) as raised:
+        processes.must_be_started(cfg)
+    assert raised.value.problems == [message]
+
+
+def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1024 <= processes._free_port() < 65536
+
+    def unreachable(address: tuple[str, int], timeout: float) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(processes.socket, "create_connection", unreachable)
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1, which cannot be reached here: Network is unreachable; bring"):
+        processes._free_port()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path, tiny: Any) -> None:
+    smooth = ["model.norm=group", "model.norm_groups=4", *SHARED]
+    alone = train(tiny(*ONE, *smooth, f"output={tmp_path / 'one'}"), [])
+    together = train(tiny(*TWO, *smooth, f"output={tmp_path / 'two'}"), [])
+    one, two = (only_folder(tmp_path / name / "runs") for name in ("one", "two"))
+    assert len(losses(one)) == together["steps"] == 8
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    for name, weight in saved(one).items():
+        torch.testing.assert_close(saved(two)[name], weight, rtol=1e-3, atol=1e-5)
+    for split in ("test", "val", "train"):
+        assert together[split]["loss"] == pytest.approx(alone[split]["loss"], rel=1e-4)
+        size = together["data"][f"{split}_size"] if split != "train" else 256
+        assert together[split]["accuracy"] * size == pytest.approx(round(together[split]["accuracy"] * size), abs=1e-4)
+    # One of each, as by one process; every step once.
+    assert sorted(path.name for path in two.iterdir() if "events" not in path.name) == sorted(
+        path.name for path in one.iterdir() if "events" not in path.name
+    )
+    assert len(list(two.glob("events*"))) == len(list(one.glob("events*")))
+    assert [row["step"] for row in rows(two)] == [row["step"] for row in rows(one)]
+    assert json.loads((two / "result.json").read_text()) == together
+
+
+@pytest.mark.slow
+def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_is_tested_with(
+    tmp_path: Path, tiny: Any
+) -> None:
+    cfg = tiny(*TWO, *SHARED, "model.norm=batch")
+    record = train(cfg, [])
+    folder = only_folder(tmp_path / "runs")
+    source = build.instantiate(cfg.data.source)
+    dataset = load(source, Path(cfg.data.cache))
+    datamodule = build.build_datamodule(cfg, dataset)
+    network = build.build_classifier(cfg, datamodule, 8).network.train()
+    batch = next(iter(datamodule.train_dataloader()))
+    halves = zip(batch.images.chunk(2), batch.labels.chunk(2), strict=True)
+    with torch.no_grad():
+        expected = [F.cross_entropy(network(images), labels).item() for images, labels in halves]
+        whole = F.cross_entropy(network(batch.images), batch.labels).item()
+    assert losses(folder)[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert losses(folder)[0] != pytest.approx(whole, rel=1e-5)
+    # The last step moves the statistics of each process; the record must be about those of the first, which are saved.
+    classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
+    build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    assert record["test"]["loss"] == pytest.approx(classifier.test_metrics()["loss"], rel=1e-6)
+    assert record["test"]["accuracy"] == classifier.test_metrics()["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("test_size", [203, 133])
+def test_two_processes_find_the_accuracy_and_loss_that_one_finds_with_the_same_weights(
+    test_size: int, tmp_path: Path, tiny: Any
+) -> None:
+    """203 images make batches of 67, 67, 67 and 2, 133 make 67 and 66: neither divides among two."""
+    shared = [*SHARED, f"data.source.test_size={test_size}", "evaluation.tta=flip"]
+    record = train(tiny(*TWO, *shared), [])
+    folder = only_folder(tmp_path / "runs")
+    cfg = tiny(*ONE, *shared)
+    dataset = load(build.instantiate(cfg.data.source), Path(cfg.data.cache))
+    classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
+    build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    alone, together = classifier.test_metrics(), record["test"]
+    assert record["data"]["test_size"] == test_size
+    assert together.keys() == alone.keys() == {"accuracy", "accuracy_tta", "loss"}
+    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    for name in ("accuracy", "accuracy_tta"):
+        assert together[name] * test_size == pytest.approx(round(alone[name] * test_size), abs=1e-4)

@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from onecycle.studies import effects
+from onecycle.studies.responses import Curve, Grid, Runs, grid_step, ridge, ridge_power
+from onecycle.studies.rows import DivergedError, UnmeasurableError
+
+NAN = math.nan
+
+
+def plane(slope: float, across: float = -4.0, along: float = -0.1) -> pd.DataFrame:
+    """A 5×5 grid with factor 4 whose accuracy is a parabola in log x and log y, flat along a ridge of given slope."""
+    u, v = (part.ravel() for part in np.meshgrid(np.arange(5.0), np.arange(5.0)))
+    ridge = np.array([1.0, slope]) / math.hypot(1.0, slope)
+    s, t = (u - 2) * ridge[0] + (v - 2) * ridge[1], -(u - 2) * ridge[1] + (v - 2) * ridge[0]
+    heights = 70.0 + along * s**2 + across * t**2
+    return pd.DataFrame({"lr": 0.1 * 4.0**u, "decay": 5e-4 * 4.0**v, "acc": heights, "status": "finished"})
+
+
+@pytest.mark.parametrize("slope", [1.0, -1.0, 2.0, -2.0, 1e12])
+def test_ridge_power_is_that_of_the_best_of_each_row(slope: float) -> None:
+    frame = plane(slope, along=0.0)
+    assert effects.ridge_power(Runs(frame), "lr", "decay", "acc") == pytest.approx(1 / slope, abs=1e-9)
+    frame["test_loss"] = -frame["acc"]
+    assert effects.ridge_power(Runs(frame), "lr", "decay", "test_loss") == pytest.approx(1 / slope, abs=1e-9)
+    with pytest.raises(UnmeasurableError):
+        effects.ridge_power(Runs(frame), "lr", "decay", "test_loss", better="higher")
+
+
+def test_a_grid_without_a_ridge_cannot_be_measured() -> None:
+    with pytest.raises(UnmeasurableError):
+        effects.ridge_power(Runs(plane(0.2, along=0.0)), "lr", "decay", "acc")
+
+
+def test_ridge_contrast_is_small_along_the_ridge_and_large_across() -> None:
+    cells = [[80.0, 60.0, 40.0], [60.0, 80.0, 60.0], [40.0, 60.0, 80.0]]
+    frame = pd.DataFrame([
+        {"lr": 4.0**i, "n": 4.0**j, "acc": z, "status": "finished"}
+        for i, row in enumerate(cells) for j, z in enumerate(row)
+    ])  # fmt: skip
+    # Along (1, 1) every diagonal is level. Across: 60 60, 40 80 40, 60 60.
+    across = np.std([40.0, 80.0, 40.0], ddof=1) / 3
+    assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "ratio") == 0.0
+    with pytest.raises(UnmeasurableError):
+        effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "product")
+    frame.loc[0, ["acc", "status"]] = [NAN, "diverged"]  # the end of the main diagonal falls to the floor
+    along = np.std([10.0, 80.0, 80.0], ddof=1) / 3
+    assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "ratio") == pytest.approx(along / across)
+    assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "product") == pytest.approx(across / along)
+    assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "ratio", floor=80.0) == 0.0
+
+
+def test_a_cell_without_a_run_is_left_out_of_its_diagonals() -> None:
+    full, less = (
+        effects.ridge_contrast(Runs(frame), "lr", "decay", "acc", "ratio")
+        for frame in (plane(1.0), plane(1.0).iloc[1:])
+    )
+    assert 0 < less < full < 0.2
+
+
+def test_two_planes_in_one_table_are_told_apart_by_where() -> None:
+    frames = [plane(slope, along=0.0).assign(plane=number) for number, slope in ((1, 1.0), (2, -1.0))]
+    runs = Runs(pd.concat(frames))
+    assert effects.ridge_power(runs, "lr", "decay", "acc", where={"plane": 2}) == pytest.approx(-1.0)
+    assert effects.ridge_contrast(runs, "lr", "decay", "acc", "product", where={"plane": 2}) < 0.2
+
+
+def test_diagonals_of_two_cells_and_more_count_alike() -> None:
+    axis = np.array([1.0, 2.0, 4.0])
+    surface = Grid(axis, axis, np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [64.0, 128.0, 256.0]]))
+    rising = [np.std(cells, ddof=1) for cells in ([8, 128], [1, 16, 256], [2, 32])]
+    falling = [np.std(cells, ddof=1) for cells in ([2, 8], [4, 16, 64], [32, 128])]
+    assert surface.diagonal_sd(rising=True) == pytest.approx(np.mean(rising))
+    assert surface.diagonal_sd(rising=False) == pytest.approx(np.mean(falling))
+
+
+def test_a_ridge_leaves_out_edges_and_flat_rows_and_keeps_the_cell_beside_a_diverged_one() -> None:
+    x, y = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    z = np.array([[1, 3, 1], [1, 3, math.inf], [3, 1, 1], [2, 2, 2], [NAN, 3, 1]])
+    assert ridge(Grid(x, y, z), lower=False) == [(pytest.approx(2.0), 1.0), (2.0, 2.0)]
+    assert ridge(Grid(x, y[:1], -z[:1]), lower=True) == [(pytest.approx(2.0), 1.0)]
+    uneven = ridge(Grid(x, y[:1], np.array([[1.0, 3.0, 2.0]])), lower=False)  # a parabola through 1, 3, 2 peaks at 1/6
+    assert uneven == [(pytest.approx(2.0 * 2 ** (1 / 6)), 1.0)]
+
+
+def test_the_power_is_the_least_squares_slope_of_log_x_on_log_y() -> None:
+    points = [(1.0, 1.0), (2.0, 5.0), (6.0, 4.0), (8.0, 20.0)]
+    xs, ys = np.log(np.array(points)).T
+    expected = np.sum((ys - ys.mean()) * (xs - xs.mean())) / np.sum((ys - ys.mean()) ** 2)
+    assert ridge_power(points) == pytest.approx(expected)
+    assert math.isnan(ridge_power(points[:1]))
+
+
+def test_a_grid_step_is_the_median_spacing() -> None:
+    uneven = Curve("n 1", "lr", np.array([1.0, 2.0, 4.0, 16.0]), np.ones(4))
+    assert grid_step([uneven]) == pytest.approx(math.log(2))
+    even = Curve("n 2", "lr", np.array([1.0, 4.0, 16.0, 64.0]), np.ones(4))
+    assert grid_step([uneven, even]) == pytest.approx(math.log(4))
+
+
+def test_a_substitute_stands_for_a_diverged_run_whose_finite_numbers_count() -> None:
+    runs = Runs(pd.DataFrame({
+        "arm": ["a", "a", "b", "c"], "acc": [80.0, 90.0, NAN, NAN], "rate": [1.0, 1.0, 3.0, 1.0],
+        "loss": [1.0, 1.0, 1.0, math.inf], "status": ["finished", "finished", "diverged", "finished"],
+    }))  # fmt: skip
+    assert runs.mean("acc", {"arm": "a"}) == 85.0
+    assert runs.measured("acc", {"arm": ["a", "b"]}, 10.0).tolist() == [80.0, 90.0, 10.0]
+    assert runs.measured("loss", {"arm": "c"}, 9.0).tolist() == [9.0]
+    assert runs.measured("rate", {"arm": "b"}).tolist() == [3.0]
+    for arm in ("b", ["a", "b"]):
+        with pytest.raises(DivergedError, match="arm"):
+            runs.mean("acc", {"arm": arm})
+    for arm in ("c", "d"):
+        with pytest.raises(UnmeasurableError, match=f"arm {arm}"):
+            runs.mean("acc", {"arm": arm})

@@ -1,0 +1,207 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from onecycle.config.compose import CONF
+from onecycle.errors import ConfigError
+from onecycle.studies import curves, plan
+from onecycle.studies.effects import EFFECTS, axes_of, filters_of, metric_of, parameters_of
+from onecycle.studies.figures.draw import KINDS
+from onecycle.studies.plan import Changes
+from onecycle.studies.study import at_scale
+
+STUDY: dict[str, Any] = {
+    "name": "one", "title": "One", "scale": "cpu", "seeds": [0, 1], "fixed": {"batch_size": 64},
+    "runs": [
+        {"arm": "a, b", "fixed": {"model.norm": "none"}},
+        {"arm": "c", "axes": {"schedule.peak_lr": [0.1, 0.2], "data.subset_size": [100, None]}},
+    ],
+    "scales": {"cpu": None, "tiny": {"seeds": [7], "fixed": {"batch_size": 8, "trainer.max_steps": 2}}},
+    "claims": [],
+}  # fmt: skip
+
+
+def search(**changes: Any) -> dict[str, Any]:
+    """A block of a study's searches."""
+    coordinates = {"hyperparameters.momentum": {"start": 0.5, "complement": True}}
+    return {"arm": "ρ", "method": "coordinate", "budget": 5, "coordinates": coordinates, **changes}
+
+
+def study(**changes: Any) -> dict[str, Any]:
+    return {**STUDY, **changes}
+
+
+def test_a_study_is_the_product_of_its_axes_seed_by_seed() -> None:
+    points = plan.points(at_scale(STUDY))
+    assert len(points) == 2 * (1 + 4)
+    assert [point.values["seed"] for point in points] == [0] * 5 + [1] * 5
+    assert points[0].label == "a, b,seed=0"
+    assert points[1].label == "c,peak_lr=0.1,subset_size=100,seed=0"
+    assert points[2].values == {"arm": "c", "peak_lr": 0.1, "subset_size": None, "seed": 0}
+    assert len({point.label for point in points}) == 10
+
+
+def test_a_run_gets_study_scale_label_fixed_values_and_its_own_in_this_order() -> None:
+    point = plan.points(at_scale(STUDY), Changes(common=("data=synthetic",)))[0]
+    assert point.overrides == (
+        "study=one", "study.scale=cpu", "study.label='a, b,seed=0'", "batch_size=64", "model.norm=none", "seed=0",
+        "data=synthetic",
+    )  # fmt: skip
+
+
+def test_a_scale_replaces_seeds_and_runs_and_joins_the_fixed_values() -> None:
+    tiny = at_scale(study(scale="tiny"))
+    assert (tiny["seeds"], tiny["fixed"]) == ([7], {"batch_size": 8, "trainer.max_steps": 2})
+    assert tiny["runs"] == STUDY["runs"]
+
+
+def test_values_of_an_axis_can_be_changed_or_added() -> None:
+    changed = plan.points(at_scale(STUDY), Changes(axes={"seed": [0, 1, 2], "schedule.peak_lr": [0.4]}))
+    assert len(changed) == 3 * (1 + 2)
+    before = {point.overrides for point in plan.points(at_scale(STUDY))}
+    assert sum(point.overrides in before for point in changed) == 2  # the runs without that axis are the same ones
+
+
+def test_a_point_of_a_search_has_a_run_for_each_seed_and_its_number() -> None:
+    block = search(fixed={"hyperparameters": "effective"})
+    scaled = at_scale(study(searches=[block]))
+    made = plan.search_points(scaled, block, 3, {"hyperparameters.momentum": 0.75}, Changes(common=("data=synthetic",)))
+    assert [point.values for point in made] == [
+        {"arm": "ρ", "momentum": 0.75, "seed": seed, "number": 3} for seed in (0, 1)
+    ]
+    assert made[1].overrides == (
+        "study=one", "study.scale=cpu", "study.label='ρ,momentum=0.75,seed=1'", "batch_size=64",
+        "hyperparameters=effective", "hyperparameters.momentum=0.75", "seed=1", "data=synthetic",
+    )  # fmt: skip
+    assert len(plan.search_points(scaled, block, 0, {"a": 1.0}, Changes(axes={"seed": [7]}))) == 1
+
+
+CLAIM: dict[str, Any] = {
+    "id": "x", "text": "t", "effect": "difference", "metric": "test_accuracy", "of": {"arm": "a"}, "at_least": 1.0,
+    "unit": "points", "against": [{"arm": "b"}, {"arm": "c"}],
+}  # fmt: skip
+BLOW_UP: dict[str, Any] = {
+    "id": "y", "text": "", "unit": "", "effect": "blow_up_spread", "x": "lr", "y": "loss", "by": "n", "at_most": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "starts"),
+    [
+        ({"scale": "huge"}, "scale=huge"), ({"runs": []}, "runs"), ({"seeds": []}, "seeds=[]"),
+        ({"seeds": 3}, "seeds=3"),
+        ({"seeds": [0, "a"]}, "seeds"), ({"confirm": [1, 2]}, "confirm=[1, 2]"), ({"confirm": 3}, "confirm=3"),
+        ({"runs": [{"axes": {"seed": []}}]}, "runs[0].axes.seed=[]"), ({"runs": [{"axis": {}}]}, "runs[0].axis"),
+        ({"runs": [{"axes": {"a": 1}}]}, "runs[0].axes.a=1"), ({"clams": []}, "clams=[]"),
+        ({"derive": "magic"}, "derive=magic"),
+        ({"searches": [search(metod="random")]}, "searches[0].metod"),
+        ({"searches": [search(method="magic")]}, "searches[0].method=magic"),
+        ({"searches": [search(arm=None)]}, "searches[0].arm"),
+        ({"searches": [search(budget=0)]}, "searches[0].budget=0"),
+        ({"searches": [search(coordinates={"a": {"start": 1, "factor": 0}})]}, "searches[0].coordinates.a.factor=0"),
+        ({"scales": {"cpu": {"sedes": [1]}}}, "scales.cpu.sedes=[1]"),
+        ({"scales": {"cpu": None, "tiny": {"runs": [{"axes": {"lr": []}}]}}}, "scales.tiny.runs[0].axes.lr=[]"),
+        ({"figures": [{"x": "lr"}]}, "figures[0].kind"),
+        ({"figures": [{"kind": "arms", "where": 3}]}, "figures[0].where=3"),
+        ({"published": {"metric": "a", "source": "b", "rows": [{"text": "c"}]}}, "published.rows[0].value"),
+        ({"claims": [CLAIM | {"effect": "differnce"}]}, "claims[0].effect=differnce"),
+        ({"claims": [{**BLOW_UP, "at_most": None}]}, "claims[0]"),
+        ({"claims": [CLAIM | {"at_most": 0.5}]}, "claims[0]"),
+        ({"claims": [CLAIM | {"at_least": "1"}]}, "claims[0].at_least=1"),
+        ({"claims": [CLAIM | {"at_most": math.nan}]}, "claims[0].at_most=nan"),
+        ({"claims": [CLAIM | {"unit": None}]}, "claims[0].unit"), ({"claims": [CLAIM | {"id": ""}]}, "claims[0].id"),
+        ({"claims": [CLAIM | {"assumed_sd": 0}]}, "claims[0].assumed_sd=0"),
+        ({"claims": [CLAIM | {"exact": "yes"}]}, "claims[0].exact=yes"),
+        ({"claims": [CLAIM | {"by": "n"}]}, "claims[0].by=n"),
+        ({"claims": [CLAIM | {"metric": 3}]}, "claims[0].metric=3"),
+        ({"claims": [CLAIM | {"of": "a"}]}, "claims[0].of=a"),
+        ({"claims": [CLAIM | {"of": {"arm": []}}]}, "claims[0].of"),
+        ({"claims": [CLAIM | {"against": []}]}, "claims[0].against=[]"),
+        ({"claims": [CLAIM | {"better": "more"}]}, "claims[0].better=more"),
+        ({"claims": [{key: value for key, value in CLAIM.items() if key != "metric"}]}, "claims[0].metric"),
+        ({"claims": [CLAIM, BLOW_UP | {"factor": True}]}, "claims[1].factor=true"),
+        ({"claims": [BLOW_UP | {"effect": "ridge_contrast", "z": "c", "transform": "sum", "by": "n"}]}, "claims[0]."),
+    ],
+)  # fmt: skip
+def test_an_error_of_a_study_is_a_line_with_its_key_and_value(changes: dict[str, Any], starts: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        at_scale(study(**changes))
+    assert all(line.startswith(f"study.{starts}") for line in caught.value.problems), caught.value.problems
+
+
+def test_every_error_of_a_study_is_named_at_once_and_what_was_meant() -> None:
+    with pytest.raises(ConfigError) as caught:
+        at_scale(study(seeds=[], clams=[], runs=[{"axis": {}}], claims=[CLAIM | {"beter": "lower"}, {}]))
+    lines = caught.value.problems
+    places = ["study.seeds", "study.clams", "study.runs[0].axis", "study.claims[0].beter", "study.claims[1].effect"]
+    assert [next(line for line in lines if line.startswith(place)) for place in places] == lines
+    assert "claims?" in lines[1]
+    assert "axes?" in lines[2]
+    assert "better?" in lines[3]
+
+
+def test_values_stay_as_they_were_written() -> None:
+    scaled = at_scale(study(claims=[CLAIM | {"at_least": 1}, BLOW_UP | {"factor": 2}]))
+    assert [type(scaled["claims"][0]["at_least"]), type(scaled["claims"][1]["factor"])] == [int, int]
+
+
+def test_the_columns_and_filters_of_a_claim_are_those_of_its_parameters() -> None:
+    ridge = {"x": "lr", "y": "decay", "z": "acc", "transform": "ratio"}
+    assert (metric_of("ridge_contrast", ridge), axes_of("ridge_contrast", ridge)) == ("acc", ["lr", "decay"])
+    assert (metric_of("blow_up_spread", BLOW_UP), axes_of("blow_up_spread", BLOW_UP)) == ("loss", ["lr", "n"])
+    assert (metric_of("difference", CLAIM), axes_of("difference", CLAIM)) == ("test_accuracy", [])
+    assert filters_of({"of": {"arm": "a"}, "against": [{"arm": "b"}, {"arm": "c"}], "metric": "x"}) == [
+        {"arm": "a"}, {"arm": "b"}, {"arm": "c"},
+    ]  # fmt: skip
+    assert filters_of({"x": "lr", "factor": 2}) == [{}]
+    assert all(parameters_of(effect) for effect in EFFECTS)
+
+
+def test_a_change_of_something_that_is_no_axis_names_the_axes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan.points(at_scale(STUDY), Changes(axes={"model.width": [4, 8]}))
+    (line,) = caught.value.problems
+    assert line.startswith("model.width: ")
+    assert "data.subset_size, schedule.peak_lr, seed" in line
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1, 0.05, 2e-4, 1e-7, None, True, "relu", "a, b", "4λ, α/4, 2w", "it's", "", "null", "1", [1, "x, y"],
+        {"a": 1.5, "b": [None]},
+    ],
+)  # fmt: skip
+def test_a_value_comes_back_from_hydras_syntax_as_it_was(value: Any) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"key={plan.override_text(value)}"])
+    assert override.value() == value
+    assert type(override.value()) is type(value)
+
+
+FILES = sorted(path for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
+SCALES = ("cpu", "gpu", "tiny")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_study_can_be_planned_at_every_scale(path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        composed = compose("train", overrides=[f"study={path.stem}"]).study
+    study: dict[str, Any] = json.loads(json.dumps(OmegaConf.to_container(composed, resolve=False)))
+    for scale in SCALES:
+        scaled = at_scale({**study, "scale": scale})
+        assert bool(plan.points(scaled)) != bool(scaled["records_of"]), scale
+        assert {figure["kind"] for figure in scaled["figures"]} <= KINDS.keys()
+        for entry in (scaled["published"] or {"rows": []})["rows"]:
+            assert entry["text"]
+            assert entry["value"]
+
+
+def test_the_range_test_is_drawn_with_the_average_that_its_numbers_have() -> None:
+    (figure,) = OmegaConf.load(CONF / "study/lr_range_test.yaml").study.figures
+    assert figure.smooth == curves.SMOOTHING

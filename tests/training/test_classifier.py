@@ -1,0 +1,94 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onecycle.config.hyperparameters import Hyperparameters
+from onecycle.data.loader import Batch
+from onecycle.models.norms import GhostBatchNorm2d
+from onecycle.training.classifier import Classifier, accuracy
+from onecycle.training.schedule import Constant
+
+NO_FACTORS = {kind: {"lr": 1.0, "weight_decay": 1.0} for kind in ("bias", "norm_scale", "head")}
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 5, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.norm(self.conv(images)).mean((2, 3)))
+
+
+def classifier(**changes: Any) -> Classifier:
+    settings: dict[str, Any] = {
+        "schedule": Constant(peak_lr=0.1), "hyperparameters": Hyperparameters(0.1, 0.9, 5e-4, 8), "groups": NO_FACTORS,
+        "optimizer": {"_target_": "torch.optim.SGD", "nesterov": True}, "total_steps": 10, "label_smoothing": 0.0,
+        "resizing": None, "tta": "flip", "compile_network": False,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    return Classifier(Tiny(), **(settings | changes))
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return Batch(torch.randn(8, 3, 8, 8, generator=generator), torch.randint(0, 5, (8,), generator=generator))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_cross_entropy_mixed_with_the_uniform_answer(smoothing: float) -> None:
+    module, data = classifier(label_smoothing=smoothing), batch()
+    log_p = module(data.images).log_softmax(1)
+    hard = -log_p[torch.arange(8), data.labels].mean()
+    expected = (1 - smoothing) * hard + smoothing * -log_p.mean()
+    torch.testing.assert_close(module.training_step(data, 0), expected)
+
+
+def test_biases_can_have_64_times_the_rate_and_a_64th_of_the_decay() -> None:
+    groups = NO_FACTORS | {"bias": {"lr": 64.0, "weight_decay": 1 / 64}}
+    optimizer = classifier(groups=groups).configure_optimizers()
+    shown = {g["kind"]: (g["lr_multiplier"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert shown == {
+        "weights": (1.0, 5e-4), "bias": (64.0, 5e-4 / 64), "norm_scale": (1.0, 5e-4), "head": (1.0, 5e-4),
+    }  # fmt: skip
+    sizes = {g["kind"]: sum(p.numel() for p in g["params"]) for g in optimizer.param_groups}
+    assert sizes == {"weights": 108, "bias": 8, "norm_scale": 4, "head": 20}
+
+
+def test_test_time_augmentation_averages_the_logits_of_image_and_mirror_image() -> None:
+    module, data = classifier().eval(), batch()
+    module.trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    with torch.no_grad():
+        module.test_step(data, 0)
+        module.test_step(data, 1)
+        module.on_test_epoch_end()
+        plain, mirrored = module(data.images), module(data.images.flip(3))
+    assert torch.equal(module.test_logits["plain"], torch.cat([plain, plain]))
+    torch.testing.assert_close(module.test_logits["tta"], torch.cat([(plain + mirrored) / 2] * 2))
+    metrics = module.test_metrics()
+    assert metrics["accuracy"] == (plain.argmax(1) == data.labels).float().mean().item()
+    assert metrics["loss"] == pytest.approx(nn.functional.cross_entropy(plain, data.labels).item())
+
+
+def test_a_network_that_answers_nan_is_never_right() -> None:
+    logits = torch.tensor([[float("nan"), 0.0], [2.0, 1.0], [0.0, float("inf")]])
+    assert accuracy(logits, torch.tensor([0, 0, 1])) == pytest.approx(1 / 3)
+
+
+def test_sums_count_loss_and_right_answers_of_every_image() -> None:
+    module, data = classifier(), batch()
+    loss = module.training_step(data, 0)
+    right = (module(data.images).argmax(1) == data.labels).sum()
+    torch.testing.assert_close(module.epoch_sums, torch.stack([loss.detach() * 8, right.float(), torch.tensor(8.0)]))
+
+
+def test_ghost_norm_counts_as_a_norm_when_parameters_are_sorted() -> None:
+    module = classifier()
+    module.network.norm = GhostBatchNorm2d(4, 2, momentum=0.1, eps=1e-5)
+    kinds = {g["kind"]: len(g["params"]) for g in module.configure_optimizers().param_groups}
+    assert kinds == {"weights": 1, "bias": 2, "norm_scale": 1, "head": 1}

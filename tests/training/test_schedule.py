@@ -1,0 +1,202 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from onecycle.training.schedule import (
+    SCHEDULES,
+    Constant,
+    Knots,
+    OneCycle,
+    RangeTest,
+    Schedule,
+    WarmupConstant,
+    progress,
+    set_learning_rate,
+)
+
+CONF = Path(__file__).parents[2] / "conf"
+
+ONE_CYCLE = OneCycle(peak_lr=0.4, peak_at=0.25, start=0.1, end=0.01, shape="linear", momentum_range=[0.95, 0.85])
+KNOTS = Knots(peak_lr=2.0, knots=[[0.2, 0.5], [0.6, 1.0]], momentum_range=None)
+WARMUP = WarmupConstant(peak_lr=0.4, warmup=0.2)
+RANGE_TEST = RangeTest(peak_lr=10.0, start_lr=0.001, shape="exponential")
+
+
+def from_yaml(name: str, *overrides: str) -> Schedule:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings: Any = OmegaConf.to_container(compose(f"schedule/{name}", list(overrides)).schedule)
+    return SCHEDULES[settings.pop("_target_")](**settings)
+
+
+def changed(curve: Schedule, **changes: Any) -> Schedule:
+    return type(curve)(**(curve.model_dump() | changes))
+
+
+# Every table holds (t, LR, momentum) at a constant momentum of 0.9.
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("one_cycle", [(0.0, 0.0, 0.9), (0.1, 0.2, 0.9), (0.2, 0.4, 0.9), (0.6, 0.2, 0.9), (1.0, 0.0, 0.9)]),
+        ("one_cycle_cosine", [(0.0, 0.0, 0.9), (0.05, 0.2 - 0.2 * math.sqrt(0.5), 0.9), (0.2, 0.4, 0.9)]),
+        ("one_cycle_early", [(0.0, 0.08, 0.9), (0.025, 0.24, 0.9), (0.05, 0.4, 0.9), (0.525, 0.2, 0.9)]),
+        ("one_cycle_momentum", [(0.0, 0.0, 0.95), (0.1, 0.2, 0.9), (0.2, 0.4, 0.85), (1.0, 0.0, 0.95)]),
+        ("knots", [(0.0, 0.0, 0.9), (0.1, 0.5, 0.9), (0.2, 1.0, 0.9), (11 / 13, 0.1, 0.9), (1.0, 0.1, 0.9)]),
+        ("step", [(0.0, 0.1, 0.9), (0.49, 0.1, 0.9), (0.5, 0.01, 0.9), (0.75, 0.001, 0.9)]),
+        ("constant", [(0.0, 0.1, 0.9), (1.0, 0.1, 0.9)]),
+        ("warmup_constant", [(0.0, 0.0, 0.9), (0.05, 0.05, 0.9), (0.1, 0.1, 0.9), (1.0, 0.1, 0.9)]),
+        ("range_test", [(0.0, 0.001, 0.9), (0.5, math.sqrt(0.03), 0.9), (1.0, 30.0, 0.9)]),
+    ],
+)
+def test_every_yaml_gives_the_curve_it_describes(name: str, table: list[tuple[float, float, float]]) -> None:
+    curve = from_yaml(name)
+    assert [(t, *curve.at(t, 0.9)) for t, _, _ in table] == [pytest.approx(row, rel=1e-12) for row in table]
+
+
+def test_every_yaml_has_a_table_and_begins_with_its_command() -> None:
+    (table,) = test_every_yaml_gives_the_curve_it_describes.pytestmark  # type: ignore[attr-defined]
+    first_lines = {path.stem: path.read_text().splitlines()[0] for path in (CONF / "schedule").glob("*.yaml")}
+    assert set(first_lines) == {name for name, _ in table.args[1]}
+    assert all(line.endswith(f": onecycle-train schedule={name}") for name, line in first_lines.items())
+
+
+@pytest.mark.parametrize(("t", "lr", "momentum"), [(0.0, 0.4 * 0.1, 0.95), (0.25, 0.4, 0.85), (1.0, 0.4 * 0.01, 0.95)])
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_one_cycle_is_exact_at_its_three_knots(shape: str, t: float, lr: float, momentum: float) -> None:
+    assert changed(ONE_CYCLE, shape=shape).at(t, 0.9) == (lr, momentum)
+
+
+@pytest.mark.parametrize(
+    ("changes", "t", "lr", "momentum"),
+    [
+        ({}, 0.125, 0.22, 0.9), ({}, 0.20, 0.328, 0.87), ({}, 0.50, 0.268, 0.85 + 0.1 / 3),
+        ({}, 0.90, 0.0568, 0.85 + 0.26 / 3), ({"shape": "cosine"}, 0.125, 0.22, 0.9),
+        ({"shape": "cosine"}, 0.0625, 0.04 + 0.36 * (1 - math.sqrt(0.5)) / 2, 0.95 - 0.1 * (1 - math.sqrt(0.5)) / 2),
+        ({"shape": "cosine"}, 0.50, 0.4 - 0.396 * 0.25, 0.875), ({"shape": "cosine"}, 0.75, 0.4 - 0.396 * 0.75, 0.925),
+        # A peak at either end leaves one leg, and the peak itself.
+        ({"peak_at": 0.0}, 0.0, 0.4, 0.85), ({"peak_at": 0}, 0.5, 0.202, 0.9), ({"peak_at": 0}, 1.0, 0.004, 0.95),
+        ({"peak_at": 1.0}, 0.0, 0.04, 0.95), ({"peak_at": 1}, 0.5, 0.22, 0.9), ({"peak_at": 1}, 1.0, 0.4, 0.85),
+    ],
+)  # fmt: skip
+def test_one_cycle_between_its_knots(changes: dict[str, Any], t: float, lr: float, momentum: float) -> None:
+    assert changed(ONE_CYCLE, **changes).at(t, 0.9) == pytest.approx((lr, momentum), rel=1e-12)
+
+
+def test_the_published_24_epochs_of_97_steps_have_the_published_learning_rates() -> None:
+    curve = from_yaml("one_cycle", f"schedule.peak_at={5 / 24!r}")
+    rates = [curve.lr(progress(step, 24 * 97)) for step in range(1, 24 * 97 + 1)]
+    expected = {1: 0.4 / 485, 97: 0.08, 194: 0.16, 388: 0.32, 486: 0.4 * 1842 / 1843, 970: 0.4 * 14 / 19}
+    assert {step: rates[step - 1] for step in expected} == pytest.approx(expected, rel=1e-12)
+    assert (rates[485 - 1], max(rates), rates[2328 - 1]) == (0.4, 0.4, 0.0)
+    # A triangle with its corner on a step covers exactly half of its rectangle.
+    assert math.fsum(rates) / len(rates) == pytest.approx(0.2, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("t", "lr"), [(0.0, 1.0), (0.2, 1.0), (0.3, 1.25), (0.4, 1.5), (0.6, 2.0), (0.8, 2.0), (1.0, 2.0)]
+)
+def test_knots_join_by_straight_lines_and_stay_constant_outside(t: float, lr: float) -> None:
+    assert KNOTS.at(t, 0.9) == pytest.approx((lr, 0.9), rel=1e-12)
+    assert changed(KNOTS, momentum_range=[0.9, 0.3]).momentum(0.6, 0.9) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("t", "lr", "momentum"),
+    [
+        (0.0, 0.1, 0.85), (0.5 - 1e-9, 0.1, 0.85), (0.5, 0.1 * 0.1, 0.94),
+        (0.6, 0.1 * 0.1, 0.94), (0.75, 0.1 * 0.01, 0.949), (1.0, 0.1 * 0.01, 0.949),
+    ],
+)  # fmt: skip
+def test_two_knots_at_one_progress_are_a_step(t: float, lr: float, momentum: float) -> None:
+    curve = from_yaml("step", "schedule.momentum_range=[0.95,0.85]")
+    assert curve.lr(t) == lr
+    assert curve.momentum(t, 0.9) == pytest.approx(momentum, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "t", "lr"),
+    [
+        (0.2, 0.0, 0.0), (0.2, 0.05, 0.1), (0.2, 0.2, 0.4), (0.2, 0.7, 0.4), (0.2, 1.0, 0.4),
+        (0.0, 0.0, 0.4), (0.0, 0.5, 0.4), (1.0, 0.5, 0.2), (1.0, 1.0, 0.4),
+    ],
+)  # fmt: skip
+def test_warmup_rises_from_zero_and_then_holds(warmup: float, t: float, lr: float) -> None:
+    curve = changed(WARMUP, warmup=warmup)
+    assert curve.at(t, 0.9) == (pytest.approx(lr, rel=1e-12), 0.9)
+    assert curve.lr(warmup) == 0.4
+
+
+def test_the_range_test_rises_in_equal_ratios_or_straight_with_exact_ends() -> None:
+    straight = changed(RANGE_TEST, shape="linear")
+    for curve in (RANGE_TEST, straight):
+        assert (curve.lr(0.0), curve.lr(1.0)) == (0.001, 10.0)
+    rates = [RANGE_TEST.lr(progress(step, 300)) for step in range(1, 301)]
+    assert rates == pytest.approx([0.001 * 10_000 ** (step / 300) for step in range(1, 301)], rel=1e-12)
+    assert straight.lr(0.25) == pytest.approx(2.50075, rel=1e-12)
+    assert changed(straight, start_lr=0).lr(0.25) == 2.5
+
+
+def test_constant_is_constant_to_the_last_bit() -> None:
+    assert {Constant(peak_lr=0.3).at(t, 0.9) for t in (0.0, 1 / 3, 0.7, 1.0)} == {(0.3, 0.9)}
+
+
+def test_progress_is_positive_at_the_first_step_and_one_at_the_last() -> None:
+    assert [progress(step, 4) for step in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
+    assert all(progress(total, total) == 1.0 for total in range(1, 3000))
+
+
+@pytest.mark.parametrize(("step", "total"), [(0, 10), (11, 10), (-1, 10), (1, 0)])
+def test_progress_refuses_a_step_outside_the_run(step: int, total: int) -> None:
+    with pytest.raises(ValueError, match=f"step={step}"):
+        progress(step, total)
+
+
+@pytest.mark.parametrize(
+    ("curve", "name", "values"),
+    [
+        (ONE_CYCLE, "peak_lr", [0, -0.1, math.nan, math.inf, True, "high", None, 10**400]),
+        (ONE_CYCLE, "peak_at", [1.5, -0.1, math.nan]),
+        (ONE_CYCLE, "start", [2.0, None]),
+        (ONE_CYCLE, "end", [-1.0, False]),
+        (ONE_CYCLE, "shape", ["square", "exponential", ["linear"], None]),
+        (ONE_CYCLE, "momentum_range", [[0.85, 0.95], [1.0, 0.9], [0.9, -0.1], [0.9], 0.9, "95"]),
+        (ONE_CYCLE, "hold", [0.1]),
+        (KNOTS, "knots", [[], "0,1", [0.0, 1.0], [[0.0, 1.0], [1.0]], [[0, 1], [5, 0]], [[0, 2]]]),
+        (KNOTS, "knots", [[[1, 1], [0, 0]], [[0, 0], [0.6, 1], [0.5, 1]]]),  # not in order
+        (KNOTS, "knots", [[[0, 0.5]]]),  # the largest fraction is not 1
+        (KNOTS, "momentum_range", [[0.8, 0.9]]),
+        (WARMUP, "warmup", [1.1, -0.1, math.nan]),
+        (RANGE_TEST, "start_lr", [0, -1, math.nan, None, 10.0, 11.0]),
+        (RANGE_TEST, "shape", ["cosine"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_key(curve: Schedule, name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(ValidationError) as refusal:
+            changed(curve, **{name: value})
+        assert all(name in (error["loc"] or error["msg"]) for error in refusal.value.errors())
+
+
+def test_all_errors_of_a_curve_come_at_once() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        OneCycle(peak_lr=-1.0, peak_at=2.0, start=0.0, end=0.0, shape="linear", momentum_range=[0.5, 0.9])
+    assert [error["loc"] for error in refusal.value.errors()] == [("peak_lr",), ("peak_at",), ("momentum_range",)]
+
+
+def test_each_parameter_group_gets_its_multiple_of_the_learning_rate() -> None:
+    groups = [{"lr": 9.0, "momentum": 0.0, "lr_multiplier": multiplier} for multiplier in (1.0, 64.0)]
+    set_learning_rate(groups, lr=0.25, momentum=0.85)
+    assert [(group["lr"], group["momentum"]) for group in groups] == [(0.25, 0.85), (16.0, 0.85)]
+    with pytest.raises(ValueError, match=r"optimizer: .*'momentum'"):
+        set_learning_rate([{"lr": 0.1, "lr_multiplier": 1.0}], lr=0.1, momentum=0.9)
+
+
+def test_curves_and_options_import_no_torch() -> None:
+    program = "import sys, onecycle.training.schedule, onecycle.training.options; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
