@@ -11,7 +11,7 @@ SGD, MUON = OPTIMIZERS["torch.optim.SGD"], OPTIMIZERS["onecycle.training.muon.Mu
 @pytest.mark.parametrize(
     ("kind", "options", "wrong"),
     [
-        (SGD, {"nesterov": True, "fused": True}, {"nesterov": 1, "fused": "yes", "lr": 0.1, "dampening": None}),
+        (SGD, {"nesterov": True, "fused": True}, {"nesterov": 1, "fused": "yes"}),
         (MUON, {"iterations": 3}, {"iterations": 0, "momentum": 0.9}),
         (MUON, {"iterations": 100}, {"iterations": 101}),
         (MUON, {"iterations": 1}, {"iterations": 3.0}),

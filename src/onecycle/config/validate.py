@@ -22,7 +22,8 @@ def validated(config: DictConfig | Mapping[str, Any]) -> TrainOptions:
     Raises ConfigError with a line for each error.
     """
     values, lines = resolved(config) if isinstance(config, DictConfig) else (dict(config), [])
-    found = training_errors(values)
+    unresolved = tuple(f"{line.partition(':')[0]}=" for line in lines)
+    found = [line for line in training_errors(values) if not line.startswith(unresolved or ("=",))]
     if isinstance(config, DictConfig) and (lines or found):
         # A value that is interpolated is wrong because the one that it comes from is.
         interpolated = tuple(f"{key}=" for key in _interpolated(OmegaConf.to_container(config, resolve=False)))
@@ -121,8 +122,8 @@ def _component_errors(values: Mapping[str, Any]) -> list[str]:
         members = {group: node} if group not in ("callbacks", "logger") else _members(group, node)
         for key, part in members.items():
             options = classes.get(str(part.get("_target_"))) if isinstance(part, Mapping) else None
-            own = {name: value for name, value in (part or {}).items() if name != "_target_"}
-            lines += errors_of(options, own, key) if options else []
+            if options and isinstance(part, Mapping):
+                lines += errors_of(options, {name: value for name, value in part.items() if name != "_target_"}, key)
     trainer = values.get("trainer")
     given = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(trainer, Mapping) and key in trainer]
     return lines + [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in given]
