@@ -136,7 +136,10 @@ def schema() -> dict[str, Any]:
     }  # fmt: skip
     everything = groups | {name: {"$ref": f"#/definitions/{name}"} for name in files}
     everything["study"] = {"$ref": "#/definitions/study"}
-    files |= {"study": _lenient(StudyOptions), "experiment": {"type": "object", "properties": everything}}
+    files |= {
+        "study": _lenient(StudyOptions),
+        "experiment": {"type": "object", "properties": everything, "additionalProperties": False},
+    }
     for node in files.values():
         if node.get("type") == "object":
             node.setdefault("properties", {})

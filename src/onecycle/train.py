@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from onecycle.config.schema import TrainOptions
+from onecycle.config.targets import check_classes
 from onecycle.data import room
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
@@ -57,6 +58,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     summary.silence_libraries()
     environment.keep_freed_memory()
     processes.join(config)
+    check_classes(config)
     with build.value_errors_as_config_errors():
         config, dataset, source = processes.first_goes_ahead(lambda: build.load_dataset(config, keep))
         config = build.choose_precision(config)

@@ -23,6 +23,11 @@ from onecycle.errors import ConfigError
 
 CONF = Path(__file__).parents[3] / "conf"
 SWEEP_FLAGS = ("-m", "--multirun")
+FLAGS = (
+    *SWEEP_FLAGS, "-r", "--run", "-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p",
+    "--package", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+    "--experimental-rerun", "-i", "--info",
+)  # fmt: skip
 NULL_GROUPS = ("experiment", "study", "data")  # groups that null leaves out
 SHARED = "base"  # what the options of a group have in common: no option itself
 VALUES_PER_AXIS = 64  # values of an axis that are looked at before a sweep: more would keep it waiting
@@ -55,14 +60,16 @@ def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
     Each value of a sweep's axes is validated with the first values of the other axes. Hydra's own options (--help,
     --cfg, …) and configurations from elsewhere are left to Hydra.
     """
-    foreign = [word for word in words if word.startswith("-") and word not in SWEEP_FLAGS]
-    if foreign or any(word.lstrip("+").startswith("hydra.searchpath=") for word in words):
+    flags = [word for word in words if word.startswith("-")]
+    lines = [
+        f"{word}: must be an option of Hydra; write key=value without dashes" for word in flags if not _is_flag(word)
+    ]
+    if (not lines and set(flags) - set(SWEEP_FLAGS)) or any("hydra.searchpath=" in word for word in words):
         return
     sweeping = any(word in SWEEP_FLAGS for word in words)
-    lines: list[str] = []
     overrides: list[Override] = []
     for word in words:
-        if word not in SWEEP_FLAGS:
+        if word not in flags:
             try:
                 overrides.append(_parsed(word))
             except (HydraException, ValueError):
@@ -71,6 +78,11 @@ def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
         lines += _errors(overrides, name, sweeping, validate)
     if lines:
         raise ConfigError(list(dict.fromkeys(lines)))
+
+
+def _is_flag(word: str) -> bool:
+    option = word.partition("=")[0]
+    return option in FLAGS or (len(option) > 3 and any(flag.startswith(option) for flag in FLAGS))
 
 
 def _parsed(word: str) -> Override:
@@ -82,27 +94,22 @@ def _parsed(word: str) -> Override:
 
 
 def _errors(overrides: list[Override], name: str, sweeping: bool, validate: Validate) -> list[str]:
-    wrong: dict[int, str] = {}
-    for override in overrides:
-        if line := _option_error(override):
-            wrong[id(override)] = line
-    groups = [override for override in overrides if _options(override) is not None and id(override) not in wrong]
-    base = _composed(name, [_first(override) for override in groups])
-    if isinstance(base, str):
-        return [*wrong.values(), base]
-    known = OmegaConf.to_container(base, resolve=False)
-    for override in overrides:
-        if _options(override) is None and (line := _key_error(override, known)):
-            wrong[id(override)] = line
+    wrong = {id(override): line for override in overrides if (line := _option_error(override))}
+    whole = "" if wrong else _composed(name, [_first(override) for override in overrides])
+    if isinstance(whole, str):  # only now the words are looked at one by one
+        reason, groups = whole, [one for one in overrides if _options(one) is not None and id(one) not in wrong]
+        base = _composed(name, [_first(override) for override in groups])
+        known = {} if isinstance(base, str) else OmegaConf.to_container(base, resolve=False)
+        for override in overrides if known else ():
+            if _options(override) is None and (line := _key_error(override, known)):
+                wrong[id(override)] = line
+        whole = _composed(name, [_first(override) for override in overrides if id(override) not in wrong])
+        if isinstance(whole, str) or not wrong:
+            return list(wrong.values()) or [reason]
     good = [override for override in overrides if id(override) not in wrong]
-    whole = _composed(name, [_first(override) for override in good])
-    if isinstance(whole, str):
-        return [*wrong.values(), whole]
-    if not sweeping and OmegaConf.select(whole, "hydra.mode", throw_on_resolution_failure=False) is None:
+    sweeping = sweeping or OmegaConf.select(whole, "hydra.mode", throw_on_resolution_failure=False) is not None
+    if not sweeping:
         wrong |= {id(override): _sweep_error(override) for override in good if override.is_sweep_override()}
-        sweeping = False
-    else:
-        sweeping = True
     found = validate(_own(whole), sweeping)
     for override in good if sweeping else ():
         for changed in _along(override, good, whole, name):

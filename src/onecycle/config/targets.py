@@ -2,10 +2,10 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onecycle.config.schema import ALLOWED_TARGETS
+from onecycle.config.schema import ALLOWED_TARGETS, TrainerOptions, TrainOptions
 from onecycle.config.validate import did_you_mean, is_allowed, shown
 from onecycle.errors import ConfigError
 
@@ -19,35 +19,60 @@ def instantiate(
     errors. Raises ConfigError for a target outside `ALLOWED_TARGETS` or of another kind, and for arguments that the
     class does not take.
     """
+    errors = class_errors(component, kind, key)
+    if errors:
+        raise ConfigError(errors)
     settings = {str(name): value for name, value in component.items() if name != "_target_"}
-    target = str(component.get("_target_"))
-    named = f"{key}._target_={target}".lstrip(".")
-    if not is_allowed(target):
-        raise ConfigError([f"{named}: must be in {', '.join(ALLOWED_TARGETS)}"])
-    made = _class_of(target, named)
-    # A dotted path may walk through one module into another: what it ends at must be allowed as well.
-    if not isinstance(made, type) or not is_allowed(made.__module__) or inspect.isabstract(made):
-        raise ConfigError([f"{named}: must be a class in {', '.join(ALLOWED_TARGETS)} that can be built"])
-    if isinstance(kind, type) and not issubclass(made, kind):
-        raise ConfigError([f"{named}: must be a class derived from {kind.__module__}.{kind.__qualname__}"])
-    if isinstance(kind, tuple) and not all(callable(getattr(made, name, None)) for name in kind):
-        raise ConfigError([f"{named}: must be a class with {' and '.join(kind)}"])
     try:
-        return made(**settings, **arguments)
+        return _class_of(component)(**settings, **arguments)
     except TypeError as error:
-        known = list(inspect.signature(made).parameters)
-        unknown = [name for name in settings if f"'{name}'" in str(error)]
         if "argument" not in str(error):
             raise
-        if not unknown:
-            raise ConfigError([f"{named}: {error}"]) from error
-        where = f"{key}.{unknown[0]}={shown(settings[unknown[0]])}".lstrip(".")
-        raise ConfigError([f"{where}: {error}{did_you_mean(unknown[0], known)}"]) from error
+        raise ConfigError([f"{key}._target_={component['_target_']}: {error}".lstrip(".")]) from error
 
 
-def _class_of(target: str, named: str) -> Any:
-    module, _, name = target.rpartition(".")
+def check_classes(config: TrainOptions) -> None:
+    """Raise ConfigError with every component whose class does not exist, or does not take the keys beside it.
+
+    This imports the classes and builds none.
+    """
+    trainer = config.trainer.model_dump(exclude=set(TrainerOptions.OWN), exclude_unset=True)
+    parts: dict[str, Any] = {"data.source": config.data.source, "trainer": trainer}
+    parts |= {name: getattr(config, name) for name in ("model", "schedule", "optimizer")}
+    for group in ("callbacks", "logger"):
+        parts |= {f"{group}.{name}": part for name, part in (getattr(config, group) or {}).items() if part}
+    errors = [line for key, part in parts.items() for line in class_errors(part, (), key)]
+    if errors:
+        raise ConfigError(errors)
+
+
+def class_errors(component: Mapping[str, Any], kind: type | Sequence[str], key: str) -> list[str]:
+    """Why a component's class cannot be built with the keys that stand beside its `_target_`, a line each."""
+    target = component.get("_target_")
+    named = f"{key}._target_={target}".lstrip(".")
+    if not is_allowed(str(target)):
+        return [f"{named}: must be in {', '.join(ALLOWED_TARGETS)}"]
     try:
-        return getattr(importlib.import_module(module), name)
+        made = _class_of(component)
     except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError([f"{named}: does not exist ({error})"]) from None
+        return [f"{named}: does not exist ({error})"]
+    # A dotted path may walk through one module into another: what it ends at must be allowed as well.
+    if not isinstance(made, type) or not is_allowed(made.__module__) or inspect.isabstract(made):
+        return [f"{named}: must be a class in {', '.join(ALLOWED_TARGETS)} that can be built"]
+    if isinstance(kind, type) and not issubclass(made, kind):
+        return [f"{named}: must be a class derived from {kind.__module__}.{kind.__qualname__}"]
+    if not isinstance(kind, type) and not all(callable(getattr(made, name, None)) for name in kind):
+        return [f"{named}: must be a class with {' and '.join(kind)}"]
+    known = inspect.signature(made).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
+        return []
+    return [
+        f"{key}.{name}={shown(value)}: is no argument of {made.__name__}{did_you_mean(str(name), known)}".lstrip(".")
+        for name, value in component.items()
+        if name != "_target_" and name not in known
+    ]
+
+
+def _class_of(component: Mapping[str, Any]) -> Any:
+    module, _, name = str(component["_target_"]).rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from onecycle.config.types import Count, Number, Options
+from onecycle.config.types import Count, Number, Options, allowed
 
 
 class SgdOptions(Options):
@@ -51,4 +51,5 @@ Sides = Annotated[
     list[Annotated[list[Number], Field(min_length=2, max_length=2)]],
     Field(min_length=1),
     AfterValidator(_from_zero_below_one),
+    allowed("a list of [progress, side in pixels]"),
 ]
