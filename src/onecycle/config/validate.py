@@ -221,7 +221,7 @@ def _range(node: Mapping[str, Any]) -> str:
     if low is not None and high is not None:
         if node["type"] == "integer":
             return f" from {low} to {high}"
-        return f" in {'[' if 'minimum' in node else '('}{low:g}, {high:g}{']' if 'maximum' in node else ')'}"
+        return f" in {'[' if 'minimum' in node else '('}{low}, {high}{']' if 'maximum' in node else ')'}"
     if low is not None:
         return f" of at least {low:g}" if "minimum" in node else f" above {low:g}"
     return "" if high is None else f" of at most {high:g}" if "maximum" in node else f" below {high:g}"
