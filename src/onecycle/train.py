@@ -2,10 +2,9 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig
 
 from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import check_classes
@@ -108,7 +107,7 @@ def open_run(config: TrainOptions, data_key: dict[str, Any], overrides: list[str
     if config.resume is not None:
         folder = Path(config.resume)
     elif sweep is not None:
-        name = job_name(config, overrides)
+        name = job_name(config.study, overrides)
         folder, earlier = sweep / f"{name}-{own[:8]}", sweep / f"{name}-{identity_of_version_1(config, data_key)[:8]}"
         folder = earlier if earlier.exists() and not folder.exists() else folder
     else:
@@ -116,7 +115,7 @@ def open_run(config: TrainOptions, data_key: dict[str, Any], overrides: list[str
     return Run(folder, config.name, own, config.model_dump(exclude_unset=True), overrides)
 
 
-def job_name(config: TrainOptions | DictConfig, overrides: list[str]) -> str:
+def job_name(study: Mapping[str, Any] | None, overrides: list[str]) -> str:
     """What tells a run of a sweep from the others, as a folder's name: the study's label, or what was overridden."""
-    label = config.study["label"] if config.study else None
+    label = study and study.get("label")
     return folder_name(label) if label else short_name(overrides)
