@@ -72,7 +72,8 @@ def _one_run(config: DictConfig, settings: Any, words: list[str], sweeping: bool
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
-            log.error("%s: %s", training.job_name(config.get("study"), words), "\n".join(map(one_line, str(error).splitlines())))
+            lines = "\n".join(map(one_line, str(error).splitlines()))
+            log.error("%s: %s", training.job_name(config.get("study"), words), lines)
         raise
 
 
