@@ -23,7 +23,7 @@ from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
-from onecycle.runs.context import RunContext, attach_all
+from onecycle.runs.loggers import RunContext, attach_all
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
 from onecycle.training.resizing import Resizing

@@ -12,7 +12,7 @@ from onecycle.data import room
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, short_name
-from onecycle.runs.messages import show_messages, shown_level
+from onecycle.runs.processes import show_messages, shown_level
 from onecycle.runs.record import Run, new_folder, read_result
 from onecycle.runs.saved import check_links
 

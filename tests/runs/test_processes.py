@@ -57,7 +57,8 @@ def test_a_process_knows_its_place_from_whoever_started_it() -> None:
 
 
 def test_what_srun_says_becomes_what_torch_reads_and_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in processes.VARIABLES:
+    variables = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    for name in variables:
         monkeypatch.setenv(name, "")  # so that what is set here is undone
         monkeypatch.delenv(name)
     srun = {
@@ -69,7 +70,7 @@ def test_what_srun_says_becomes_what_torch_reads_and_what_is_set_stays(monkeypat
     found = processes.place(os.environ)
     assert found is not None
     processes._adopt_srun(found)
-    assert {name: os.environ[name] for name in processes.VARIABLES} == {
+    assert {name: os.environ[name] for name in variables} == {
         "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "NODE_RANK": "2", "MASTER_ADDR": "gpu07",
         "MASTER_PORT": str(15_000 + 4567),
     }  # fmt: skip

@@ -18,7 +18,7 @@ from onecycle.data import sources
 from onecycle.errors import StorageError, storage_errors_named
 from onecycle.runs import checkpoints
 from onecycle.runs import record as run
-from onecycle.runs.context import RunContext
+from onecycle.runs.loggers import RunContext
 from onecycle.runs.saved import read_saved
 from onecycle.train import train
 from onecycle.training.classifier import Classifier
