@@ -185,7 +185,7 @@ def restore(
     unpickled. Raises ValueError for a checkpoint that cannot be read or that fits another network.
     """
     try:
-        saved = checkpoints.load(checkpoint)
+        saved = checkpoints.read_checkpoint(checkpoint)
         weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
         normalization = tuple(tuple(part) for part in saved["onecycle"]["normalization"])
     except (checkpoints.DamagedError, AttributeError, KeyError, TypeError) as error:

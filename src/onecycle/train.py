@@ -73,7 +73,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             return run.folder
         start = processes.of_first(lambda: checkpoints.newest(run.folder))
         key = comparable(config, source.key())
-        changed = checkpoints.changes(start.run, key)
+        changed = checkpoints.changed_keys(start.run, key)
         if changed:
             raise ConfigError(changed)
         with build.value_errors_as_config_errors():
@@ -95,7 +95,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             again = "the same command" if sweep else f"onecycle-train resume={run.folder}"
             log.info("Interrupted after step %d. Go on with: %s", trainer.global_step, again)
             raise KeyboardInterrupt from None
-        summary.finish(run, classifier, datamodule, trainer, setup)
+        summary.test_and_record(run, classifier, datamodule, trainer, setup)
     summary.show_end(run, single=sweep is None)
     return run.folder
 

@@ -92,7 +92,7 @@ def read_run(path: Path) -> None:
 def read_sealed(path: Path) -> None:
     with contextlib.suppress(AssertionError):  # no archive at all: then it is read without a seal
         checkpoints.seal(path)
-    contents = checkpoints.load(path)
+    contents = checkpoints.read_checkpoint(path)
     assert isinstance(contents["state_dict"], dict)
 
 

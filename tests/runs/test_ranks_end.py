@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -22,16 +22,8 @@ TINY = [
     "trainer.precision=32-true", "evaluation.every_n_epochs=0",
 ]  # fmt: skip
 PROGRAM = [sys.executable, "-m", "onecycle", "train"]
-TORCHRUN = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node=2",
-    "-m",
-    "onecycle",
-    "train",
-]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "onecycle"]
+TORCHRUN += ["train"]
 
 
 @contextlib.contextmanager
@@ -58,18 +50,13 @@ def ranks_in(folder: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             own = process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE
-            if own and "RANK" in process.environ() | _environment_now(process):
+            # A spawned rank sets its variables itself, which the system does not show; its command line tells it.
+            if own and ("RANK" in process.environ() or any("spawn_main" in part for part in process.cmdline())):
                 found.append(process)
     return sorted(found, key=lambda process: process.create_time())
 
 
-def _environment_now(process: psutil.Process) -> dict[str, str]:
-    """A spawned rank sets its variables itself, which the system does not show; its command line tells it."""
-    return {"RANK": ""} if any("spawn_main" in part for part in process.cmdline()) else {}
-
-
-def wait_for(condition: object, seconds: float = 240) -> None:
-    assert callable(condition)
+def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"

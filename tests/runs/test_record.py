@@ -32,14 +32,6 @@ def recorded(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    write_atomically(path, "old and long")
-    write_atomically(path, "new")
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
-
-
 @pytest.mark.parametrize("moment", [(os, "fsync"), (Path, "replace")], ids=["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file(
     moment: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -47,7 +39,8 @@ def test_a_write_that_fails_leaves_the_old_file(
     def fail(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    write_atomically(tmp_path / "result.json", "old")
+    for text in ("older and longer", "old"):
+        write_atomically(tmp_path / "result.json", text)
     monkeypatch.setattr(*moment, fail)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(tmp_path / "result.json", "new")
@@ -147,9 +140,6 @@ def test_two_runs_that_start_in_one_second_have_two_folders(tmp_path: Path) -> N
     assert all(folder.is_dir() and folder.parent == tmp_path / "runs" for folder in folders)
     assert len(set(folders)) == 4
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_quick(-\d)?", folder.name) for folder in folders)
-
-
-def test_an_output_that_is_no_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^output=.*/file: "):
         new_folder(tmp_path / "file", "quick")

@@ -84,7 +84,7 @@ def seal(path: Path) -> None:
         file.write(SEAL + digest.encode())
 
 
-def load(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint, exactly as they were written: the whole file is checked against its SHA-256.
 
     Only tensors and plain values are unpickled. Raises DamagedError, with the reason, for any other file.
@@ -114,7 +114,7 @@ def newest(run_folder: Path) -> Start:
     damaged = []
     for path in (run_folder / FOLDER / LAST, run_folder / FOLDER / PREVIOUS):
         try:
-            contents = load(path)
+            contents = read_checkpoint(path)
         except DamagedError as error:
             if path.exists():
                 damaged.append(f"{path.name} ({error})")
@@ -129,7 +129,7 @@ def newest(run_folder: Path) -> Start:
     return Start()
 
 
-def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+def changed_keys(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
     """One line for each key that differs between two flat mappings; none where the first is not known."""
     if before is None:
         return []

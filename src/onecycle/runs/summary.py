@@ -88,7 +88,9 @@ def _device_name(trainer: pl.Trainer) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
-def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, setup: float) -> None:
+def test_and_record(
+    this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, setup: float
+) -> None:
     """Test the trained network and write the record. setup: seconds from the program's start to the fit."""
     started = time.perf_counter()
     if trainer.interrupted:  # Lightning has ended the process before this line, unless a signal came late
