@@ -251,7 +251,7 @@ def test_a_run_that_was_killed_behind_its_last_step_is_only_tested_again(
 ) -> None:
     whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(summary, "finish", crash_now)
+        patch.setattr(summary, "test_and_record", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*recipe), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
@@ -265,7 +265,7 @@ def test_a_diverged_run_that_was_killed_before_its_record_stays_diverged(
 ) -> None:
     overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(summary, "finish", crash_now)
+        patch.setattr(summary, "test_and_record", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*overrides), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*overrides), [], sweep=tmp_path / "broken")
@@ -315,7 +315,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(
     checkpoint = only_folder(tmp_path) / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     checkpoint.with_name("previous.ckpt").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"neither last.ckpt .* nor previous.ckpt .* Delete the folder to start this"):
+    with pytest.raises(ConfigError, match=r"last.ckpt .* previous.ckpt .* Delete the folder to start this"):
         train(tiny(EXACT), [], sweep=tmp_path)
     shutil.rmtree(checkpoint.parent)
     assert train(tiny(EXACT), [], sweep=tmp_path)["status"] == "finished"
@@ -353,7 +353,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_one_before(
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with caplog.at_level("WARNING", "onecycle"):
         resumed = train(tiny(EXACT), [], sweep=tmp_path / "broken")
-    assert "is damaged; going on from previous.ckpt, behind step 5." in caplog.text
+    assert "is damaged; going on from previous.ckpt, after step 5." in caplog.text
     assert resumed["test"] == whole["test"]
     assert same(weights(only_folder(tmp_path / "broken")), weights(only_folder(tmp_path / "whole")))
 
