@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
-from onecycle.runs.context import NeedsRun, RunContext
+from onecycle.runs.loggers import NeedsRun, RunContext
 
 
 class CrashError(RuntimeError):

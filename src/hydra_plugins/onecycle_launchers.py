@@ -20,24 +20,20 @@ from omegaconf import DictConfig
 from onecycle.errors import ClusterError, ConfigError
 
 
-class _In:
-    """A task that is run in the folder from which it was launched."""
+class _Task:
+    """A task that is run in the folder from which it was launched.
 
-    def __init__(self, folder: Path, task: TaskFunction) -> None:
-        self.folder, self.task = folder, task
-
-    def __call__(self, config: DictConfig) -> Any:
-        os.chdir(self.folder)
-        return self.task(config)
-
-
-class _Requeued(_In):
-    """The same under submitit, which queues a task again on a signal: while it trains, only after a checkpoint.
-
+    With `requeues`, under submitit, which queues a task again on a signal: while it trains, only after a checkpoint.
     SLURM announces a preemption by SIGTERM, and the end of a task's time by SIGUSR2.
     """
 
+    def __init__(self, folder: Path, task: TaskFunction, requeues: bool) -> None:
+        self.folder, self.task, self.requeues = folder, task, requeues
+
     def __call__(self, config: DictConfig) -> Any:
+        os.chdir(self.folder)
+        if not self.requeues:
+            return self.task(config)
         from submitit import JobEnvironment
 
         announced = JobEnvironment._usr_sig()
@@ -52,7 +48,7 @@ class _Requeued(_In):
 
         signal.signal(announced, told)
         try:
-            return super().__call__(config)
+            return self.task(config)
         except KeyboardInterrupt:
             queue_again(announced, None)
             raise
@@ -64,7 +60,7 @@ class _ExtraLauncher(Launcher):
     real: ClassVar[str]
     needs: ClassVar[str]
     extra: ClassVar[str]
-    task: ClassVar[type[_In]] = _Requeued
+    requeues: ClassVar = True
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -81,7 +77,7 @@ class _ExtraLauncher(Launcher):
         # A worker may start in another folder: what the configuration names relative to this one must be found.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={Path(str(config.hydra.sweep.dir)).absolute()}")
         self.launcher: Launcher = launcher(**self.settings)
-        task = self.task(Path.cwd(), task_function)
+        task = _Task(Path.cwd(), task_function, self.requeues)
         self.launcher.setup(hydra_context=hydra_context, task_function=task, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -92,7 +88,7 @@ class _ExtraLauncher(Launcher):
 class RayLauncher(_ExtraLauncher):
     """Runs on the devices of this machine or of a cluster: each run is a task that Ray repeats if its node dies."""
 
-    real, needs, extra, task = "hydra_ray_launcher.ray_launcher.RayLauncher", "ray", "ray", _In
+    real, needs, extra, requeues = "hydra_ray_launcher.ray_launcher.RayLauncher", "ray", "ray", False
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: D102
         try:

@@ -23,7 +23,7 @@ from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
-from onecycle.runs.context import RunContext, attach_all
+from onecycle.runs.loggers import RunContext, attach_all
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
 from onecycle.training.resizing import Resizing
@@ -185,7 +185,7 @@ def restore(
     unpickled. Raises ValueError for a checkpoint that cannot be read or that fits another network.
     """
     try:
-        saved = checkpoints.load(checkpoint)
+        saved = checkpoints.read_checkpoint(checkpoint)
         weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
         normalization = tuple(tuple(part) for part in saved["onecycle"]["normalization"])
     except (checkpoints.DamagedError, AttributeError, KeyError, TypeError) as error:

@@ -20,7 +20,7 @@ from onecycle import train as training
 from onecycle.config import compose
 from onecycle.config.validate import validated
 from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
-from onecycle.runs.messages import show_messages
+from onecycle.runs.processes import show_messages
 from onecycle.runs.record import earlier_result
 from onecycle.runs.saved import resumed_config, saved_errors
 

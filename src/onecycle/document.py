@@ -13,7 +13,7 @@ from onecycle.config.compose import CONF, register_resolvers
 from onecycle.config.schema import COMPONENTS, EvaluateOptions, TrainOptions
 from onecycle.config.types import Options
 from onecycle.config.validate import NUMBERS, allowed_text, shown
-from onecycle.runs.files import write_atomically
+from onecycle.runs.record import write_atomically
 from onecycle.studies.study import StudyOptions
 
 ROOT = CONF.parent

@@ -12,8 +12,7 @@ from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import evaluation_errors, validated
 from onecycle.data import room
 from onecycle.errors import ConfigError
-from onecycle.runs.files import write_atomically
-from onecycle.runs.record import read_result
+from onecycle.runs.record import read_result, write_atomically
 from onecycle.runs.saved import saved_config, saved_errors
 
 log = logging.getLogger("onecycle")

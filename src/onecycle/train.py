@@ -12,7 +12,7 @@ from onecycle.data import room
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, short_name
-from onecycle.runs.messages import show_messages, shown_level
+from onecycle.runs.processes import show_messages, shown_level
 from onecycle.runs.record import Run, new_folder, read_result
 from onecycle.runs.saved import check_links
 
@@ -74,7 +74,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             return run.folder
         start = processes.of_first(lambda: checkpoints.newest(run.folder))
         key = comparable(config, source.key())
-        changed = checkpoints.changes(start.run, key)
+        changed = checkpoints.changed_keys(start.run, key)
         if changed:
             raise ConfigError(changed)
         with build.value_errors_as_config_errors():
@@ -96,7 +96,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             again = "the same command" if sweep else f"onecycle-train resume={run.folder}"
             log.info("Interrupted after step %d. Go on with: %s", trainer.global_step, again)
             raise KeyboardInterrupt from None
-        summary.finish(run, classifier, datamodule, trainer, setup)
+        summary.test_and_record(run, classifier, datamodule, trainer, setup)
     summary.show_end(run, single=sweep is None)
     return run.folder
 

@@ -93,7 +93,7 @@ def result_of(sweep: Path) -> dict[str, Any]:
     """Everything of a run that must not depend on how often it was killed."""
     (folder,) = (path for path in sweep.iterdir() if path.is_dir())
     record = json.loads((folder / "result.json").read_text())
-    checkpoint = checkpoints.load(folder / "checkpoints" / "last.ckpt")
+    checkpoint = checkpoints.read_checkpoint(folder / "checkpoints" / "last.ckpt")
     checkpoint["onecycle"].pop("seconds")
     checkpoint.pop("loops")  # Lightning counts an epoch twice that ended in a checkpoint; nothing depends on it
     with (folder / "metrics.csv").open() as file:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from onecycle import cli
-from onecycle.config.compose import CONF, check_words
+from onecycle.config.compose import check_words
 
 TINY = [
     "experiment=debug", "data.source.train_size=320", "trainer.detect_anomaly=false", "callbacks.figures=null",
@@ -42,13 +42,6 @@ def program(folder: Path, name: str, text: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text)
     (folder / name).chmod(0o755)
-
-
-@pytest.mark.parametrize("path", sorted((CONF / "hydra" / "launcher").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_launcher_opens_with_its_command(path: Path) -> None:
-    first = path.read_text().splitlines()[0]
-    assert first.startswith("# ")
-    assert f": onecycle-train -m hydra/launcher={path.stem} " in first
 
 
 @pytest.mark.parametrize(

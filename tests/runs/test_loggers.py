@@ -8,8 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from onecycle.runs.context import RunContext, attach_all
-from onecycle.runs.loggers import CHARTS, Csv, TensorBoard, flat, log_image
+from onecycle.runs.loggers import CHARTS, Csv, RunContext, TensorBoard, attach_all, log_image
 
 
 def table(folder: Path, steps_done: int = 0) -> Csv:
@@ -150,8 +149,3 @@ def test_images_go_to_the_loggers_that_take_them(tmp_path: Path) -> None:
     assert {tag: [(event.step, event.width) for event in shown.Images(tag)] for tag in shown.Tags()["images"]} == {
         "picture": [(0, 4)], "figure": [(3, 50)],
     }  # fmt: skip
-
-
-def test_a_nested_configuration_becomes_flat_names() -> None:
-    nested = {"a": {"b": {"c": 0.5}, "e": {}}, "d": True, "f": None, "g": [1, 2], "h": "x", "i": 1}
-    assert flat(nested) == {"a.b.c": 0.5, "d": True, "f": "None", "g": "[1, 2]", "h": "x", "i": 1}

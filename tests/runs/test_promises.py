@@ -49,19 +49,11 @@ def test_a_resumed_run_with_another_configuration_is_refused_with_a_line_for_eac
     assert told == ["label_smoothing=0.1: was 0.0", "model.width=8: was 4", "seed=3: was 0"]
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        pytest.param(["schedule=constant", "schedule.peak_lr=1e30"], id="not finite"),
-        pytest.param(
-            ["schedule=constant", "schedule.peak_lr=0.1", "callbacks.divergence.max_loss=0.5"], id="exploding"
-        ),
-    ],
-)
+@pytest.mark.parametrize("recipe", [["schedule.peak_lr=1e30"], ["callbacks.divergence.max_loss=0.5"]], ids=range(2))
 def test_a_run_that_diverges_stops_within_one_interval_keeps_its_curve_and_ends_with_0(
     recipe: list[str], tmp_path: Path
 ) -> None:
-    done = run(*TINY, "batch_size=16", "trainer.max_epochs=5", *recipe, cwd=tmp_path)
+    done = run(*TINY, "batch_size=16", "trainer.max_epochs=5", "schedule=constant", *recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "diverged" in done.stdout

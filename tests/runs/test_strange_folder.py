@@ -1,12 +1,10 @@
 """A run's folder that a stranger has prepared: weights and plain values are read from it, nothing is executed."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
@@ -14,7 +12,6 @@ from onecycle.config.compose import CONF
 from onecycle.config.validate import validated
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
-from onecycle.runs import checkpoints
 from onecycle.runs.saved import resumed_config
 from onecycle.train import train
 
@@ -71,7 +68,6 @@ CODE = {"_target_": "os.system", "command": "touch executed"}
         ("model", CODE),
         ("data.source", CODE),
         ("callbacks.figures", CODE),
-        ("schedule", {"_target_": "onecycle.train.main"}),  # of this package, and no component
         ("model._partial_", True),
         ("name", "${oc.env:HOME}"),
         ("data.classes", ["a", "${oc.decode:x}"]),
@@ -83,6 +79,13 @@ def test_a_configuration_of_anything_but_components_and_values_is_refused(key: s
     assert [path.name for path in here.iterdir()] == ["run"]
 
 
+def test_what_is_of_this_package_and_no_component_is_not_built(here: Path) -> None:
+    change("schedule", {"_target_": "onecycle.train.train"})
+    with pytest.raises(ConfigError, match="schedule"):
+        evaluate(composed("evaluate", "run=run"))
+    assert [path.name for path in here.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize("place", ["config.yaml", "result.json", "checkpoints", "metrics.csv"])
 def test_no_link_in_a_folder_is_followed_out_of_it(place: str, here: Path) -> None:
     (here / "run" / place).rename(here / "outside")
@@ -90,19 +93,7 @@ def test_no_link_in_a_folder_is_followed_out_of_it(place: str, here: Path) -> No
     assert all(f"run/{place}: " in said for said in refusals())
 
 
-class Code:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch executed",)
-
-
-def test_a_whole_run_is_evaluated_without_writing_elsewhere_and_one_whose_checkpoint_has_code_is_not(
-    here: Path, drawn: list[str]
-) -> None:
-    cfg = composed("evaluate", "run=run", "figures=false")
-    assert evaluate(cfg)["test"]["accuracy"] == yaml.safe_load(Path("run/result.json").read_text())["test"]["accuracy"]
-    path = here / "run" / "checkpoints" / "last.ckpt"
-    torch.save(checkpoints.load(path) | {"extra": Code()}, path)
-    checkpoints.seal(path)
-    with pytest.raises(ConfigError, match="checkpoint="):
-        evaluate(cfg)
+def test_a_whole_run_is_evaluated_without_writing_elsewhere(here: Path) -> None:
+    accuracy = evaluate(composed("evaluate", "run=run", "figures=false"))["test"]["accuracy"]
+    assert accuracy == yaml.safe_load(Path("run/result.json").read_text())["test"]["accuracy"]
     assert [path.name for path in here.iterdir()] == ["run"]

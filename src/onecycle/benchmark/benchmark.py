@@ -31,7 +31,7 @@ from onecycle.benchmark.contestants import POOL, Pairs, Race
 from onecycle.data import synthetic
 from onecycle.runs import summary
 from onecycle.runs.environment import environment, keep_freed_memory
-from onecycle.runs.files import write_atomically
+from onecycle.runs.record import write_atomically
 from onecycle.train import train
 from onecycle.training import breakdown
 from onecycle.training.precision import device_of
@@ -240,7 +240,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"), "quick": quick,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "environment": environment(torch.get_num_threads()),
+        "environment": environment(),
     }  # fmt: skip
     if "loader" in parts:
         report["loader"] = measure_loaders(quick, device)

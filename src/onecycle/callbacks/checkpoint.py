@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from onecycle.runs import checkpoints
-from onecycle.runs.context import NeedsRun, RunContext
+from onecycle.runs.loggers import NeedsRun, RunContext
 
 ASK_EVERY_N_STEPS = 10
 # At the end of an epoch a checkpoint is saved if the time since the last one is this many times what it took.

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from onecycle.runs.context import NeedsRun, RunContext
-from onecycle.runs.loggers import harmless, log_image
+from onecycle.runs.loggers import NeedsRun, RunContext, harmless, log_image
 from onecycle.training.classifier import Classifier
 
 if TYPE_CHECKING:

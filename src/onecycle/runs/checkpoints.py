@@ -1,6 +1,8 @@
 """Checkpoint files on disk: written whole, checked before use, the one before kept until the next is complete."""
 
 import hashlib
+import io
+import json
 import logging
 import os
 import time
@@ -74,8 +76,7 @@ def seal(path: Path) -> None:
     """
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)
-        length = file.read()
-        assert length == b"\0\0", f"{path} is no archive without a comment"
+        assert file.read() == b"\0\0", f"{path} is no archive without a comment"
         file.seek(-2, os.SEEK_END)
         file.write(SEAL_BYTES.to_bytes(2, "little"))
         file.seek(0)
@@ -83,27 +84,16 @@ def seal(path: Path) -> None:
         file.write(SEAL + digest.encode())
 
 
-def _check_seal(path: Path) -> None:
-    """Raise DamagedError unless the file ends with the SHA-256 of all that stands before it."""
-    digest, left = hashlib.sha256(), path.stat().st_size - SEAL_BYTES
-    with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-        found = file.read()
-    if found != SEAL + digest.hexdigest().encode():
-        matches = "does not match" if found.startswith(SEAL) else "is missing"
-        raise DamagedError(f"its checksum {matches}")
-
-
-def load(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint, exactly as they were written: the whole file is checked against its SHA-256.
 
     Only tensors and plain values are unpickled. Raises DamagedError, with the reason, for any other file.
     """
     try:
-        _check_seal(path)
-        contents = torch.load(path, weights_only=True, map_location="cpu")
+        file = path.read_bytes()
+        if file[-SEAL_BYTES:] != SEAL + hashlib.sha256(memoryview(file)[:-SEAL_BYTES]).hexdigest().encode():
+            raise DamagedError("its checksum is missing or does not match")
+        contents = torch.load(io.BytesIO(file), weights_only=True, map_location="cpu")
     except DamagedError:
         raise
     except Exception as error:  # whatever garbage makes a reader of archives and pickles raise
@@ -124,7 +114,7 @@ def newest(run_folder: Path) -> Start:
     damaged = []
     for path in (run_folder / FOLDER / LAST, run_folder / FOLDER / PREVIOUS):
         try:
-            contents = load(path)
+            contents = read_checkpoint(path)
         except DamagedError as error:
             if path.exists():
                 damaged.append(f"{path.name} ({error})")
@@ -139,19 +129,16 @@ def newest(run_folder: Path) -> Start:
     return Start()
 
 
-def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+def changed_keys(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
     """One line for each key that differs between two flat mappings; none where the first is not known."""
     if before is None:
         return []
+
+    def shown(entries: Mapping[str, Any], key: str) -> str:
+        return json.dumps(entries[key]).strip('"') if key in entries else "(not there)"
+
     return [
-        f"{key}={_shown(now, key)}: was {_shown(before, key)} when this run began; its checkpoint cannot go on so"
+        f"{key}={shown(now, key)}: was {shown(before, key)} when this run began; its checkpoint cannot go on so"
         for key in sorted(before.keys() | now.keys())
         if key not in before or key not in now or before[key] != now[key]
     ]
-
-
-def _shown(entries: Mapping[str, Any], key: str) -> str:
-    if key not in entries:
-        return "(not there)"
-    value = entries[key]
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

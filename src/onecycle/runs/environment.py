@@ -8,24 +8,20 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-
-# Parameters of glibc's mallopt (malloc.h).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+import torch
 
 
-def environment(threads: int) -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """Versions and machine, for the record."""
     return {
         **{name: version(name) for name in ("onecycle", "torch", "lightning")},
         "python": platform.python_version(),
-        "git": _git(),
+        "git": _git_revision(),
         "host": platform.node(),
         "processor": _processor(),
-        "threads": threads,
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -38,7 +34,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git() -> str | None:
+def _git_revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
@@ -56,18 +52,15 @@ def keep_freed_memory() -> bool:
         return False
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        largest = 2**31 - 1  # mallopt takes an int
-        settings = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: largest, _TOP_PAD: 1 << 26}
-        return all(mallopt(parameter, value) for parameter, value in settings.items())
+        # malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD (the largest int), M_TOP_PAD
+        return all(mallopt(parameter, value) for parameter, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 1 << 26)))
     return False
 
 
-def peak_memory(device: "torch.device") -> dict[str, int]:
+def peak_memory(device: torch.device) -> dict[str, int]:
     """The largest resident memory of this process so far, and the largest allocation on its GPU, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
     peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":
-        import torch
-
         peak["device"] = torch.cuda.max_memory_allocated(device)
     return peak

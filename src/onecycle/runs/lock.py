@@ -38,22 +38,17 @@ def exclusive(folder: Path) -> Iterator[Callable[[], None]]:
     Raises ConfigError, with who trains there, where another process does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
-        _lock(folder, held)
-        yield _lease(folder, held)
-
-
-def _lock(folder: Path, held: contextlib.ExitStack) -> None:
     path = folder / LOCK
-    try:
-        held.enter_context(FileLock(path, blocking=False, fallback_to_soft=False))
-    except Timeout:
-        raise _refusal(folder, path.read_text().strip()) from None
-    except OSError as error:
-        if error.errno not in WITHOUT_LOCKS:
-            raise
-    else:
-        path.write_text(f"process {os.getpid()} on {platform.node()}\n")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(path, blocking=False, fallback_to_soft=False))
+            path.write_text(f"process {os.getpid()} on {platform.node()}\n")
+        except Timeout:
+            raise _refusal(folder, path.read_text().strip()) from None
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+        yield _lease(folder, held)
 
 
 def _lease(folder: Path, held: contextlib.ExitStack) -> Callable[[], None]:

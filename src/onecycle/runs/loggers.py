@@ -1,4 +1,4 @@
-"""TensorBoard and CSV in the run's own folder; both continue where an interrupted run stopped."""
+"""What a run tells its callbacks and loggers; TensorBoard and CSV in its folder, going on where it was interrupted."""
 
 import csv
 import functools
@@ -6,6 +6,8 @@ import io
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
-from onecycle.runs.context import NeedsRun, RunContext
-from onecycle.runs.files import write_atomically
+from onecycle.runs.record import write_atomically
 
 log = logging.getLogger("onecycle")
 
@@ -24,6 +25,38 @@ CHARTS = {
     "schedule": ["lr", "momentum"],
     "speed": ["images_per_second"],
 }
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A run as its components see it.
+
+    folder: where the run writes. steps_done: the step of the checkpoint from which it resumes, 0 for a new run.
+    key: the values in which a run that resumes from one of its checkpoints must agree.
+    """
+
+    folder: Path
+    steps_done: int = 0
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NeedsRun:
+    """Base of callbacks and loggers that need to know their run.
+
+    Every component is built from its YAML alone, Lightning's and a user's as well as ours, and a relative path in it
+    is relative to the working directory. One that is derived from this class is then given its run, before training.
+    """
+
+    def attach(self, run: RunContext) -> None:
+        """Take what is needed of `run`; nothing else is called before."""
+        raise NotImplementedError
+
+
+def attach_all(components: Iterable[object], run: RunContext) -> None:
+    """Give the run to those of the components that ask for it."""
+    for component in components:
+        if isinstance(component, NeedsRun):
+            component.attach(run)
 
 
 def harmless(write: Callable[..., None]) -> Callable[..., None]:
@@ -58,7 +91,7 @@ class TensorBoard(NeedsRun, TensorBoardLogger):
     title, broken = "TensorBoard's file", False
 
     def __init__(self) -> None:
-        """Wait for `attach`: Lightning's constructor wants the folder."""
+        """Do nothing: Lightning's constructor wants the folder."""
 
     def attach(self, run: RunContext) -> None:
         """Open the logger for the run's folder; a new run starts with the layout of the Custom Scalars tab."""
@@ -121,8 +154,8 @@ class Csv(NeedsRun, Logger):
         self.rows: dict[int, dict[str, Any]] = {}
         if run.steps_done and self.path.exists():
             with self.path.open(newline="") as file:
-                rows = {int(row["step"]): row for row in csv.DictReader(file)}
-            self.rows = {step: row for step, row in rows.items() if step <= run.steps_done}
+                rows = csv.DictReader(file)
+                self.rows = {step: row for row in rows if (step := int(row["step"])) <= run.steps_done}
 
     @property
     def save_dir(self) -> str:
@@ -150,7 +183,6 @@ class Csv(NeedsRun, Logger):
             writer.writerow(short | {"step": step})
         write_atomically(self.path, text.getvalue())
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write all rows."""
         self.save()
@@ -161,14 +193,3 @@ def log_image(loggers: Iterable[Logger], key: str, image: Any, step: int) -> Non
     for logger in loggers:
         if hasattr(logger, "log_image"):
             logger.log_image(key, [image], step=step)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested config → {"schedule.peak_lr": 0.4, …}, lists as text, for a logger's table of hyperparameters."""
-    result: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{name}.")
-        else:
-            result[f"{prefix}{name}"] = value if isinstance(value, int | float | str | bool) else str(value)
-    return result

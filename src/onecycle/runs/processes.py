@@ -1,10 +1,11 @@
-"""One run in several processes: which of them this one is, who started them, what they tell each other.
+"""One run in several processes: which of them this one is, who started them, what they tell each other and the user.
 
 Every process of a run ("rank") does the same work on its own share of each batch. They are started by this program, by
 torchrun or by SLURM's srun, and from then on nothing depends on by whom. Torch is not imported before it is needed.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger("onecycle")
+
 OWN = "ONECYCLE_RANK_OF"  # set for the processes that this program starts: the number of the one that started them
 INTERRUPTED = 130
 LOOPBACK = "127.0.0.1"
 GRACE_SECONDS = 20  # for the others, when one has failed: to record it and to end
-VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -47,28 +49,42 @@ _joined: Place | None = None
 
 def place(environment: Mapping[str, str]) -> Place | None:
     """What the environment says of this process; None where it is no part of several."""
-    if "TORCHELASTIC_RUN_ID" in environment or OWN in environment:
-        starter = "this program" if OWN in environment else "torchrun"
-        rank, local_rank, world_size = (int(environment[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    if OWN in environment:
+        starter = "this program"
+    elif "TORCHELASTIC_RUN_ID" in environment:
+        starter = "torchrun"
     elif "SLURM_STEP_ID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        starter = "srun"
-        names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
-        rank, local_rank, world_size = (int(environment[name]) for name in names)
+        starter, names = "srun", ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
     else:
         return None
+    rank, local_rank, world_size = (int(environment[name]) for name in names)
     return Place(rank, local_rank, world_size, starter) if world_size > 1 else None
-
-
-def started_from_outside() -> str | None:
-    """What has started this process as one of several, "torchrun" or "srun"; None where nothing has."""
-    found = _joined or place(os.environ)
-    return found.starter if found is not None and found.starter != "this program" else None
 
 
 def is_first() -> bool:
     """Whether this process writes the record: rank 0, or the only one."""
     found = _joined or place(os.environ)
     return found is None or found.rank == 0
+
+
+def show_messages(level: int = logging.INFO) -> None:
+    """Show messages as they are; what is of use only later goes to the run's train.log alone.
+
+    Of several processes the first one shows them from `level` on, the others only their errors.
+    """
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger().setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level if is_first() else logging.ERROR)
+
+
+def shown_level() -> int:
+    """The level from which messages of a run are shown here: a study shows its own instead."""
+    message = logging.LogRecord("onecycle", logging.INFO, "", 0, "", (), None)
+    shown = any(handler.filter(message) for handler in logging.getLogger().handlers)
+    return logging.INFO if shown else logging.WARNING
 
 
 def on_this_machine(config: TrainOptions) -> int:
@@ -139,8 +155,8 @@ def _adopt_srun(found: Place) -> None:
         "NODE_RANK": os.environ["SLURM_NODEID"], "MASTER_ADDR": first,
         "MASTER_PORT": 15_000 + int(os.environ["SLURM_JOB_ID"]) % 10_000,
     }  # fmt: skip
-    for name in VARIABLES:
-        os.environ.setdefault(name, str(values[name]))
+    for name, value in values.items():
+        os.environ.setdefault(name, str(value))
 
 
 def of_first(work: Callable[[], T]) -> T:
@@ -150,21 +166,19 @@ def of_first(work: Callable[[], T]) -> T:
     import torch
     import torch.distributed as dist
 
-    value: T | None = None
-    error: Exception | None = None
+    said: list[Any] = [None, None]  # the value, the error
+    own: Exception | None = None
     if _joined.rank == 0:
         try:
-            value = work()
-        except Exception as raised:
-            error = raised
-    said: list[Any] = [value, _sendable(error)]
+            said[0] = work()
+        except Exception as error:
+            own, known = error, isinstance(error, CompactHydraException | OSError)
+            text = f"the first process stopped with {type(error).__name__}: {error}"
+            said[1] = error if known else RuntimeError(text)  # any other may not survive the way
     dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
-    if error is not None:
-        raise error
     if said[1] is not None:
-        raise said[1]
-    told: T = said[0]
-    return told
+        raise own or said[1]
+    return said[0]
 
 
 def first_goes_ahead(work: Callable[[], T]) -> T:
@@ -174,11 +188,6 @@ def first_goes_ahead(work: Callable[[], T]) -> T:
     done: list[T] = []
     of_first(lambda: done.append(work()))
     return done[0] if done else work()
-
-
-def _sendable(error: Exception | None) -> Exception | None:
-    known = error is None or isinstance(error, CompactHydraException | OSError)
-    return error if known else RuntimeError(f"the first process stopped with {type(error).__name__}: {error}")
 
 
 def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
@@ -191,8 +200,8 @@ def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
 
     count = on_this_machine(config)
     told = mp.get_context("spawn").SimpleQueue()
-    settings = (os.getpid(), count, _free_port(), config.trainer.threads, told)
-    context = mp.start_processes(_rank, args=(*settings, work, arguments), nprocs=count, join=False)
+    args = (os.getpid(), count, _free_port(), config.trainer.threads, told, work, arguments)
+    context = mp.start_processes(_rank, args=args, nprocs=count, join=False)
     assert context is not None
     failure: Exception | None = None
     with _passing_signals_on(context) as signals:
@@ -208,8 +217,7 @@ def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
         raise outcome
     if failure is not None:
         raise failure
-    returned: T = outcome
-    return returned
+    return outcome
 
 
 def _free_port() -> int:
@@ -219,8 +227,7 @@ def _free_port() -> int:
     """
     try:
         with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), timeout=5):
-            port: int = server.getsockname()[1]
-            return port
+            return server.getsockname()[1]
     except OSError as error:
         said = f"the processes of a run meet at {LOOPBACK}, which cannot be reached here: {error.strerror or error}"
         raise ConfigError([f"{said}; bring the loopback interface up, or set trainer.devices=1"]) from error

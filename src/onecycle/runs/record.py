@@ -5,30 +5,121 @@ Everything that other programs read from it is replaced whole, never written in 
 """
 
 import contextlib
+import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json, to_json
 
+from onecycle.config.types import Fraction, NonNegativeNumber, Number
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
-from onecycle.runs.files import write_atomically
 from onecycle.runs.lock import LostLeaseError, exclusive
-from onecycle.runs.result import DONE, SCHEMA, Record
 
 log = logging.getLogger("onecycle")
 
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 LARGEST = 1 << 20  # bytes of a record or a configuration; usual ones have a few thousand
+SCHEMA = 1
+DONE = ("finished", "diverged", "pruned")
+
+Size = Annotated[int, Field(ge=0)]
+Numbers = dict[str, Number | None]
 
 
 class DamagedRecordError(ConfigError):
     """A result.json that is no record, as after a full disk; unlike that of another schema, it is worth nothing."""
+
+
+class _Part(BaseModel):
+    """Keys that a record must or may have; it may have others, which older and newer versions wrote."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Metrics(_Part):
+    __pydantic_extra__: Numbers
+    accuracy: Fraction | None = None
+
+
+class _Hyperparameters(_Part):
+    __pydantic_extra__: Numbers
+    peak_lr: NonNegativeNumber
+    momentum: NonNegativeNumber
+    batch_size: Annotated[int, Field(ge=1)]
+
+
+class _Data(_Part):
+    name: str
+    train_size: Size
+    val_size: Size = 0
+    test_size: Size = 0
+    classes: list[str] = []
+
+
+class _Environment(_Part):
+    threads: Annotated[int, Field(ge=1)]
+    processor: str = ""
+
+
+class Record(_Part):
+    """result.json, schema 1. A run that is finished, diverged or pruned has all the keys below but OPTIONAL."""
+
+    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures"}
+
+    schema_: Literal[1] = Field(alias="schema")
+    status: Literal["running", "finished", "diverged", "pruned", "failed"]
+    identity: str = ""
+    name: str = ""
+    overrides: list[str] = []
+    started: str = ""
+    error: str = ""
+    test: _Metrics | None = None
+    train: Numbers | None = None
+    val: Numbers | None = None
+    seconds: Numbers = {}
+    epochs: NonNegativeNumber = 0
+    steps: Size = 0
+    parameters: Size = 0
+    images_per_second: NonNegativeNumber = 0
+    peak_memory_bytes: Numbers | None = None
+    hyperparameters: _Hyperparameters | None = None
+    data: _Data | None = None
+    measures: dict[str, Any] = {}
+    device: str = ""
+    precision: str = ""
+    environment: _Environment | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "Record":
+        if self.status in DONE:
+            missing = Record.model_fields.keys() - Record.OPTIONAL - self.model_fields_set
+            missing |= {name for name in ("hyperparameters", "data", "environment") if getattr(self, name) is None}
+            if missing:
+                raise ValueError(f"{', '.join(sorted(missing))} missing")
+            if self.test is None or self.test.accuracy is None:
+                raise ValueError("test.accuracy must be a number from 0 to 1")
+        return self
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may replace one file
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -38,7 +129,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / RESULT
     try:
-        entries: dict[str, Any] = from_json(_read(path), allow_inf_nan=False)
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} bytes")
+        entries: dict[str, Any] = from_json(path.read_bytes(), allow_inf_nan=False)
         schema = entries.get("schema") if isinstance(entries, dict) else None
         if type(schema) is not int or schema == SCHEMA:
             Record.model_validate(entries)
@@ -60,12 +153,6 @@ def earlier_result(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _read(path: Path) -> bytes:
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it has more than {LARGEST} bytes")
-    return path.read_bytes()
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
@@ -77,23 +164,16 @@ def _reason(error: Exception) -> str:
 def new_folder(output: Path, name: str) -> Path:
     """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    for attempt in range(1, 1000):
-        folder = output / "runs" / (f"{stamp}_{name}" if attempt == 1 else f"{stamp}_{name}-{attempt}")
+    for number in itertools.count(1):
+        folder = output / "runs" / (f"{stamp}_{name}" if number == 1 else f"{stamp}_{name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
             raise ConfigError([f"output={output}: no run's folder can be made in it ({_reason(error)})"]) from None
-        return folder
-    raise AssertionError("a thousand runs in one second")
-
-
-class _LogFile(logging.FileHandler):
-    """Without logging's own traceback on the terminal when the disk is full: that is reported once, elsewhere."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Do nothing."""
+        break
+    return folder
 
 
 class Run:
@@ -129,21 +209,18 @@ class Run:
             again = processes.of_first(lock)
             if again.get("status") in DONE:
                 self.result, self.done = again, True
-                yield
             elif processes.is_first():
-                with self._status_kept():
-                    yield
-            else:
-                yield
+                stack.enter_context(self._status_kept())
+            yield
 
     @contextlib.contextmanager
     def _status_kept(self) -> Iterator[None]:
-        handler = _LogFile(self.folder / LOG)
+        handler = logging.FileHandler(self.folder / LOG)
+        handler.handleError = lambda record: None  # type: ignore[method-assign] # a full disk is reported elsewhere
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.DEBUG)  # the file keeps what the terminal does not show
         try:
-            self._write_config()
             self._write()
             yield
         except Exception as error:
@@ -158,20 +235,15 @@ class Run:
 
     def finish(self, status: str, **entries: Any) -> None:
         """Write the record of a run that came to its end, with one of the states of DONE."""
-        if not (self.folder / CONFIG).exists():  # the folder was removed meanwhile
-            self._write_config()
         self.result.pop("error", None)
         self.result |= {"status": status, **entries}
         self._write()
-
-    def _write_config(self) -> None:
-        if processes.is_first():
-            write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
 
     def _write(self) -> None:
         if not processes.is_first():
             return
         self.check_lease()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
+        write_atomically(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.config)))
         # JSON knows neither NaN nor infinity.
         write_atomically(self.folder / RESULT, to_json(self.result, indent=1, inf_nan_mode="null").decode() + "\n")

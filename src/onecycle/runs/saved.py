@@ -1,6 +1,5 @@
 """The configuration in a run's folder, which may be a stranger's: read as plain values and validated before any use."""
 
-import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,7 @@ from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import training_errors, validated
 from onecycle.errors import ConfigError, one_line
 from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
-
-CONFIG = "config.yaml"
-LARGEST = 1 << 20  # bytes of a configuration or a record; usual ones have a few thousand
+from onecycle.runs.record import CONFIG, LARGEST
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
@@ -34,9 +31,7 @@ def read_saved(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ConfigError([one_line(f"{folder}: is not a run's folder ({CONFIG}: {reason})")]) from None
-    saved = with_moved_targets(values)
-    assert isinstance(saved, dict)
-    return saved
+    return with_moved_targets(values)
 
 
 def saved_errors(folder: Path) -> list[str]:
@@ -45,8 +40,7 @@ def saved_errors(folder: Path) -> list[str]:
         values = read_saved(folder)
     except ConfigError as error:
         return error.problems
-    lines = unresolved(values) or training_errors(values)
-    return [one_line(f"{folder / CONFIG}: {line}") for line in lines]
+    return [one_line(f"{folder / CONFIG}: {line}") for line in unresolved(values) or training_errors(values)]
 
 
 def saved_config(folder: Path) -> TrainOptions:
@@ -67,12 +61,11 @@ def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
     config: composed from the command line. Raises ConfigError for any other override, and for an unusable folder.
     """
     folder = Path(config.resume)
-    values = saved_config(folder).model_dump(exclude_unset=True)
-    keys = [override_key(word) for word in words]
-    refused = [word for word, key in zip(words, keys, strict=True) if not has_no_effect(key)]
+    merged = OmegaConf.create(saved_config(folder).model_dump(exclude_unset=True))
+    refused = [word for word in words if not has_no_effect(override_key(word))]
     if refused:
         raise ConfigError([f"{word}: cannot be changed in a run that is resumed" for word in refused])
-    merged = OmegaConf.create(values)
+    keys = [override_key(word) for word in words]
     for key in keys:
         OmegaConf.update(merged, key, OmegaConf.select(config, key), force_add=True)
     if "data.root" in keys and "root" in merged.data.source:
@@ -94,13 +87,11 @@ def unresolved(node: Any, key: str = "") -> list[str]:
 def check_links(folder: Path) -> None:
     """Raise ConfigError where a link in a run's folder would lead reading or writing out of it, or a file is none."""
     found = []
-    for parent, folders, files in os.walk(folder):
-        for name in sorted([*folders, *files]):
-            path = Path(parent) / name
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(folder.resolve()):
-                found.append(f"{path}: is a symbolic link out of the run's folder; remove it")
-            elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                found.append(f"{path}: is neither a file nor a folder; remove it")
+    for path in sorted(folder.rglob("*")):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(folder.resolve()):
+            found.append(f"{path}: is a symbolic link out of the run's folder; remove it")
+        elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            found.append(f"{path}: is neither a file nor a folder; remove it")
     if found:
         raise ConfigError(found)

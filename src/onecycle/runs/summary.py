@@ -20,7 +20,7 @@ from onecycle.data.datamodule import DataModule
 from onecycle.runs import processes
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment, peak_memory
-from onecycle.runs.loggers import flat
+from onecycle.runs.identity import flat
 from onecycle.training.classifier import Classifier
 
 log = logging.getLogger("onecycle")
@@ -40,13 +40,13 @@ def silence_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in NOT_HERE:
         warnings.filterwarnings("ignore", message)
-    threading.excepthook = _show_thread
 
+    def show_thread(failed: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread hands its error to the next caller, who reports it.
+        if type(failed.thread).__name__ != "_AsyncWriterThread":
+            threading.__excepthook__(failed)
 
-def _show_thread(failed: threading.ExceptHookArgs) -> None:
-    """Print what ended a thread; TensorBoard's own thread hands its error to the next caller, who reports it."""
-    if type(failed.thread).__name__ != "_AsyncWriterThread":
-        threading.__excepthook__(failed)
+    threading.excepthook = show_thread
 
 
 def show_start(
@@ -88,7 +88,9 @@ def _device_name(trainer: pl.Trainer) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
-def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, setup: float) -> None:
+def test_and_record(
+    this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, setup: float
+) -> None:
     """Test the trained network and write the record. setup: seconds from the program's start to the fit."""
     started = time.perf_counter()
     if trainer.interrupted:  # Lightning has ended the process before this line, unless a signal came late
@@ -100,7 +102,9 @@ def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, traine
     metrics, stand_in = classifier.test_metrics(), this.config["data"].get("stands_in_for")
     seconds = {"setup": setup, "fit": classifier.fit_seconds, "test": time.perf_counter() - started}
     images = trainer.global_step * datamodule.batch_size
-    measured = [getattr(callback, "measures", {}) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    measures: dict[str, Any] = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        measures |= getattr(callback, "measures", {})
     entries = {
         "test": metrics,
         "train": classifier.train_metrics(),
@@ -112,11 +116,11 @@ def finish(this: run.Run, classifier: Classifier, datamodule: DataModule, traine
         "data": datamodule.record() | ({"stands_in_for": stand_in} if stand_in else {}),
         "seconds": seconds | {"total": sum(seconds.values())},
         "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
-        "measures": {name: value for part in measured for name, value in part.items()},
+        "measures": measures,
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
         "device": _device_name(trainer).split(",")[0].replace("CPU", "cpu"),
         "precision": this.config["trainer"]["precision"],
-        "environment": environment(torch.get_num_threads()),
+        "environment": environment(),
     }
     if trainer.is_global_zero:
         _log_results(this, trainer, metrics, classifier)
@@ -155,32 +159,26 @@ def show_end(this: run.Run, *, single: bool) -> None:
     """Print the table of results, or one line in a sweep."""
     if not processes.is_first():
         return
-    result, data, test, seconds = (this.result, *(this.result[part] for part in ("data", "test", "seconds")))
+    result, test, seconds = this.result, this.result["test"], this.result["seconds"]
     if not single:
         log.info("%s: %s, %s, fit %.1f s", this.folder.name, result["status"], _accuracies(result), seconds["fit"])
         return
     table = Table(title=f"{result['name']}: {result['status']}", show_header=False, title_justify="left")
-    sizes = f"{data['train_size']:,} training and {data['test_size']:,} test images"
-    table.add_row("data", f"{data['name']}, {sizes}")
+    table.add_row("data", "{name}, {train_size:,} training and {test_size:,} test images".format_map(result["data"]))
     table.add_row("test accuracy, plain", f"{test['accuracy']:.2%}")
     if "accuracy_tta" in test:
         table.add_row("test accuracy, flip TTA", f"{test['accuracy_tta']:.2%}")
     table.add_row("test loss", f"{test['loss']:.4f}")
-    table.add_row("time", f"fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s, set-up {seconds['setup']:.1f} s")
-    speed = f"{result['images_per_second']:,.0f} images/s"
-    table.add_row("speed", f"{speed}, {result['precision']} on {result['device']}")
+    table.add_row("time", "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds))
+    table.add_row("speed", "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result))
     table.add_row("folder", str(this.folder))
-    table.add_row("TensorBoard", f"{_tensorboard()} --logdir {this.folder.parent}")
+    board = Path(sys.executable).with_name("tensorboard")
+    command = board.relative_to(Path.cwd()) if board.is_relative_to(Path.cwd()) else board.name
+    table.add_row("TensorBoard", f"{command} --logdir {this.folder.parent}")
     console().print(table)
     if result["status"] == "diverged":
         log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
     _warn_stand_in(this)
-
-
-def _tensorboard() -> str:
-    """The command of this environment if it lies below the working directory, else the bare name."""
-    path = Path(sys.executable).with_name("tensorboard")
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def console() -> Console:
@@ -203,8 +201,7 @@ def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dic
 
 def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str, Any] | None) -> None:
     """Print the table of classes, the accuracies, and whether they are those of the record."""
-    table = Table(title=f"{evaluation['run']} on {evaluation['data']}", title_justify="left")
-    table.add_column("class")
+    table = Table("class", title=f"{evaluation['run']} on {evaluation['data']}", title_justify="left")
     for column in ("images", "accuracy", "precision"):
         table.add_column(column, justify="right")
     for name, row in evaluation["classes"].items():

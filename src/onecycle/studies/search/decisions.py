@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onecycle.errors import storage_errors_named
-from onecycle.runs.files import write_atomically
+from onecycle.runs.record import write_atomically
 from onecycle.studies.plan import column
 from onecycle.studies.search.coordinate import BETTER, START, Step, point_text
 
