@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from picture import figure_of, run, tick_texts
 
+from onecycle.studies.figures.columns import number_text
 from onecycle.studies.figures.draw import draw
-from onecycle.studies.figures.drawing import round_numbers
-from onecycle.studies.figures.labels import plain
-from onecycle.studies.figures.style import INK, contrast, save
+from onecycle.studies.figures.drawing import INK, contrast, round_numbers, save
 
 CURVE = {"kind": "curves", "x": "peak_lr", "y": "test_loss"}
 ROWS = [run(peak_lr=lr, subset_size=size, test_loss=lr) for lr in (0.1, 0.2) for size in (5000, 50000)]
@@ -22,7 +21,7 @@ ROWS = [run(peak_lr=lr, subset_size=size, test_loss=lr) for lr in (0.1, 0.2) for
      (0.9995, "0.9995"), (-0.5, "−0.5"), (0, "0"), (1234.5, "1,234"), (12.8, "12.8")],
 )  # fmt: skip
 def test_numbers_are_written_as_people_write_them(value: float, text: str) -> None:
-    assert plain(value) == text
+    assert number_text(value) == text
 
 
 def test_ticks_are_round_and_have_room() -> None:

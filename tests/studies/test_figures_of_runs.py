@@ -131,7 +131,7 @@ def test_surfaces_share_one_logarithmic_scale_with_direction_1_across() -> None:
 
 
 def test_a_finer_surface_goes_through_its_points() -> None:
-    from onecycle.studies.figures.surfaces import FINER, _finer
+    from onecycle.studies.figures.maps import FINER, _finer
 
     given = surface(10.0)
     a, b, loss = _finer(**given)

@@ -1,1 +1,1 @@
-"""One file for each kind of figure."""
+"""Figures of a study, each kind named in its configuration."""

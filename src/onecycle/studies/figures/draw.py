@@ -10,23 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from onecycle.errors import ConfigError
-from onecycle.studies.figures.arms import arms
-from onecycle.studies.figures.curves import curves
-from onecycle.studies.figures.heat_map import heat_map_pair
-from onecycle.studies.figures.histories import histories, lists
-from onecycle.studies.figures.layers import layers
-from onecycle.studies.figures.path import path
-from onecycle.studies.figures.progress import progress
-from onecycle.studies.figures.scatter import scatter
-from onecycle.studies.figures.stacked import stacked
-from onecycle.studies.figures.style import SHEET
-from onecycle.studies.figures.surfaces import surfaces
+from onecycle.studies.figures import comparisons, curves, maps
+from onecycle.studies.figures.drawing import SHEET
 from onecycle.studies.rows import filter_text, select
 
 log = logging.getLogger(__name__)
 
 
-def optuna(rows: pd.DataFrame, **parameters: Any) -> Figure | None:
+def _optuna(rows: pd.DataFrame, **parameters: Any) -> Figure | None:
     """One of Optuna's own figures; none where it finds too few trials, or too equal ones."""
     from onecycle.studies.search import trials  # Optuna is optional
 
@@ -39,10 +30,12 @@ def optuna(rows: pd.DataFrame, **parameters: Any) -> Figure | None:
         return None
 
 
+# Each raises ValueError where there is nothing to draw.
 KINDS: dict[str, Callable[..., Figure | None]] = {
-    "curves": curves, "arms": arms, "scatter": scatter, "heat_map_pair": heat_map_pair, "histories": histories,
-    "lists": lists, "stacked": stacked, "layers": layers, "surfaces": surfaces, "path": path, "progress": progress,
-    "optuna": optuna,
+    "curves": curves.response_curves, "histories": curves.histories, "lists": curves.lists,
+    "progress": curves.search_progress, "arms": comparisons.arms, "scatter": comparisons.scatter,
+    "stacked": comparisons.stacked, "layers": comparisons.norms_by_layer, "heat_map_pair": maps.heat_map_pair,
+    "path": maps.search_path, "surfaces": maps.surfaces, "optuna": _optuna,
 }  # fmt: skip
 
 
