@@ -9,7 +9,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from onecycle.studies.figures.draw import draw
+from onecycle.studies.figures import draw
 
 
 def run(**columns: Any) -> dict[str, Any]:

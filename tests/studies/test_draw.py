@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from picture import figure_of, run, tick_texts
 
+from onecycle.studies.figures import draw
 from onecycle.studies.figures.columns import number_text
-from onecycle.studies.figures.draw import draw
 from onecycle.studies.figures.drawing import INK, contrast, round_numbers, save
 
 CURVE = {"kind": "curves", "x": "peak_lr", "y": "test_loss"}
@@ -27,9 +27,8 @@ def test_numbers_are_written_as_people_write_them(value: float, text: str) -> No
 def test_ticks_are_round_and_have_room() -> None:
     assert round_numbers(0.12, 0.45) == [0.15, 0.2, 0.25, 0.3, 0.35, 0.4]
     assert round_numbers(0.1, 10) == [0.1, 0.3, 1, 3, 10]
-    texts = tick_texts(figure_of([run(peak_lr=0.1 * 1.2**step, test_loss=1.0) for step in range(12)], **CURVE).axes[0])
-    assert 4 <= len(texts) <= 8
-    assert texts[0] == "0.1"
+    rows = [run(peak_lr=0.1 * 1.2**step, test_loss=1.0) for step in range(12)]
+    assert 4 <= len(tick_texts(figure_of(rows, **CURVE).axes[0])) <= 8
 
 
 def test_text_on_a_colour_has_the_higher_contrast() -> None:
@@ -62,5 +61,5 @@ def test_the_same_data_are_saved_as_the_same_bytes(tmp_path: Path) -> None:
 
 def test_figures_need_neither_torch_nor_pyplot() -> None:
     absent = ("torch", "lightning", "matplotlib.pyplot", "optuna")
-    code = f"import sys, onecycle.studies.figures.draw; print([name for name in {absent} if name in sys.modules])"
+    code = f"import sys, onecycle.studies.figures; print([name for name in {absent} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -52,13 +52,3 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> "optuna.pruners.BasePr
         raise ConfigError([f"pruner={name}: unknown; there are {', '.join(PRUNERS)}"])
     pruner: optuna.pruners.BasePruner = optuna_object("pruner", name, PRUNERS[name], options)
     return pruner
-
-
-def running_trial(
-    storage: str, study: str, trial: int, pruner: str, pruner_options: Mapping[str, Any]
-) -> "optuna.Trial":
-    """A trial of a search that is running in another process, to report to; `trial` is its id in the storage."""
-    import optuna
-
-    judge = make_pruner(pruner, pruner_options)
-    return optuna.Trial(optuna.load_study(study_name=study, storage=open_storage(storage), pruner=judge), trial)

@@ -115,7 +115,8 @@ def histories(rows: pd.DataFrame, *, x: str, y: str, smooth: int = 1, by: str = 
     """
     found = {}
     for index, folder, status in zip(rows.index, rows["folder"], rows["status"], strict=True):
-        found[index] = _curve(*history(Path(folder), x, y), smooth, diverged=status == "diverged")
+        xs, ys = history(Path(folder), x, y)
+        found[index] = _curve(xs, ys, smooth, diverged=status == "diverged")
     return training_curves(rows, found, x=x, y=y, by=by, **form)
 
 

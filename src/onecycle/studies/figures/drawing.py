@@ -9,7 +9,6 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colorbar import Colorbar
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -145,12 +144,6 @@ def make_room(axes: Axes, piles: int, lower: bool) -> None:
 def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
     """Each seed's value as a faint dot, below the means."""
     axes.plot(x, y, "o", markersize=3.5, color=colour, markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)
-
-
-def name_colour_bar(bar: Colorbar, text: str) -> None:
-    """A colour bar's text, without its frame."""
-    bar.outline.set_visible(False)
-    bar.set_label(text)
 
 
 def finish_figure(

@@ -84,7 +84,8 @@ def heat_map_pair(
     left.set_title(f"{_power_text(rows, x, y, z, ridge)}\nclaimed: {claimed}")
     right.set_title(f"upright where {claimed}")
     extend = "max" if (known > scale.vmax).any() else "min" if (known < scale.vmin).any() else "neither"
-    drawing.name_colour_bar(figure.colorbar(mesh, ax=[left, right], pad=0.015, extend=extend), label_of(z, labels))
+    bar = figure.colorbar(mesh, ax=[left, right], pad=0.015, extend=extend, label=label_of(z, labels))
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -189,7 +190,7 @@ def search_path(
     _equal_products(grid)
     for axes in grid[-2:] if len(grid) == 4 else grid:  # a text for all would lie on the legend
         axes.set_xlabel(label_of(x, labels))
-    drawing.name_colour_bar(figure.colorbar(shades, ax=grid, pad=0.02), label_of(z, labels))
+    figure.colorbar(shades, ax=grid, pad=0.02, label=label_of(z, labels)).outline.set_visible(False)
     _path_legend(figure, table, symbol(size) if size else "", f"equal {symbol(x)}{symbol(y)}")
     return figure
 
@@ -263,7 +264,7 @@ def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = Non
     figure, grid = drawing.panel_grid([level_text(name, labels) for name in names], size=size)
     low, high = min(loss.min() for *_, loss in found), max(loss.max() for *_, loss in found)
     levels = np.geomspace(low, max(high, 1.01 * low), LEVELS)
-    style = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
+    style: dict[str, Any] = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
     for axes, (a, b, loss) in zip(grid, found, strict=True):
         filled = axes.contourf(a, b, loss.T, extend="both", **style)
         axes.contour(a, b, loss.T, colors="white", linewidths=0.5, alpha=0.7, **style)
@@ -275,9 +276,9 @@ def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = Non
     seeds = rows["seed"].nunique()
     title = f"{title}, one seed" + f" of {seeds}" * (seeds > 1) if title else None
     drawing.finish_figure(grid, "direction 1 (filter norms)", "direction 2 (filter norms)", title)
-    bar = figure.colorbar(filled, ax=grid, pad=0.02)
+    bar = figure.colorbar(filled, ax=grid, pad=0.02, label=label_of("loss", labels))
     drawing.ticks(bar.ax, "y", drawing.round_numbers(low, high))
-    drawing.name_colour_bar(bar, label_of("loss", labels))
+    bar.outline.set_visible(False)
     return figure
 
 
