@@ -161,7 +161,8 @@ def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: 
     network = copy.deepcopy(network_of(trainer)).train()
     test = data.splits["test"]
     used = len(test.labels) // 64 * 64
-    images = Normalizer(*data.normalization, torch.device("cpu"))(test.pixels)
+    mean, std = data.normalization
+    images = Normalizer(mean, std, torch.device("cpu"))(test.pixels)
     logits = torch.cat([network(part) for part in images[:used].split(64)])
     expected = F.cross_entropy(logits, test.labels[:used]).item()
     assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)

@@ -26,11 +26,9 @@ from onecycle.studies.figures.columns import (
 )  # fmt: skip
 from onecycle.studies.figures.drawing import INK, MUTED, line_styles
 
-FEW = 3  # seeds, of which each is worth more than their mean
-SEEDS: dict[bool, dict[str, Any]] = {
-    True: {"markersize": 6.5, "color": "white", "markeredgecolor": INK, "markeredgewidth": 1.0},
-    False: {"markersize": 4.5, "color": MUTED, "markeredgewidth": 0, "alpha": 0.55},
-}
+# Of few seeds each is worth more than their mean.
+FEW_SEEDS: dict[str, Any] = {"markersize": 6.5, "color": "white", "markeredgecolor": INK, "markeredgewidth": 1.0}
+MANY_SEEDS: dict[str, Any] = {"markersize": 4.5, "color": MUTED, "markeredgewidth": 0, "alpha": 0.55}
 # Components of a training step in the order of the bars; the colours are theirs in every figure.
 COMPONENTS = {
     "convolution": "C0", "norm": "C4", "activation": "C2", "pooling": "C5", "head and loss": "C3", "optimizer": "C1",
@@ -59,13 +57,13 @@ def arms(
     values = pd.concat([finite_numbers(rows, y), published]).dropna()
     bars = form == "bars" if form else len(values) > 0 and 0 <= values.min() < 0.5 * values.max()
     figure, (axes,) = drawing.panel_grid(size=(7.0, 1.5 + 0.42 * len(names)))
-    places, few = range(len(names)), bool(table["n"].max() <= FEW)
+    places, few = range(len(names)), table["n"].max() <= 3
     if bars:
         axes.barh(places, table["mean"].fillna(0.0), height=0.62, color="C0", alpha=0.3, zorder=2)
     axes.errorbar(table["mean"], places, xerr=table["sd"], color="C0", fmt="none" if bars else "o", markersize=8,
                   elinewidth=2, capsize=3.5, capthick=1.5, zorder=4)  # fmt: skip
     heights = [names.index(name) + 0.2 for name in seeds["place"]]
-    axes.plot(seeds["value"], heights, "o", label="_seeds", zorder=5, **SEEDS[few])
+    axes.plot(seeds["value"], heights, "o", label="_seeds", zorder=5, **(FEW_SEEDS if few else MANY_SEEDS))
     axes.plot(published, places, "D", markersize=7, markeredgewidth=1.5, markerfacecolor="none", markeredgecolor=INK,
               label="_published", zorder=6)  # fmt: skip
     ends = pd.concat([values, table["mean"] - table["sd"], table["mean"] + table["sd"]]).dropna()

@@ -70,7 +70,6 @@ def heat_map_pair(
     scale, shear = _scale(known, lower), -1 if transform == "ratio" else 1
     for axes, power, columns in ((left, 0, len(grid.x)), (right, shear, slots)):
         mesh = _cells(axes, grid, power, scale, lower, drawing.inches(axes)[0] / columns)
-    for axes, power in ((left, 0), (right, shear)):
         _ridge_line(axes, ridge, power)
     line = Line2D([], [], **RIDGE, markersize=6, linewidth=2, label="best of each row, fit")
     notes: list[Any] = [line] * bool(ridge) + ["diverged"] * bool(np.isinf(grid.z).any())
