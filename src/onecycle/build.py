@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 
-from onecycle.callbacks.average import Average
+from onecycle.callbacks.twin import Average
 from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.schema import TrainerOptions, TrainOptions

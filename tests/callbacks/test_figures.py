@@ -1,7 +1,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,7 +22,9 @@ def test_the_confusion_matrix_shows_each_class_in_percent_of_its_own_images() ->
     assert shown == {(0, 0): "50.0", (1, 0): "50.0", (0, 1): "50.0", (1, 1): "50.0", (2, 2): "100.0"}
     assert [label.get_text() for label in axes.get_xticklabels()] == list(CLASSES)
     assert "n = 5" in axes.get_title()
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answered", "true class")
+    many = confusion_figure(torch.eye(100), torch.arange(100), tuple(map(str, range(100))))
+    assert max(many.get_size_inches()) < 17
+    assert not many.axes[0].texts
 
 
 def test_mistakes_are_shown_worst_first_with_their_own_pictures() -> None:
@@ -32,12 +33,8 @@ def test_mistakes_are_shown_worst_first_with_their_own_pictures() -> None:
     titled = [axes for axes in figure.axes if axes.get_title()]
     assert [axes.get_title() for axes in titled] == ["cat 100%\nis dog", "dog 45%\nis cat"]
     assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in titled] == [3, 1]  # type: ignore[index]
-
-
-def test_a_faultless_network_has_a_figure_without_mistakes() -> None:
-    images = torch.zeros(3, 8, 8, 3, dtype=torch.uint8)
-    figure = mistakes_figure(torch.eye(3), torch.arange(3), images, CLASSES, count=4)
-    assert "The 0 worst mistakes" in figure.get_suptitle()
+    faultless = mistakes_figure(torch.eye(3), torch.arange(3), images, CLASSES, count=4)
+    assert "The 0 worst mistakes" in faultless.get_suptitle()
 
 
 def test_colours_come_back_from_normalised_images() -> None:
@@ -51,10 +48,14 @@ def test_the_grid_places_images_row_by_row_two_pixels_apart() -> None:
     images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 5)
     grid = image_grid(images, columns=2)
     assert grid.shape == (10, 12, 3)
-    for place, value in (((slice(4), slice(5)), 0), ((slice(4), slice(7, 12)), 1), ((slice(6, 10), slice(5)), 2)):
-        assert (grid[place] == value).all()
-    assert (grid[4:6] == 255).all()
-    assert (grid[6:, 5:] == 255).all()
+    for place, value in (
+        (grid[:4, :5], 0),
+        (grid[:4, 7:], 1),
+        (grid[6:, :5], 2),
+        (grid[4:6], 255),
+        (grid[6:, 5:], 255),
+    ):
+        assert (place == value).all()
 
 
 def test_a_run_leaves_its_figures_as_files_and_in_tensorboard(tmp_path: Path, tiny: Any, drawn: list[str]) -> None:
@@ -66,15 +67,3 @@ def test_a_run_leaves_its_figures_as_files_and_in_tensorboard(tmp_path: Path, ti
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
     assert set(events.Tags()["images"]) == {"training images", "confusion matrix", "worst mistakes"}
-
-
-@pytest.mark.parametrize("classes", [10, 100])
-def test_many_classes_still_make_a_readable_figure(classes: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(500, classes, generator=generator)
-    labels = torch.randint(0, classes, (500,), generator=generator)
-    figure = confusion_figure(logits, labels, tuple(f"class {i}" for i in range(classes)))
-    width, height = figure.get_size_inches()
-    assert width < 17
-    assert height < 17
-    assert (len(figure.axes[0].texts) == 0) == (classes > 25)

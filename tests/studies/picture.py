@@ -9,7 +9,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from onecycle.studies.figures.draw import draw
+from onecycle.studies.figures import draw
 
 
 def run(**columns: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def means(axes: Axes) -> list[tuple[list[float], list[float]]]:
     return [(list(map(float, bar.lines[0].get_xdata())), list(map(float, bar.lines[0].get_ydata()))) for bar in bars]
 
 
-def spans(axes: Axes) -> list[list[list[float]]]:
+def spans(axes: Axes) -> list[Any]:
     """The ends of the error bars of every series: [[x, y], [x, y]] each, nothing where there is no deviation."""
     bars: list[Any] = [one for one in axes.containers if isinstance(one, ErrorbarContainer)]
     return [[part.tolist() for part in lines.get_segments()] for bar in bars for lines in bar.lines[2]]

@@ -14,7 +14,7 @@ from onecycle.errors import ConfigError
 from onecycle.runs.identity import settings
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
-from onecycle.studies.figures.labels import label_of
+from onecycle.studies.figures.columns import label_of
 from onecycle.studies.launching import Progress
 from onecycle.studies.search import command_line, decisions
 from onecycle.studies.search import explorer as exploring

@@ -7,6 +7,8 @@ import pytest
 from matplotlib.contour import QuadContourSet
 from picture import figure_of, legends, marked, problem_of, run, tick_texts
 
+from onecycle.studies.figures.maps import FINER, _finer
+
 
 def series(arm: str, values: Any, **more: Any) -> dict[str, Any]:
     return run(arm=arm, curve=values, **more)
@@ -125,18 +127,13 @@ def test_surfaces_share_one_logarithmic_scale_with_direction_1_across() -> None:
     assert all((one.levels[0], one.levels[-1]) == pytest.approx((0.1, 80.0), rel=0.2) for one in filled)
     x, y = np.asarray(filled[3].get_paths()[7].vertices, float).T
     assert np.ptp(x) < np.ptp(y)  # steep where the loss rises more quickly along direction 1
-    assert marked(left, "_centre") == [([0.0], [0.0])]
-    assert set(tick_texts(bar, "y")) >= {"1", "10"}
-    assert figure_of([run(arm="a", surface=surface(10.0, gap=None))], kind="surfaces").axes[0].collections
-
-
-def test_a_finer_surface_goes_through_its_points() -> None:
-    from onecycle.studies.figures.surfaces import FINER, _finer
-
     given = surface(10.0)
     a, b, loss = _finer(**given)
     assert (a[::FINER], b[::FINER]) == (pytest.approx(given["a"]), pytest.approx(given["b"]))
     assert loss[::FINER, ::FINER] == pytest.approx(np.array(given["loss"]))
+    assert marked(left, "_centre") == [([0.0], [0.0])]
+    assert set(tick_texts(bar, "y")) >= {"1", "10"}
+    assert figure_of([run(arm="a", surface=surface(10.0, gap=None))], kind="surfaces").axes[0].collections
 
 
 def stacked(parts: dict[int, dict[str, float]], **settings: Any) -> Any:

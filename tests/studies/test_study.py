@@ -12,7 +12,7 @@ from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies import curves, plan
 from onecycle.studies.effects import EFFECTS, axes_of, filters_of, metric_of, parameters_of
-from onecycle.studies.figures.draw import KINDS
+from onecycle.studies.figures import KINDS
 from onecycle.studies.plan import Changes
 from onecycle.studies.study import at_scale
 

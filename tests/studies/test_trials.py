@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from onecycle.callbacks import optuna_storage
 from onecycle.callbacks.options import PRUNED
+from onecycle.callbacks.pruning import Pruning
 from onecycle.errors import ConfigError
 from onecycle.studies.search import command_line, coordinate, trials
 from onecycle.studies.search.coordinate import Score, Values
@@ -122,7 +123,7 @@ def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
         callback = dict(values["+callbacks.pruning"])
         callbacks.append(callback)
         assert callback.pop("_target_") == "onecycle.callbacks.pruning.Pruning"
-        trial = optuna_storage.running_trial(**callback)
+        trial = Pruning(**callback).trial
         reached = 0.9 if len(callbacks) == 1 else 0.1
         trial.report(reached, 1)
         if trial.should_prune():

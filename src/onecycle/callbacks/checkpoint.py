@@ -14,9 +14,7 @@ from onecycle.runs import checkpoints
 from onecycle.runs.loggers import NeedsRun, RunContext
 
 ASK_EVERY_N_STEPS = 10
-# At the end of an epoch a checkpoint is saved if the time since the last one is this many times what it took.
-WORTH = 100
-SECONDS = 0.1  # what one takes, until it is measured
+WORTH = 100  # at the end of an epoch one is saved if the time since the last is this many times what that took
 
 
 class Checkpoint(NeedsRun, LightningCheckpoint):
@@ -29,7 +27,7 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
 
     def __init__(self, every_n_minutes: float, every_n_steps: int | None = None) -> None:
         self.seconds, self.every_n_steps = 60 * every_n_minutes, every_n_steps
-        self._saved_at, self._took, self._saved_step = time.monotonic(), SECONDS, -1
+        self._saved_at, self._took, self._saved_step = time.monotonic(), 0.1, -1
         self._interrupted = False
         self._handlers: dict[int, Any] = {}
 
@@ -43,9 +41,7 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._interrupt)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
         """Save when it is time, or when a signal came."""
         # What is saved between an epoch's last step and its evaluation would continue after the evaluation; what is
         # saved at the end of an epoch that is not evaluated would train its last batch again.
@@ -58,23 +54,16 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
         if done or _evaluates(trainer):
             self._consider(trainer, epoch_ends=True, must=done)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         """Store of which run this is a checkpoint."""
         checkpoint[checkpoints.RUN] = self.key
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *event: Any) -> None:
         """Restore the signals before Lightning does: else its handler would stay, and with it the whole run."""
-        self._restore_handlers()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Restore the signals."""
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
         while self._handlers:
             signal.signal(*self._handlers.popitem())
+
+    on_exception: Any = on_train_end
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted:
@@ -84,22 +73,17 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
     def _consider(self, trainer: pl.Trainer, epoch_ends: bool, must: bool = False) -> None:
         after = min(self.seconds, WORTH * self._took) if epoch_ends else self.seconds
         due, interrupted = time.monotonic() - self._saved_at >= after, self._interrupted
-        if trainer.world_size > 1:
-            due, interrupted = self._agreed(trainer, due and trainer.is_global_zero, now=epoch_ends)
+        # Asking the other ranks makes the host wait for its device: not at every step.
+        if trainer.world_size > 1 and not epoch_ends and trainer.global_step % ASK_EVERY_N_STEPS:
+            due = interrupted = False
+        elif trainer.world_size > 1:
+            flags = torch.tensor([due and trainer.is_global_zero, interrupted], device=trainer.strategy.root_device)
+            due, interrupted = trainer.strategy.reduce(flags.float(), reduce_op="max").bool().tolist()
         counted = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if must or due or interrupted or counted:
             self._save(trainer)
         if interrupted:
             raise KeyboardInterrupt
-
-    def _agreed(self, trainer: pl.Trainer, due: bool, now: bool) -> tuple[bool, bool]:
-        """Whether any rank says that a checkpoint is due, and whether any was interrupted."""
-        # Asking the other ranks makes the host wait for its device: not at every step.
-        if not now and trainer.global_step % ASK_EVERY_N_STEPS:
-            return False, False
-        flags = torch.tensor([due, self._interrupted], dtype=torch.float32, device=trainer.strategy.root_device)
-        agreed = trainer.strategy.reduce(flags, reduce_op="max")
-        return bool(agreed[0]), bool(agreed[1])
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._saved_step:

@@ -6,8 +6,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from onecycle.training.classifier import Classifier
-
 
 class Divergence(pl.Callback):
     """Stops training when the mean loss of `every_n_steps` steps is not finite or above `max_loss`.
@@ -29,13 +27,12 @@ class Divergence(pl.Callback):
         """Continue the window."""
         self._sum, self._count, self._diverged = state_dict["sum"], state_dict["count"], state_dict["diverged"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop again if the checkpoint is that of a diverged run."""
-        self._stop_if_diverged(trainer, pl_module)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Stop, again if the checkpoint is that of a diverged run."""
+        if self._diverged:
+            pl_module.diverged = trainer.should_stop = True
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *batch: Any) -> None:
         """Add the loss; look at the mean only every few steps, because looking makes the host wait for the device."""
         self._sum = self._sum + outputs["loss"].detach()
         self._count += 1
@@ -44,9 +41,4 @@ class Divergence(pl.Callback):
         mean = float(trainer.strategy.reduce(torch.as_tensor(self._sum), reduce_op="mean")) / self._count
         self._sum, self._count = 0.0, 0
         self._diverged = self._diverged or not math.isfinite(mean) or mean > self.max_loss
-        self._stop_if_diverged(trainer, pl_module)
-
-    def _stop_if_diverged(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self._diverged:
-            assert isinstance(module, Classifier)
-            module.diverged = trainer.should_stop = True
+        self.on_train_start(trainer, pl_module)

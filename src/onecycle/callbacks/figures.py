@@ -11,7 +11,6 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from onecycle.runs.loggers import NeedsRun, RunContext, harmless, log_image
-from onecycle.training.classifier import Classifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,16 +25,13 @@ class Figures(NeedsRun, pl.Callback):
     title, broken = "figures/", False
 
     def __init__(self, mistakes: int) -> None:
-        self.mistakes = mistakes
-        self._drawn = False
+        self.mistakes, self._drawn = mistakes, False
 
     def attach(self, run: RunContext) -> None:
         """Write into the run's folder."""
         self.folder = run.folder / "figures"
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Draw the run's first batch, as the network sees it."""
         if self._drawn or trainer.global_step or not trainer.is_global_zero:
             return
@@ -47,19 +43,15 @@ class Figures(NeedsRun, pl.Callback):
         log_image(trainer.loggers, "training images", picture, 0)
         self._write("training_images", picture.resize((picture.width * 2, picture.height * 2), 0).save)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw the confusion matrix and the worst mistakes of the test images."""
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, Classifier)
         data = trainer.datamodule  # type: ignore[attr-defined]
         logits, labels = pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu()
-        images = data.splits["test"].pixels
-        figures = {
-            "confusion_matrix": confusion_figure(logits, labels, data.classes),
-            "worst_mistakes": mistakes_figure(logits, labels, images, data.classes, self.mistakes),
-        }
-        for name, figure in figures.items():
+        worst = mistakes_figure(logits, labels, data.splits["test"].pixels, data.classes, self.mistakes)
+        matrix = confusion_figure(logits, labels, data.classes)
+        for name, figure in {"confusion_matrix": matrix, "worst_mistakes": worst}.items():
             self._write(name, partial(figure.savefig, dpi=110))
             log_image(trainer.loggers, name.replace("_", " "), figure, pl_module.total_steps)
 

@@ -110,7 +110,7 @@ class PruningOptions(Options):
 
 CALLBACKS: dict[str, type[Options]] = {
     "onecycle.callbacks.progress.Progress": ProgressOptions,
-    "onecycle.callbacks.training_log.TrainingLog": Options,
+    "onecycle.callbacks.progress.TrainingLog": Options,
     "onecycle.callbacks.checkpoint.Checkpoint": CheckpointOptions,
     "onecycle.callbacks.divergence.Divergence": DivergenceOptions,
     "onecycle.callbacks.figures.Figures": FiguresOptions,

@@ -47,18 +47,6 @@ def optuna_object(kind: str, name: str, class_name: str, options: Mapping[str, A
 
 
 def make_pruner(name: str, options: Mapping[str, Any]) -> "optuna.pruners.BasePruner":
-    """The pruner of that name in PRUNERS; raises ConfigError for unknown names and options."""
-    if name not in PRUNERS:
-        raise ConfigError([f"pruner={name}: unknown; there are {', '.join(PRUNERS)}"])
+    """The pruner of that name in PRUNERS; raises ConfigError for unknown options."""
     pruner: optuna.pruners.BasePruner = optuna_object("pruner", name, PRUNERS[name], options)
     return pruner
-
-
-def running_trial(
-    storage: str, study: str, trial: int, pruner: str, pruner_options: Mapping[str, Any]
-) -> "optuna.Trial":
-    """A trial of a search that is running in another process, to report to; `trial` is its id in the storage."""
-    import optuna
-
-    judge = make_pruner(pruner, pruner_options)
-    return optuna.Trial(optuna.load_study(study_name=study, storage=open_storage(storage), pruner=judge), trial)

@@ -1,4 +1,4 @@
-"""The progress bar: epoch, loss, accuracy, images a second, time left. Nothing if the output is not a terminal."""
+"""What is shown and logged while a run trains."""
 
 import logging
 import time
@@ -10,10 +10,50 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from onecycle.callbacks.training_log import TrainingLog
-from onecycle.training.classifier import Classifier
-
 log = logging.getLogger("onecycle")
+
+
+class TrainingLog(pl.Callback):
+    """Logs the means since the last log every `trainer.log_every_n_steps` steps.
+
+    Throughput counts training alone, not the evaluation of the monitored split. `latest` holds the last numbers.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, *event: Any) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    on_validation_end: Any = on_train_epoch_start
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log before the evaluation, whose time would count as training time."""
+        if trainer.training:
+            self.on_train_end(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        """Log when it is time."""
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]
+            self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Log the window so far; the last one may be partial."""
+        loss, correct, count = pl_module.reduced(pl_module.window_sums)
+        if not count:
+            return
+        pl_module.window_sums.zero_()
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        group = trainer.optimizers[0].param_groups[0]
+        self.latest = {
+            "train/loss": loss / count, "train/accuracy": correct / count,
+            "lr": group["lr"] / (group["lr_multiplier"] or 1.0), "momentum": group["momentum"],
+            "images_per_second": count / seconds,
+        }  # fmt: skip
+        pl_module.log_now(self.latest)
 
 
 class Progress(ProgressBar):
@@ -24,12 +64,11 @@ class Progress(ProgressBar):
 
     def __init__(self, refresh_per_second: float) -> None:
         super().__init__()
-        self._interval = 1 / refresh_per_second
+        self._interval, self._drawn_at = 1 / refresh_per_second, 0.0
         self._bar: RichProgress | None = None
-        self._drawn_at = 0.0
 
-    def disable(self) -> None:
-        """Show nothing from now on; Lightning calls this on all ranks but the first."""
+    def disable(self, *event: Any) -> None:
+        """Close the bar, if it is open; Lightning calls this on all ranks but the first."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -48,16 +87,13 @@ class Progress(ProgressBar):
         self._bar.start()
         self._task = self._bar.add_task("epoch 1", total=trainer.max_steps, completed=trainer.global_step, numbers="")
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
         """Draw the line when it is time."""
         if self._bar is not None and time.perf_counter() - self._drawn_at >= self._interval:
             self._draw(self._bar, trainer, pl_module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the epoch's line, or write it to train.log alone."""
-        assert isinstance(pl_module, Classifier)
         if not pl_module.monitored:
             return
         name, numbers = trainer.datamodule.monitored, pl_module.monitored  # type: ignore[attr-defined]
@@ -77,21 +113,15 @@ class Progress(ProgressBar):
             self._draw(self._bar, trainer, pl_module)
         self.disable()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was."""
-        self.disable()
+    on_exception: Any = disable
 
-    def _draw(self, bar: RichProgress, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, Classifier)
+    def _draw(self, bar: RichProgress, trainer: pl.Trainer, module: Any) -> None:
         self._drawn_at = time.perf_counter()
         numbers = ""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, TrainingLog) and callback.latest:
-                latest = callback.latest
-                numbers = (
-                    f"loss {latest['train/loss']:.3f}  accuracy {latest['train/accuracy']:.1%}  "
-                    f"{latest['images_per_second']:,.0f} images/s"
-                )
+                loss, accuracy, *_, speed = callback.latest.values()
+                numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:,.0f} images/s"
         epochs = trainer.max_steps / trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         description = f"epoch {module.epochs_done():.1f}/{epochs:g}"
         bar.update(self._task, completed=trainer.global_step, description=description, numbers=numbers, refresh=True)

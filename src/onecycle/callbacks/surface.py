@@ -53,12 +53,11 @@ class LossSurface(Probe):
         losses = torch.tensor(rows, dtype=torch.float64)
         center = rows[self.points // 2][self.points // 2]
         border = torch.cat([losses[0], losses[-1], losses[1:-1, 0], losses[1:-1, -1]])
+        width = (losses < center + WIDE).double().mean().item() if math.isfinite(center) else math.nan
         return {
-            "surface": {"a": axis, "b": axis, "loss": rows},
-            "surface_center": center,
-            "surface_rise": border.mean().item() - center,
-            "surface_width": (losses < center + WIDE).double().mean().item() if math.isfinite(center) else math.nan,
-        }
+            "surface": {"a": axis, "b": axis, "loss": rows}, "surface_center": center,
+            "surface_rise": border.mean().item() - center, "surface_width": width,
+        }  # fmt: skip
 
 
 def filter_normalized(weight: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,17 +1,43 @@
-"""The exact test of scale symmetry: a second network, trained beside the first on the same batches."""
+"""Networks beside the one that is trained: the average of its weights, and its rescaled twin."""
 
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor
 
 from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_scaled_gradients
 from onecycle.data.loader import Batch
 from onecycle.training.classifier import Classifier
 
 SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which the factors apply
+
+
+class Average(EMAWeightAveraging):
+    """Lightning's averaging of all weights and buffers, kept on the training device; replaces the weights exactly once.
+
+    Lightning chooses the average's device before the network has been moved, and replaces the weights at the end of
+    training, which a run that is resumed after its last step never reaches.
+    """
+
+    _replaced = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the average on the device that will train."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replace the weights by their average."""
+        super().on_train_end(trainer, pl_module)
+        self._replaced = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do so also if there was nothing left to train."""
+        if not self._replaced:
+            self.on_train_end(trainer, pl_module)
 
 
 class Twin(Probe):
@@ -33,8 +59,8 @@ class Twin(Probe):
     def __init__(self, lr: float, weight_decay: float, weight_scale: float) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.weight_scale = lr, weight_decay, weight_scale
-        self._network: nn.Module | None = None
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._network: Any = None
+        self._optimizer: Any = None
         self._saved: dict[str, Any] = {}
         # Left on the device as they come: reading one makes the host wait.
         self._deviations: list[Tensor | float] = []
@@ -50,22 +76,19 @@ class Twin(Probe):
 
     def state_dict(self) -> dict[str, Any]:
         """The copy, its optimizer, and what was measured so far."""
-        if self._network is None or self._optimizer is None:
+        if self._network is None:
             return {}
         return {
-            "network": self._network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "deviations": [float(value) for value in self._deviations],
-            "loss_gaps": [float(value) for value in self._loss_gaps],
-        }
+            "network": self._network.state_dict(), "optimizer": self._optimizer.state_dict(),
+            "deviations": [*map(float, self._deviations)], "loss_gaps": [*map(float, self._loss_gaps)],
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until there is a copy to take it."""
         self._saved = state_dict
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Make the copy, or continue with the saved one; the network is on its device by now."""
-        assert isinstance(pl_module, Classifier)
         self._network, self._optimizer = copy_with_optimizer(trainer, pl_module)
         for group in self._optimizer.param_groups:
             if group["kind"] == SCALED:
@@ -78,12 +101,9 @@ class Twin(Probe):
             self._deviations, self._loss_gaps = self._saved["deviations"], self._saved["loss_gaps"]
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Let the copy take the step that the network has just taken, and compare them."""
-        assert isinstance(pl_module, Classifier)
-        assert self._network is not None
-        assert self._optimizer is not None
         pairs = list(zip(self._optimizer.param_groups, trainer.optimizers[0].param_groups, strict=True))
         for own, main in pairs:
             own["lr"] = main["lr"] * (self.lr if main["kind"] == SCALED else 1.0)
@@ -107,9 +127,8 @@ class Twin(Probe):
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
         """The deviations of all steps; a maximum is NaN if any of its values is."""
         deviations = torch.tensor(self._deviations, dtype=torch.float64)
+        gap = torch.tensor(self._loss_gaps, dtype=torch.float64).max().item()
         return {
-            "twin_deviation": deviations.tolist(),
-            "twin_deviation_max": deviations.max().item(),
-            "twin_deviation_last": deviations[-1].item(),
-            "twin_loss_gap": torch.tensor(self._loss_gaps, dtype=torch.float64).max().item(),
-        }
+            "twin_deviation": deviations.tolist(), "twin_deviation_max": deviations.max().item(),
+            "twin_deviation_last": deviations[-1].item(), "twin_loss_gap": gap,
+        }  # fmt: skip

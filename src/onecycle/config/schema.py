@@ -55,6 +55,7 @@ MOVED = {
     "onecycle.schedule.": "onecycle.training.schedule.",
     "onecycle.muon.": "onecycle.training.muon.",
     "onecycle.loggers.": "onecycle.runs.loggers.",
+    "onecycle.callbacks.training_log.": "onecycle.callbacks.progress.",
 }
 
 NO_TARGET = "must name its class in _target_"

@@ -20,9 +20,9 @@ from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.studies import rows as table
 from onecycle.studies.aggregates import write_aggregates
-from onecycle.studies.figures.draw import draw
-from onecycle.studies.figures.labels import label_of
-from onecycle.studies.figures.style import save
+from onecycle.studies.figures import draw
+from onecycle.studies.figures.columns import label_of
+from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
 from onecycle.studies.verdicts import Verdict, judge
 

@@ -1,19 +1,24 @@
-"""What every figure needs: panels, ticks, marks of single and of diverged runs, texts and legends."""
+"""What every figure needs: styles, panels, ticks, marks of single and of diverged runs, texts, legends, files."""
 
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colorbar import Colorbar
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
-from onecycle.studies.figures.labels import plain
-from onecycle.studies.figures.style import INK, MUTED
+from onecycle.studies.figures.columns import Labels, level_text, number_text
+from onecycle.studies.rows import is_number
 
+SHEET = Path(__file__).with_name("onecycle.mplstyle")
+INK, MUTED, VOID = "0.12", "0.42", "0.94"
 EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad edge, and from each other
 LETTER = 0.085  # inches of a letter of the style sheet's font
 HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
@@ -29,6 +34,32 @@ NOTES: dict[str, dict[str, Any]] = {
     "single seed": {"marker": None, "linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
     "mean ± 1 sd": {"marker": None, "linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
 }
+
+
+def line_styles(values: Sequence[Any], **more: Any) -> dict[Any, dict[str, Any]]:
+    """A colour and a marker for each value: numbers from light to dark in the order given, words from the palette."""
+    if all(is_number(value) for value in values):
+        # From green: yellow is faint on white.
+        shades = np.linspace(0.76, 0.02, len(values)) if len(values) > 1 else [0.3]
+        looks = [(to_hex(matplotlib.colormaps["viridis"](shade)), "o") for shade in shades]
+    else:
+        looks = [(f"C{place}", "os^DvPp"[place % 7]) for place in range(len(values))]
+    return {value: {"color": colour, "marker": marker, **more}
+            for value, (colour, marker) in zip(values, looks, strict=False)}  # fmt: skip
+
+
+def contrast(colour: Any) -> str:
+    """The colour of a text that is readable on another: dark or white, by the relative luminance of WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.25 else "white"
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write name.png and name.svg; the same data give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.style.context(SHEET):
+        figure.savefig(folder / f"{name}.png")
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
 def panel_grid(
@@ -54,13 +85,12 @@ def logarithmic(axes: Axes, which: Literal["x", "y"], column: str, values: Itera
     lowest = min((value for value in values if np.isfinite(value)), default=1.0)
     if lowest <= 0:
         raise ValueError(f"{column}={lowest:g} has no place on a logarithmic axis; choose other rows with `where`")
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axes.set(**{f"{which}scale": "log"})
 
 
 def inches(axes: Axes) -> tuple[float, float]:
     """How wide and high axes are, about: constrained layout moves them when they are drawn."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure: Any = axes.get_figure(root=True)
     box = axes.get_window_extent()
     return box.width / figure.dpi, box.height / figure.dpi
 
@@ -69,18 +99,17 @@ def ticks(axes: Axes, which: Literal["x", "y"], values: Collection[float] = ()) 
     """Ticks at `values` where they are few, as many as have room, else at round numbers; once the limits stand."""
     axis, length = (axes.xaxis, inches(axes)[0]) if which == "x" else (axes.yaxis, inches(axes)[1])
     low, high = axis.get_view_interval()
-    log = axis.get_scale() == "log"
     places = sorted({value for value in values if low <= value <= high})
     if not 0 < len(places) <= 12:
-        if not log:
+        if axis.get_scale() != "log":
             if max(abs(low), abs(high)) >= 1000:
                 axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             return
         places = round_numbers(low, high)
-    room = LETTER * max(len(plain(place)) for place in places) + 0.1 if which == "x" else 0.25
+    room = LETTER * max(len(number_text(place)) for place in places) + 0.1 if which == "x" else 0.25
     axis.set_minor_locator(NullLocator())
     axis.set_major_locator(FixedLocator(places, nbins=int(length / room) + 1))
-    axis.set_major_formatter(lambda value, _: plain(value))
+    axis.set_major_formatter(lambda value, _: number_text(value))
 
 
 def round_numbers(low: float, high: float) -> list[float]:
@@ -92,14 +121,6 @@ def round_numbers(low: float, high: float) -> list[float]:
         if len(found) >= 4:
             break
     return found
-
-
-def name_bars(axes: Axes, names: Sequence[str]) -> None:
-    """One line for each name, from top to bottom, without a grid between them."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0, labelsize=10.5)
 
 
 def cross(axes: Axes, x: float, pile: int, colour: str, lower: bool, text: str = "") -> None:
@@ -125,22 +146,17 @@ def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
     axes.plot(x, y, "o", markersize=3.5, color=colour, markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)
 
 
-def colour_bar(bar: Colorbar, text: str) -> None:
-    """A colour bar's text, without its frame."""
-    bar.outline.set_visible(False)
-    bar.set_label(text)
-
-
-def finish(
+def finish_figure(
     panels: Sequence[Axes], x: str, y: str, title: str | None, *, x_ticks: Collection[float] = (),
-    entries: Mapping[str, Mapping[str, Any]] | None = None, notes: Sequence[str] = (), heading: str = "",
+    styles: Mapping[Any, Mapping[str, Any]] | None = None, labels: Labels | None = None, heading: str = "",
+    notes: Sequence[Any] = (),
 ) -> None:  # fmt: skip
     """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, and the legends.
 
-    entries: the style of each line by its text; `heading` stands above them. notes: see `legend`.
+    styles: of each line by its value; `heading` stands above them. notes: names in NOTES, what follows a comma is said
+    of the mark, or entries. The legends stand beside the panels, or below them for long texts.
     """
-    figure = panels[0].get_figure(root=True)
-    assert figure is not None
+    figure: Any = panels[0].get_figure(root=True)
     figure.suptitle(textwrap.fill(title or "", int(figure.get_figwidth() * 8.8)), linespacing=1.25)
     for axes in panels:
         ticks(axes, "x", x_ticks)
@@ -151,30 +167,24 @@ def finish(
         figure.supylabel(y)
         if x:
             figure.supxlabel(x)
-    legend(figure, panels, [Line2D([], [], label=text, **style) for text, style in (entries or {}).items()],
-           [note(name) for name in notes], heading or None)  # fmt: skip
+    lines = [Line2D([], [], label=level_text(value, labels), **style) for value, style in (styles or {}).items()]
+    marks = [Line2D([], [], label=note, **{**MARK, **NOTES[note.partition(",")[0]]}) if isinstance(note, str) else note
+             for note in notes]  # fmt: skip
+    _legends(figure, panels, lines, marks, heading or None)
 
 
-def note(name: str) -> Line2D:
-    """The legend's entry for a mark of NOTES; what follows a comma in its name is said of the mark."""
-    return Line2D([], [], label=name, **{**MARK, **NOTES[name.partition(",")[0]]})
-
-
-def legend(
-    figure: Figure, panels: Sequence[Axes], entries: Sequence[Line2D], marks: Sequence[Line2D], heading: str | None
-) -> None:
-    """The legend of the lines and that of the marks: beside the panels, or below them for long texts."""
-    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
-    if longest > 20 or not entries:
+def _legends(figure: Figure, panels: Sequence[Axes], lines: list[Any], marks: list[Any], heading: str | None) -> None:
+    longest = max((len(str(line.get_label())) for line in lines), default=0)
+    if longest > 20 or not lines:
         columns = max(1, int(figure.get_figwidth() * 10 / (max(longest, 12) + 5)))
-        if entries or marks:
-            figure.legend(handles=[*entries, *marks], loc="outside lower center", ncols=columns, title=heading)
+        if lines or marks:
+            figure.legend(handles=lines + marks, loc="outside lower center", ncols=columns, title=heading)
         return
     last = [axes for axes in panels if (place := axes.get_subplotspec()) and place.is_last_col()]
-    if len(last) == 1 and len(entries) + len(marks) > 8:
-        entries, marks = [*entries, *marks], []
+    if len(last) == 1 and len(lines) + len(marks) > 8:
+        lines, marks = lines + marks, []
     beside: dict[str, Any] = {"borderaxespad": 0, "alignment": "left"}
-    first = last[0].legend(handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading, **beside)
+    first = last[0].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading, **beside)
     if marks:
         last[-1].legend(handles=marks, loc="lower left", bbox_to_anchor=(1.01, 0), **beside)
         if len(last) == 1:

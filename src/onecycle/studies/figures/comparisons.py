@@ -1,0 +1,239 @@
+"""Arms beside each other: bars, accuracy against time, the parts of a training step, gradient norms by layer."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from onecycle.studies.figures import drawing
+from onecycle.studies.figures.columns import (
+    Labels,
+    finite_numbers,
+    is_lower_better,
+    label_of,
+    level_text,
+    levels_of,
+    number_text,
+    numbers,
+    part_of,
+    points_of,
+    refuse_mixed,
+)  # fmt: skip
+from onecycle.studies.figures.drawing import INK, MUTED, line_styles
+
+# Of few seeds each is worth more than their mean.
+FEW_SEEDS: dict[str, Any] = {"markersize": 6.5, "color": "white", "markeredgecolor": INK, "markeredgewidth": 1.0}
+MANY_SEEDS: dict[str, Any] = {"markersize": 4.5, "color": MUTED, "markeredgewidth": 0, "alpha": 0.55}
+# Components of a training step in the order of the bars; the colours are theirs in every figure.
+COMPONENTS = {
+    "convolution": "C0", "norm": "C4", "activation": "C2", "pooling": "C5", "head and loss": "C3", "optimizer": "C1",
+    "data": "C7", "casts": "0.5", "other": "0.82",
+}  # fmt: skip
+LABELLED_SHARE, MERGED_SHARE = 0.05, 0.02
+COLUMNS = 5  # of the components' legend
+
+
+def arms(
+    rows: pd.DataFrame, *, y: str, by: str = "arm", reference: Mapping[str, float] | None = None,
+    form: Literal["bars", "dots"] | None = None, labels: Labels | None = None, title: str | None = None,
+) -> Figure:  # fmt: skip
+    """Mean ± sd of y for each arm, from top to bottom, the value printed beside it, its seeds below the line.
+
+    form: "bars" from zero or "dots" on axes around the values; by default dots where all values are so far from zero
+    that bars would hide their differences. reference: the published value of an arm, a hollow diamond.
+    """
+    if form not in (None, "bars", "dots"):
+        raise ValueError(f"form={form}: must be bars or dots")
+    names = levels_of(rows, by)
+    table, seeds = points_of(rows, by, y)
+    if table["n"].isna().all():
+        raise ValueError(f"no run has a value of {y}")
+    table, published = table.reindex(names), pd.Series(reference or {}, dtype=float).reindex(names)
+    values = pd.concat([finite_numbers(rows, y), published]).dropna()
+    bars = form == "bars" if form else len(values) > 0 and 0 <= values.min() < 0.5 * values.max()
+    figure, (axes,) = drawing.panel_grid(size=(7.0, 1.5 + 0.42 * len(names)))
+    places, few = range(len(names)), table["n"].max() <= 3
+    if bars:
+        axes.barh(places, table["mean"].fillna(0.0), height=0.62, color="C0", alpha=0.3, zorder=2)
+    axes.errorbar(table["mean"], places, xerr=table["sd"], color="C0", fmt="none" if bars else "o", markersize=8,
+                  elinewidth=2, capsize=3.5, capthick=1.5, zorder=4)  # fmt: skip
+    heights = [names.index(name) + 0.2 for name in seeds["place"]]
+    axes.plot(seeds["value"], heights, "o", label="_seeds", zorder=5, **(FEW_SEEDS if few else MANY_SEEDS))
+    axes.plot(published, places, "D", markersize=7, markeredgewidth=1.5, markerfacecolor="none", markeredgecolor=INK,
+              label="_published", zorder=6)  # fmt: skip
+    ends = pd.concat([values, table["mean"] - table["sd"], table["mean"] + table["sd"]]).dropna()
+    low, high = (ends.min(), ends.max()) if len(ends) else (0.0, 1.0)
+    room = (high - low) or 0.1 * abs(high) or 1.0
+    axes.set_xlim((min(0.0, 1.06 * low), 1.06 * high) if bars else (low - 0.15 * room, high + 0.12 * room))
+    _name_bars(axes, [level_text(name, labels) for name in names])
+    _write_numbers(axes, table, is_lower_better(y))
+    notes = ["single run" if few else "one seed"] * (len(seeds) > 0) + ["published"] * bool(published.any())
+    notes += ["diverged"] * bool((table["diverged"] > 0).any())
+    drawing.finish_figure([axes], label_of(y, labels), "", title, notes=notes)
+    return figure
+
+
+def _name_bars(axes: Axes, names: Sequence[str]) -> None:
+    """One line for each name, from top to bottom, without a grid between them."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, labelsize=10.5)
+
+
+def _write_numbers(axes: Axes, table: pd.DataFrame, lower: bool) -> None:
+    """The values in a column right of the axes, with equal decimals, and crosses for diverged runs at the bad edge."""
+    largest, right = table["mean"].abs().max(), axes.get_yaxis_transform()
+    digits = 0 if largest >= 1000 else 1 if largest >= 10 else 3
+    for place, (mean, sd, n, lost) in enumerate(table[["mean", "sd", "n", "diverged"]].fillna({"n": 0}).to_numpy()):
+        text = f"{mean:,.{digits}f}" if n else "diverged" if lost > 0 else ""
+        if math.isfinite(sd):
+            text += f" ± <{10**-digits:g}" if 0 < sd < 0.5 * 10**-digits else f" ± {sd:,.{digits}f}"
+        if n and n + lost > 1:
+            text += f"  ({n:.0f} of {n + lost:.0f})" if lost else f"  (n = {n:.0f})"
+        axes.annotate(text, (1, place), (8, 0), xycoords=right, textcoords="offset points", va="center",
+                      annotation_clip=False)  # fmt: skip
+        if lost > 0:
+            axes.plot([0.985 if lower else 0.015], [place], "X", markersize=9, color=MUTED, markeredgecolor="white",
+                      label="_diverged", clip_on=False, transform=right, zorder=7)  # fmt: skip
+
+
+def scatter(
+    rows: pd.DataFrame, *, x: str, y: str, by: str = "arm", labels: Labels | None = None, title: str | None = None
+) -> Figure:
+    """Mean ± sd of y against mean ± sd of x: a point for each value of `by`, with its seeds as faint dots.
+
+    A cross at the bad edge stands at the mean x of the runs that diverged.
+    """
+    refuse_mixed(rows, [by])
+    figure, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
+    axes.margins(0.1)
+    lower, several, lost = is_lower_better(y), False, []
+    styles = line_styles(levels_of(rows, by), linestyle="none", markersize=7.5)
+    for group, style in styles.items():
+        part = part_of(rows, by, group)
+        table = pd.DataFrame({"x": numbers(part, x), "y": finite_numbers(part, y)})
+        seeds, missing = table.dropna(), table["x"][part["status"] == "diverged"].dropna()
+        if len(seeds):
+            (x_mean, y_mean), (x_sd, y_sd) = seeds.mean(), seeds.std()
+            axes.errorbar([x_mean], [y_mean], xerr=[x_sd], yerr=[y_sd], **style, elinewidth=1.3, capsize=0,
+                          markeredgecolor="white", zorder=4)  # fmt: skip
+        if len(seeds) > 1:
+            drawing.seed_dots(axes, seeds["x"], seeds["y"], style["color"])
+            several = True
+        if len(missing):
+            lost.append((missing.mean(), style["color"]))
+    if not axes.lines and not lost:
+        raise ValueError(f"no run has values of both {x} and {y}")
+    for pile, (place, colour) in enumerate(lost):
+        drawing.cross(axes, place, min(pile, 4), colour, lower)
+    if lost:
+        drawing.make_room(axes, min(len(lost), 5), lower)
+    notes = ["one seed", "mean ± sd"] * several + ["diverged"] * bool(lost)
+    drawing.finish_figure([axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels,
+                          heading=label_of(by, labels), notes=notes)  # fmt: skip
+    return figure
+
+
+def stacked(
+    rows: pd.DataFrame, *, by: str, prefix: str = "", labels: Labels | None = None, title: str | None = None
+) -> Figure:
+    """Milliseconds of a training step by component: for each value of `by` a bar of the means over its runs.
+
+    Shares from 5 % on are printed, after the total those that have no room in the bar. Components below 2 % of every
+    bar, and those of an unknown name, are drawn as one with "other".
+    """
+    rows = rows[rows["breakdown_ms"].map(lambda parts: isinstance(parts, dict))]
+    levels = levels_of(rows, by)
+    if not levels:
+        raise ValueError("no run has a breakdown_ms")
+    means = [pd.DataFrame(part_of(rows, by, level)["breakdown_ms"].tolist()).mean() for level in levels]
+    table = pd.DataFrame(means).fillna(0.0)
+    large = table.div(table.sum(axis=1), axis=0).max() >= MERGED_SHARE
+    names = [name for name in COMPONENTS if large.get(name, False) and name != "other"]
+    others = [name for name in table if name not in names]
+    table = table[names].assign(**{"other": table[others].sum(axis=1)} if others else {})
+    figure, (axes,) = drawing.panel_grid(size=(7.0, 1.7 + 0.55 * len(table)))
+    axes.set_xlim(0, 1.14 * table.sum(axis=1).max())
+    for place, parts in enumerate(table.to_dict("records")):
+        more = ", ".join(_bar(axes, place, parts))
+        total = sum(parts.values())
+        text = f"{number_text(float(f'{total:.3g}'))} ms" + f" ({more})" * bool(more)
+        axes.annotate(text, (total, place), (6, 0), textcoords="offset points", va="center")
+    _name_bars(axes, [prefix + level_text(level, labels) for level in levels])
+    drawing.finish_figure([axes], "time of a training step (ms)", "", title)
+    other = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(others) - {"other"} else "other"
+    entries = [Patch(facecolor=COMPONENTS[name], label=other if name == "other" else name) for name in table]
+    # A legend fills its columns from top to bottom; it is read from left to right.
+    entries = [entry for column in range(COLUMNS) for entry in entries[column::COLUMNS]]
+    figure.legend(handles=entries, loc="outside lower center", ncols=COLUMNS, handlelength=1.1, handleheight=1.1,
+                  columnspacing=1.4)  # fmt: skip
+    return figure
+
+
+def _bar(axes: Axes, place: int, parts: dict[str, float]) -> list[str]:
+    """Draw one bar; returns the names and shares that are worth a text but have no room for it."""
+    without_room = []
+    left, total, scale = 0.0, sum(parts.values()), drawing.inches(axes)[0] / axes.get_xlim()[1]
+    for name, width in parts.items():
+        colour, text = COMPONENTS[name], f"{100 * width / total:.0f}%"
+        axes.barh(place, width, left=left, height=0.64, color=colour, edgecolor="white", linewidth=0.8)
+        if width / total >= LABELLED_SHARE and width * scale >= drawing.LETTER * len(text):
+            axes.text(left + width / 2, place, text, ha="center", va="center", color=drawing.contrast(colour))
+        elif width / total >= LABELLED_SHARE and name != "other":
+            without_room.append(f"{name} {text}")
+        left += width
+    return without_room
+
+
+def norms_by_layer(
+    rows: pd.DataFrame, *, groups: Mapping[str, str], by: str = "arm", value: str = "values",
+    y_label: str | None = None, labels: Labels | None = None, title: str | None = None,
+) -> Figure:  # fmt: skip
+    """`gradient_norms` of every layer: a panel for each fraction of training, a line for each value of `by`.
+
+    groups: the fractions, each with its title. value: "values" or "relative" to the weights. Seeds are drawn as their
+    geometric mean, and each as faint dots. A line has a gap where its network has no such layer.
+    """
+    found = {
+        (fraction, name): [
+            dict(zip(norms[str(fraction)]["layers"], norms[str(fraction)][value], strict=True))
+            for norms in part_of(rows, by, name)["gradient_norms"]
+            if isinstance(norms, dict) and str(fraction) in norms
+        ]
+        for fraction in groups
+        for name in levels_of(rows, by)
+    }
+    # In the order of the deepest network, of which the others are a part.
+    deepest_first = sorted((seed for seeds in found.values() for seed in seeds), key=len, reverse=True)
+    places = list(dict.fromkeys(layer for seed in deepest_first for layer in seed))
+    if not places:
+        raise ValueError("no run has gradient norms")
+    styles = line_styles(levels_of(rows, by))
+    size = (7.0, 2.5 if len(groups) > 1 else 3.8)
+    figure, grid = drawing.panel_grid(list(groups.values()), size=size, columns=1)
+    panels = dict(zip(groups, grid, strict=True))
+    grid[0].set_yscale("log")
+    for (fraction, name), seeds in found.items():
+        table = pd.DataFrame(seeds, columns=places, dtype=float).where(lambda norms: norms > 0)
+        panels[fraction].plot(np.exp(np.log(table).mean()).to_numpy(), label="_mean", zorder=3, **styles[name])
+        for place, layer in enumerate(places) if len(table) > 1 else ():
+            drawing.seed_dots(panels[fraction], [place] * len(table), table[layer], styles[name]["color"])
+    _name_layers(grid[-1], places)
+    drawing.finish_figure(grid, "", y_label or label_of("gradient_norm", labels), title, styles=styles, labels=labels)
+    return figure
+
+
+def _name_layers(axes: Axes, names: Sequence[str]) -> None:
+    """The layers' names below the axis, their parts below each other; slanted where they would touch."""
+    texts = [name.replace("residual", "branch").replace(".", "\n") for name in names]
+    room = drawing.inches(axes)[0] / len(names) / drawing.LETTER
+    slanted = max(len(line) for text in texts for line in text.split("\n")) > room
+    style: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(range(len(names)), list(names) if slanted else texts, **style)
+    axes.set_xlim(-0.5, len(names) - 0.5)
