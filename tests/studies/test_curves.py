@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from onecycle.config.compose import CONF
-from onecycle.studies import curves
+from onecycle.studies import rows as curves
 from onecycle.studies.figures import draw as figures
 
 

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 
 from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
-from onecycle.studies import curves, plan
+from onecycle.studies import plan
 from onecycle.studies.effects import EFFECTS, axes_of, filters_of, metric_of, parameters_of
 from onecycle.studies.figures.draw import KINDS
 from onecycle.studies.plan import Changes
+from onecycle.studies.rows import SMOOTHING
 from onecycle.studies.study import at_scale
 
 STUDY: dict[str, Any] = {
@@ -204,4 +205,4 @@ def test_every_study_can_be_planned_at_every_scale(path: Path) -> None:
 
 def test_the_range_test_is_drawn_with_the_average_that_its_numbers_have() -> None:
     (figure,) = OmegaConf.load(CONF / "study/lr_range_test.yaml").study.figures
-    assert figure.smooth == curves.SMOOTHING
+    assert figure.smooth == SMOOTHING

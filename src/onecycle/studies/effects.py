@@ -17,9 +17,8 @@ from pydantic import AfterValidator, Field
 
 from onecycle.config.types import Number, Text
 from onecycle.studies import responses
-from onecycle.studies.curves import BLOW_UP
-from onecycle.studies.responses import Curve, Runs, curve, curves, grid_step
-from onecycle.studies.rows import DivergedError, UnmeasurableError, filter_text, is_number
+from onecycle.studies.responses import Curve, Runs, curve, curve_family, grid_step
+from onecycle.studies.rows import BLOW_UP, DivergedError, UnmeasurableError, filter_text, is_number
 
 
 def _some_values(where: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +100,7 @@ def blow_up_spread(
     level: Number | None = None,
 ) -> float:  # fmt: skip
     """How far the blow-ups for the values of `by` lie apart: largest minus smallest log x, in grid steps."""
-    family = list(curves(runs, x, y, by, where).values())
+    family = list(curve_family(runs, x, y, by, where).values())
     return float(np.ptp([math.log(member.blow_up(factor, level)) for member in family])) / grid_step(family)
 
 
@@ -110,7 +109,7 @@ def blow_up_slope(
     level: Number | None = None,
 ) -> float:  # fmt: skip
     """The least-squares slope of log(x at the blow-up) against log(by)."""
-    family = curves(runs, x, y, by, where)
+    family = curve_family(runs, x, y, by, where)
     heights = [math.log(member.blow_up(factor, level)) for member in family.values()]
     return float(np.polyfit(np.log(_positive(family, by)), heights, 1)[0])
 
@@ -120,7 +119,7 @@ def optimum_order(runs: Runs, x: Column, y: Column, by: Column, where: Where | N
 
     At most 0 where the best x never rises with `by`.
     """
-    family = curves(runs, x, y, by, where)
+    family = curve_family(runs, x, y, by, where)
     _positive(family, by)
     best = [math.log(member.optimum) for member in family.values()]
     return float(np.max(np.diff(best))) / grid_step(list(family.values()))

@@ -1,4 +1,4 @@
-"""A study's page: figures, table, verdicts.
+"""A study's page: figures, table, verdicts; and the same in TensorBoard.
 
 `python -m onecycle.studies.report` draws all pages again from the records.
 """
@@ -7,24 +7,29 @@ import base64
 import json
 import logging
 import math
+import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.studies import rows as table
-from onecycle.studies.aggregates import write_aggregates
 from onecycle.studies.figures.draw import draw
 from onecycle.studies.figures.labels import label_of
 from onecycle.studies.figures.style import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
 from onecycle.studies.verdicts import Verdict, judge
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,7 @@ METRICS = (
     "val_accuracy", "test_accuracy", "test_accuracy_tta", "test_loss", "final_test_loss", "final_loss", "train_loss",
     "seconds_fit",
 )  # fmt: skip
+TAGS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy", "val/loss", "val/accuracy")  # in TensorBoard
 INTERVALS = (
     "± is half of the effect's 90 % interval: Student's, with one variance from seed to seed for all points of a claim "
     "or, with one seed, from the spread that the study assumes. A claim holds, or does not, where the whole interval "
@@ -162,6 +168,37 @@ def mean_and_sd(mean: float, sd: float) -> str:
         return "–"
     digits = 0 if abs(mean) >= 1000 else 2 if abs(mean) >= 10 else 3
     return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if math.isfinite(sd) else "")
+
+
+def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.DataFrame) -> None:
+    """Write events to `folder` anew: figures in the folder itself, one run each for mean, mean + sd and mean − sd.
+
+    Mean and sample sd of a point's curves go over its seeds, at the steps that all of them have.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for name, figure in figures.items():
+            writer.add_figure(name, figure, close=False)
+    labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
+    for label, members in rows["folder"].groupby(labels, sort=False):
+        target = folder / re.sub(r"[^\w=.,+-]+", "_", label or "all")
+        bands = {tag: _band([table.history(Path(path), "step", tag) for path in members]) for tag in TAGS}
+        for suffix, sign in {"mean": 0, "plus sd": 1, "minus sd": -1}.items() if len(members) > 1 else [("mean", 0)]:
+            with SummaryWriter(str(target / suffix)) as writer:
+                for tag, points in bands.items():
+                    for step, mean, sd in points:
+                        writer.add_scalar(tag, mean + sign * sd, int(step))
+
+
+def _band(curves: Sequence[list[list[float]]]) -> list[tuple[float, float, float]]:
+    """Step, mean and sample standard deviation (0 for a single curve) at the steps at which all curves are finite."""
+    known = [{step: value for step, value in zip(*curve, strict=True) if math.isfinite(value)} for curve in curves]
+    steps = sorted(set.intersection(*map(set, known)))
+    values = np.array([[curve[step] for step in steps] for curve in known])
+    spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(steps))
+    return list(zip(steps, values.mean(axis=0).tolist(), spread.tolist(), strict=True))
 
 
 def study_folders(studies: Path, file: str) -> list[Path]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.studies.curves import BLOW_UP
 from onecycle.studies.rows import (
+    BLOW_UP,
+    Array,
     DivergedError,
     Filter,
     UnmeasurableError,
@@ -27,7 +28,6 @@ from onecycle.studies.rows import (
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = NDArray[np.float64]
 T = TypeVar("T")
 
 
@@ -171,7 +171,7 @@ def curve(runs: Runs, x: str, y: str, where: Filter | None = None) -> Curve:
     return Curve(filter_text(where), x, xs, losses)
 
 
-def curves(runs: Runs, x: str, y: str, by: str, where: Filter | None = None) -> dict[Any, Curve]:
+def curve_family(runs: Runs, x: str, y: str, by: str, where: Filter | None = None) -> dict[Any, Curve]:
     """The curve at each value of `by`, ascending; raises UnmeasurableError for fewer than two."""
     found = {level: curve(runs, x, y, {**(where or {}), by: level}) for level in runs.levels(by, where)}
     if len(found) < 2:

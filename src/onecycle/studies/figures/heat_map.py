@@ -16,11 +16,11 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from onecycle.studies import responses
-from onecycle.studies.estimate import estimate
 from onecycle.studies.figures import drawing
 from onecycle.studies.figures.labels import Labels, label_of, symbol
 from onecycle.studies.figures.points import refuse_mixed
 from onecycle.studies.figures.style import MUTED, VOID, contrast
+from onecycle.studies.verdicts import estimate
 
 Array = NDArray[np.float64]
 RIDGE: dict[str, Any] = {"color": "C1", "marker": "o", "markeredgecolor": "white"}

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from onecycle.studies.curves import history, moving_average
 from onecycle.studies.figures import drawing
 from onecycle.studies.figures.labels import Labels, label_of, legend_texts, panel_texts
 from onecycle.studies.figures.points import Direction, is_lower_better, levels_of, part_of
 from onecycle.studies.figures.style import line_styles
+from onecycle.studies.rows import history, moving_average
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], float | None]  # x, y, and where the run diverged
 NOTES = {"mean ± 1 sd": "_band", "single seed": "_seed", "diverged": "_diverged"}  # what the legend says of each mark

@@ -57,7 +57,7 @@ def journal(folder: Path) -> str:
 
 
 def optuna_search(
-    options: OptunaSearch, evaluate: Evaluate, path: coordinate.Path, *, folder: Path, width: int = 1
+    options: OptunaSearch, evaluate: Evaluate, path: coordinate.SearchPath, *, folder: Path, width: int = 1
 ) -> None:
     """Read back the trials that are finished, go on with the interrupted ones, ask for the rest of the budget.
 
@@ -90,7 +90,12 @@ class _OptunaSearch:
     """One process's part in a study of Optuna."""
 
     def __init__(
-        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: coordinate.Path, folder: Path
+        self,
+        options: OptunaSearch,
+        study: "optuna.Study",
+        evaluate: Evaluate,
+        path: coordinate.SearchPath,
+        folder: Path,
     ) -> None:
         self.options, self.study, self.evaluate, self.path = options, study, evaluate, path
         self.callback = {
