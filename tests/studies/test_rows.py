@@ -82,20 +82,13 @@ def test_of_two_records_with_the_same_overrides_the_newer_one_counts(study: Path
 def test_a_half_written_record_counts_as_none(study: Path) -> None:
     (study / "a" / "result.json").write_text('{"schema": 1, "sta')
     assert table.read(study)["label"].tolist() == ["lr=0.1,seed=1", "lr=0.4,seed=0"]
+    assert "recency" not in table.plain_columns(table.read(study))
 
 
 def test_a_study_of_records_has_the_rows_of_the_studies_that_it_names(study: Path) -> None:
     other = study.parent / "two"
     write_plan(other, Plan({"name": "two", "records_of": ["one"]}, [], "…"))
     assert table.read(other)["study"].tolist() == ["one"] * 3
-
-
-def test_the_csv_holds_the_plain_columns(study: Path, tmp_path: Path) -> None:
-    table.write_csv(tmp_path / "table.csv", table.read(study))
-    read = pd.read_csv(tmp_path / "table.csv", dtype=str)
-    assert read["test_accuracy"].fillna("").tolist() == ["50", "70", ""]
-    assert read["batch_size"].tolist() == ["50"] * 3
-    assert "recency" not in read
 
 
 def test_a_summary_has_mean_and_sample_deviation_over_finished_runs(study: Path) -> None:

@@ -10,7 +10,7 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,12 +68,19 @@ def build(folder: Path) -> None:
         save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-    table.write_csv(target / "table.csv", rows)
+    rows[table.plain_columns(rows)].to_csv(target / "table.csv", index=False, float_format="%.6g")
     entries = [verdict.as_dict() for verdict in judged]
     run.write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
+    warnings = [*unjudged, *undrawn]
+    # The other rows are those of `records_of`.
+    missing = len(plan.points) - sum(map(table.is_missing, table.cells(rows, "study")))
+    if missing > 0:
+        warnings.append(f"{missing} of {len(plan.points)} runs have no result yet: run the command again.")
+    if "synthetic" in set(rows["data_name"]):
+        warnings.append("These runs saw drawn images: their accuracy says nothing about CIFAR.")
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
-        facts(plan, rows), warnings=[*unjudged, *undrawn, *_warnings(plan, rows)], verdicts=entries, images=images,
+        facts(plan, rows), warnings=warnings, verdicts=entries, images=images,
         intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
     run.write_atomically(target / "index.html", page + "\n")
@@ -104,15 +111,6 @@ def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[Verdict], list[str]]:
         except ConfigError as error:
             problems += error.problems
     return judged, problems
-
-
-def _warnings(plan: Plan, rows: pd.DataFrame) -> Iterator[str]:
-    own = sum(map(table.is_missing, table.cells(rows, "study")))  # the others are those of `records_of`
-    missing = len(plan.points) - own
-    if missing > 0:
-        yield f"{missing} of {len(plan.points)} runs have no result yet: run the command again."
-    if "synthetic" in set(rows["data_name"]):
-        yield "These runs saw drawn images: their accuracy says nothing about CIFAR."
 
 
 def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
@@ -152,14 +150,11 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     header = [*map(label_of, axes), "n", *map(label_of, metrics)]
     body = []
     for line in table.summary(rows, axes, metrics).to_dict("records"):
-        cells = ["" if table.is_missing(line[axis]) else _cell(line[axis]) for axis in axes]
+        found = ["" if table.is_missing(line[axis]) else line[axis] for axis in axes]
+        cells = [f"{value:g}" if isinstance(value, float) else str(value) for value in found]
         cells.append(f"{line['n']}" + (f" ({line['diverged']} diverged)" if line["diverged"] else ""))
         body.append(cells + [mean_and_sd(line[metric], line[f"{metric}_sd"]) for metric in metrics])
     return header, body
-
-
-def _cell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def mean_and_sd(mean: float, sd: float) -> str:

@@ -4,26 +4,15 @@ Both are read in log coordinates, since their axes go in factors.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.studies.rows import (
-    BLOW_UP,
-    Array,
-    DivergedError,
-    Filter,
-    UnmeasurableError,
-    cells,
-    chosen,
-    filter_text,
-    is_number,
-    levels,
-    value_text,
-)
+from onecycle.studies import rows
+from onecycle.studies.rows import BLOW_UP, Array, DivergedError, Filter, UnmeasurableError, filter_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +40,9 @@ class Runs:
     def numbers(self, column: str) -> Array:
         """A column, [run]: infinite where a run has no finite number because it diverged, NaN where it has none."""
         if column not in self._numbers:
-            values = np.array([value if is_number(value) else math.nan for value in cells(self.frame, column)], float)
-            lost = np.array([status == "diverged" for status in cells(self.frame, "status")], bool)
+            found = rows.cells(self.frame, column)
+            values = np.array([value if rows.is_number(value) else math.nan for value in found], float)
+            lost = np.array([status == "diverged" for status in rows.cells(self.frame, "status")], bool)
             self._numbers[column] = np.where(np.isinf(values) | (lost & np.isnan(values)), math.inf, values)
         return self._numbers[column]
 
@@ -60,12 +50,12 @@ class Runs:
         """Whether a filter means each run, [run]."""
         mask = np.ones(len(self), bool)
         for column, wanted in (where or {}).items():
-            mask &= self._once((column, repr(wanted)), lambda one={column: wanted}: chosen(self.frame, one))  # type: ignore[misc]
+            mask &= self._once((column, repr(wanted)), lambda one={column: wanted}: rows.chosen(self.frame, one))  # type: ignore[misc]
         return mask
 
     def levels(self, column: str, where: Filter | None) -> list[Any]:
         """The different values of a column at a filter; see `rows.levels`."""
-        return self._once((column, "levels", repr(where)), lambda: levels(self.frame[self.at(where)], column))
+        return self._once((column, "levels", repr(where)), lambda: rows.levels(self.frame[self.at(where)], column))
 
     def means(
         self, column: str, axes: Sequence[str], where: Filter | None = None, diverged: float = math.inf
@@ -87,15 +77,11 @@ class Runs:
         """The levels of each axis, and the place of each run in their grid; −1 beside it."""
         grids, cell, mask = [], np.zeros(len(self), int), self.at(where)
         for axis in axes:
-            found = self.levels(axis, where)
-            for level in found:
-                if not is_number(level) or level <= 0:
-                    raise UnmeasurableError(f"{axis} {value_text(level)} at {filter_text(where)} is no number above 0")
+            grids.append(above_zero(self.levels(axis, where), axis))
             place = np.full(len(self), -1)
-            for number, level in enumerate(found):
+            for number, level in enumerate(self.levels(axis, where)):
                 place[self.at({axis: level})] = number
-            grids.append(np.array(found, float))
-            cell, mask = cell * len(found) + place, mask & (place >= 0)
+            cell, mask = cell * len(grids[-1]) + place, mask & (place >= 0)
         return grids, np.where(mask, cell, -1)
 
     def measured(self, column: str, where: Filter | None, diverged: float | None = None) -> Array:
@@ -123,6 +109,14 @@ class Runs:
             self._found[key] = find()
         found: T = self._found[key]
         return found
+
+
+def above_zero(levels: Iterable[Any], column: str) -> Array:
+    """The values of a column as numbers; raises UnmeasurableError for one that is not above 0."""
+    for level in (found := list(levels)):
+        if not rows.is_number(level) or level <= 0:
+            raise UnmeasurableError(f"{column} {rows.value_text(level)} is no number above 0")
+    return np.array(found, float)
 
 
 @dataclass(frozen=True)
@@ -235,15 +229,11 @@ def ridge(grid: Grid, lower: bool) -> list[tuple[float, float]]:
         if ties[0] == 0 or ties[-1] == len(xs) - 1:
             continue
         best = slice(ties[0] - 1, ties[0] + 2)
-        found.append((_vertex(xs[best], heights[best]), float(y)))
+        (a, b, c), heights = np.log(xs[best]), heights[best] if np.isfinite(heights[best]).all() else np.zeros(3)
+        left, right = np.diff(heights) / np.diff([a, b, c])
+        vertex = math.exp((a + b) / 2 - left * (c - a) / (2 * (right - left))) if left != right else xs[ties[0]]
+        found.append((float(vertex), float(y)))
     return found
-
-
-def _vertex(xs: Array, heights: Array) -> float:
-    """The x of the extremum of the parabola in log x through three points, the middle x where there is none."""
-    (a, b, c), heights = np.log(xs), heights if np.isfinite(heights).all() else np.zeros(3)
-    left, right = np.diff(heights) / np.diff([a, b, c])
-    return math.exp((a + b) / 2 - left * (c - a) / (2 * (right - left))) if left != right else float(xs[1])
 
 
 def ridge_power(points: Sequence[tuple[float, float]]) -> float:

@@ -169,11 +169,6 @@ def plain_columns(frame: "pd.DataFrame") -> list[str]:
     return [name for name in frame if not any(isinstance(value, dict | list) for value in frame[name])]
 
 
-def write_csv(path: Path, frame: "pd.DataFrame") -> None:
-    """Write the plain columns: six digits of a fraction, nothing where a value is missing."""
-    frame[plain_columns(frame)].to_csv(path, index=False, float_format="%.6g")
-
-
 def summary(frame: "pd.DataFrame", keys: Sequence[str], metrics: Sequence[str]) -> "pd.DataFrame":
     """A row for each combination of `keys`, by appearance: n, diverged, and mean and sample sd of each metric.
 

@@ -108,8 +108,17 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     except ConfigError as error:
         log.error("The study stops here.")
         results, stopped = [], [error]
-    # Only now: drawing needs matplotlib, and a study that is refused does not.
-    from onecycle.studies import report
+    _draw(folder, stopped)
+    for result in results:
+        _ = result.return_value  # raises what the run raised
+    if stopped:
+        raise stopped[0]
+    return results
+
+
+def _draw(folder: Path, stopped: list[ConfigError]) -> None:
+    """Draw the study's page and the index; what does not fit the records stands on the page and joins `stopped`."""
+    from onecycle.studies import report  # it needs matplotlib; a study that is refused does not
 
     with storage_errors_named("draw the pages with make report"):
         try:
@@ -117,11 +126,6 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         except ConfigError as error:
             stopped.append(error)
         report.build_index(folder.parent)
-    for result in results:
-        _ = result.return_value  # raises what the run raised
-    if stopped:
-        raise stopped[0]
-    return results
 
 
 def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
@@ -146,12 +150,11 @@ class ColumnCheck:
     def __init__(self, study: dict[str, Any], points: Sequence[plan.Point], config: DictConfig, folder: Path) -> None:
         self.study, self.folder = study, folder
         self.known = known_columns(study, points, config)
-        blocks = [*(study.get("runs") or ()), *(study.get("searches") or ())]
-        differ = any(_sets(group, "callbacks") for block in blocks for group in (block.get("fixed"), block.get("axes")))
-        added = [name for name, part in (config.get("callbacks") or {}).items() if part is not None]
-        measures = bool(set(added) - set(MEASURE_NOTHING)) or _sets(study.get("fixed"), "callbacks")
-        self.is_open = measures and not differ and not study.get("records_of")
-        if not (measures or differ or study.get("records_of")):
+        added = {name for name, part in (config.get("callbacks") or {}).items() if part is not None}
+        measures = added - set(MEASURE_NOTHING) or _sets([study.get("fixed")], "callbacks")
+        differ = _sets(_own_settings(study), "callbacks") or study.get("records_of")
+        self.is_open = bool(measures and not differ)
+        if not (measures or differ):
             self._refuse(self.known)
 
     def check(self, point: plan.Point) -> None:
@@ -174,22 +177,26 @@ class ColumnCheck:
 
 def known_columns(study: Mapping[str, Any], points: Sequence[plan.Point], config: DictConfig) -> set[str]:
     """The columns that result from the form of a record, the axes, the searches and `derive`."""
-    blocks, searches = list(study.get("runs") or ()), list(study.get("searches") or ())
-    groups = [study.get("fixed"), *(block.get(key) for block in blocks + searches for key in ("fixed", "axes"))]
-    record = dict(RECORD)
-    if config.data.val_size or any(_sets(group, "data.val_size") for group in groups):
+    groups, record = [study.get("fixed"), *_own_settings(study)], dict(RECORD)
+    if config.data.val_size or _sets(groups, "data.val_size"):
         record["val"] = record["train"]
-    if config.evaluation.tta != "none" or any(_sets(group, "evaluation.tta") for group in groups):
+    if config.evaluation.tta != "none" or _sets(groups, "evaluation.tta"):
         record["test"] = record["test"] | {"accuracy_tta": 0.0}
     found = {key for point in points for key in point.values} | row_of(plan.Point("", {}, ()), Path(), record).keys()
-    for block in searches:
+    for block in study.get("searches") or ():
         keys = [*(block.get("coordinates") or ()), *(block.get("space") or ())]
         found |= {"arm", "number", "seed", "coordinate", "decision", *map(plan.column, keys)}
     return found | (DERIVED[study["derive"]](Path()).keys() if study.get("derive") else set())
 
 
-def _sets(group: Mapping[str, Any] | None, key: str) -> bool:
-    return any(name.lstrip("+~").startswith(key) for name in group or {})
+def _own_settings(study: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
+    """What the blocks of a study set in their own runs."""
+    blocks = [*(study.get("runs") or ()), *(study.get("searches") or ())]
+    return [block.get(key) for block in blocks for key in ("fixed", "axes")]
+
+
+def _sets(groups: Sequence[Mapping[str, Any] | None], key: str) -> bool:
+    return any(name.lstrip("+~").startswith(key) for group in groups for name in group or {})
 
 
 def named_columns(study: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

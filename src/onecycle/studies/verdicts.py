@@ -27,6 +27,7 @@ SLACK = 1e-9  # relative to a bound: what rounding may do to an effect that lies
 SHARE_OF_RUNS = "of the runs"  # a unit: the effect is said in words
 NEGLIGIBLE = 1e-6  # relative to an effect: an uncertainty below that is not shown
 SHOWN_VALUES = 12
+UNKNOWN_SPREAD = "too few seeds: one run a point and no known spread"
 CONFIDENCE = 0.9  # of the two-sided interval
 RESAMPLES = 400
 RESAMPLED_EFFECTS, FEWEST_COPIES = 2_000, 20  # where there are many seeds
@@ -78,19 +79,17 @@ def estimate(
     if obstacles:
         share = f" ({len(obstacles)} of {len(seeds)} seeds)" if len(seeds) > 1 else ""
         return Estimate(math.nan, math.nan, len(seeds), f"cannot be measured: {obstacles[0]}{share}")
-    average = math.fsum(effects) / len(effects)
+    average, source = math.fsum(effects) / len(effects), "measured" if len(effects) > 1 else "assumed"
     if len(effects) > 1:
         sd, freedom = pooled_sd(seeds, metric, filters, axes)
         # Without two finite numbers at any point (all of them diverged) the effects are all there is to go by.
         width = resampled_half_width(seeds, measure, metric, sd, freedom) if freedom else half_width(effects)
-    elif exact:
-        width = 0.0
-    elif assumed_sd is None:
-        return Estimate(average, math.nan, 1, "too few seeds: one run a point and no known spread")
+    elif exact or assumed_sd is None:
+        return Estimate(average, 0.0 if exact else math.nan, 1, "" if exact else UNKNOWN_SPREAD)
     else:
         width = resampled_half_width(seeds, measure, metric, assumed_sd, math.inf)
-    vague = f"too few seeds: with the {'measured' if len(effects) > 1 else 'assumed'} spread the effect often "
-    return Estimate(average, width, len(effects), f"{vague}cannot be measured" if math.isnan(width) else "")
+    vague = f"too few seeds: with the {source} spread the effect often cannot be measured"
+    return Estimate(average, width, len(effects), vague if math.isnan(width) else "")
 
 
 def complete_seeds(frame: pd.DataFrame, filters: Sequence[Filter], axes: Sequence[str]) -> list[Runs]:
@@ -128,11 +127,10 @@ def pooled_sd(seeds: Sequence[Runs], metric: str, filters: Sequence[Filter], axe
     (NaN, 0) where no point has two finite numbers.
     """
     runs = Runs(pd.concat([one.frame for one in seeds]))
-    numbers = runs.numbers(metric)
-    there = np.isfinite(numbers) & np.any([runs.at(where) for where in filters], axis=0)
+    there = np.isfinite(runs.numbers(metric)) & np.any([runs.at(where) for where in filters], axis=0)
     points = places(runs, list(dict.fromkeys([*(column for where in filters for column in where), *axes])))
     _, group = np.unique(points[there], axis=0, return_inverse=True)
-    groups = pd.Series(numbers[there]).groupby(group.ravel())
+    groups = pd.Series(runs.numbers(metric)[there]).groupby(group.ravel())
     freedom = int((groups.count() - 1).sum())
     squares = float(((groups.count() - 1) * groups.var()).sum())
     return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
@@ -177,11 +175,7 @@ def resampled_half_width(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What measurements say of a claim.
-
-    `uncertainty` is the half width of the effect's two-sided 90 % confidence interval. Effect and uncertainty are NaN
-    where they are unknown. `if_not` is empty unless the claim does not hold.
-    """
+    """What measurements say of a claim: its fields, and those of an `Estimate`, NaN where they are unknown."""
 
     id: str
     text: str
