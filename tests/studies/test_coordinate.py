@@ -48,35 +48,6 @@ def test_a_bowl_is_climbed_in_as_many_evaluations_as_theory_gives() -> None:
     )
 
 
-def test_no_point_is_asked_for_twice() -> None:
-    _, asked = solve({"x": START, "y": START, "z": START}, bowl(x=5, y=-4, z=2))
-    points = [tuple(point.items()) for batch in asked for point in batch]
-    assert len(points) == len(set(points))
-
-
-def test_along_a_ridge_the_transformed_coordinates_need_fewer_steps_than_the_raw_ones() -> None:
-    """The loss depends on x·y steeply, on x/y hardly: in (x·y, y) it is a bowl, in (x, y) a ridge at 45°."""
-
-    def height(product: float, ratio: float) -> float:
-        return -((product - 6) ** 2) - 0.05 * (ratio - 6) ** 2
-
-    def raw(values: Values) -> float:
-        x, y = math.log2(values["x"]), math.log2(values["y"])
-        return height(x + y, x - y)
-
-    def transformed(values: Values) -> float:
-        product, y = math.log2(values["product"]), math.log2(values["y"])
-        return height(product, product - 2 * y)
-
-    turned, _ = solve({"product": START, "y": START}, transformed)
-    straight, _ = solve({"x": START, "y": START}, raw)
-    assert turned.best.values == {"product": 64.0, "y": 1.0}
-    assert len(turned.steps) == 1 + 7 + 2
-    assert straight.best.score <= turned.best.score
-    # On the ridge one step along an axis leaves it: the raw search is caught where it first meets the ridge.
-    assert math.log2(straight.best.values["x"]) + math.log2(straight.best.values["y"]) == 6
-
-
 @pytest.mark.parametrize(
     ("coordinates", "score", "refinements", "best"),
     [

@@ -119,12 +119,6 @@ def test_an_incomplete_study_says_so_and_leaves_its_claims_open(tmp_path: Path) 
     assert "3 of 4 runs have no result yet" in page_of(folder)
 
 
-def test_drawn_images_are_named_as_such(tmp_path: Path) -> None:
-    folder = study(tmp_path, name="synthetic")
-    report.build(folder)
-    assert "accuracy says nothing about CIFAR" in page_of(folder)
-
-
 def test_the_page_shows_what_can_be_drawn_and_what_cannot(tmp_path: Path) -> None:
     curve = STUDY["figures"][0]
     wrong: dict[str, Any] = {
