@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from onecycle.studies import effects
-from onecycle.studies.responses import Curve, Grid, Runs, grid_step, ridge, ridge_power
+from onecycle.studies.responses import Curve, Grid, Runs, grid_step, ridge, ridge_exponent
 from onecycle.studies.rows import DivergedError, UnmeasurableError
 
 NAN = math.nan
@@ -90,8 +90,8 @@ def test_the_power_is_the_least_squares_slope_of_log_x_on_log_y() -> None:
     points = [(1.0, 1.0), (2.0, 5.0), (6.0, 4.0), (8.0, 20.0)]
     xs, ys = np.log(np.array(points)).T
     expected = np.sum((ys - ys.mean()) * (xs - xs.mean())) / np.sum((ys - ys.mean()) ** 2)
-    assert ridge_power(points) == pytest.approx(expected)
-    assert math.isnan(ridge_power(points[:1]))
+    assert ridge_exponent(points) == pytest.approx(expected)
+    assert math.isnan(ridge_exponent(points[:1]))
 
 
 def test_a_grid_step_is_the_median_spacing() -> None:

@@ -154,7 +154,7 @@ def ridge_power(
     whether its lowest or its highest value is the best.
     """
     lower = better == "lower" if better else responses.lower_is_better(z)
-    power = responses.ridge_power(responses.ridge(responses.grid(runs, x, y, z, where), lower))
+    power = responses.ridge_exponent(responses.ridge(responses.grid(runs, x, y, z, where), lower))
     if math.isnan(power):
         raise UnmeasurableError("fewer than two rows of the grid have their best inside it")
     return power

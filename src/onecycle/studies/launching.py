@@ -24,10 +24,7 @@ Check = Callable[[plan.Point], None]
 
 
 class RunCounter:
-    """Counts the runs of a study. total: all that there will be, as far as is known.
-
-    The time left is the mean time from one run that was trained to the next, times the runs to come.
-    """
+    """Counts the runs of a study. total: all that there will be, as far as is known."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
@@ -42,7 +39,7 @@ class RunCounter:
 
     @property
     def left(self) -> str:
-        """The time that is left, for the end of a line; empty where it is unknown, or nothing is left."""
+        """The mean time of a trained run times the runs to come, in words; empty where unknown or none is left."""
         runs = self.total - self.done
         if not self.trained or runs <= 0:
             return ""

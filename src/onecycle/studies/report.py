@@ -125,10 +125,7 @@ def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def published_and_here(published: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Of each published entry its text, its number or numbers, and the mean of our runs that it is about, with n.
-
-    The last is empty where none of our runs has its metric.
-    """
+    """Of each published entry its text, its numbers, and the mean of our runs that it is about, empty without any."""
     found = []
     for entry in published["rows"]:
         metric = entry.get("metric", published["metric"])
@@ -198,9 +195,9 @@ def _band(curves: Sequence[list[list[float]]]) -> list[tuple[float, float, float
 
 def study_folders(studies: Path, file: str) -> list[Path]:
     """The folders of studies that hold a file, without those that study.force=true moved aside."""
-    depth = len(Path(file).parts) - 1
-    found = (path.parents[depth] for path in sorted(studies.glob(f"*/{file}")))
-    return [folder for folder in found if ".before-" not in folder.name]
+    return [
+        folder for folder in sorted(studies.glob("*")) if (folder / file).exists() and ".before-" not in folder.name
+    ]
 
 
 def build_index(studies: Path) -> Path:

@@ -62,8 +62,7 @@ class Runs:
     ) -> tuple[list[Array], Array]:
         """The levels of each axis at a filter, and the mean of a column in each cell of their grid, NaN without a run.
 
-        Runs without a number are left out; `diverged` stands for one that diverged. Raises UnmeasurableError for a
-        level that is not above 0.
+        Runs without a number are left out; `diverged` stands for one that diverged.
         """
         grids, cell = self._once(("cells", *axes, repr(where)), lambda: self._cells(axes, where))
         shape, values = [len(grid) for grid in grids], self.numbers(column)
@@ -180,10 +179,7 @@ def grid_step(family: Sequence[Curve]) -> float:
 
 @dataclass(frozen=True)
 class Grid:
-    """A measurement over two coordinates: z[j, i] at x[i] and y[j], both ascending and above 0.
-
-    NaN without a run, infinite where a run diverged.
-    """
+    """z[j, i] over ascending x[i] and y[j], both above 0: NaN without a run, infinite where a run diverged."""
 
     x: Array
     y: Array
@@ -236,7 +232,7 @@ def ridge(grid: Grid, lower: bool) -> list[tuple[float, float]]:
     return found
 
 
-def ridge_power(points: Sequence[tuple[float, float]]) -> float:
+def ridge_exponent(points: Sequence[tuple[float, float]]) -> float:
     """The power p of "the best x goes as y to the power of p": least squares of log x on log y over a ridge.
 
     It stays finite where the best x does not depend on y. NaN for fewer than two points.

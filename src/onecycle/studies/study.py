@@ -141,7 +141,7 @@ class ClaimOptions(Options):
 
 
 # The keys of a claim about each effect: those of every claim and the effect's parameters.
-CLAIMS = {
+CLAIMS: dict[str | None, type[ClaimOptions]] = {
     effect: create_model(f"{effect}_claim", __base__=ClaimOptions, **cast("dict[str, Any]", parameters_of(effect)))
     for effect in EFFECTS
 }
@@ -177,7 +177,8 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError with every error of the study, one line each.
     """
     lines = _group_errors(StudyOptions, study, "study")
-    scales, scale = study.get("scales"), study.get("scale")
+    scales: Any = study.get("scales")
+    scale = study.get("scale")
     for name, group in scales.items() if isinstance(scales, Mapping) else ():
         if isinstance(group, Mapping):
             lines += _group_errors(ScaleOptions, group, f"study.scales.{name}")

@@ -84,10 +84,10 @@ def _legend(figure: Figure, z: Array, has_ridge: bool) -> None:
 
 def _power_text(rows: pd.DataFrame, x: str, y: str, z: str, ridge: Sequence[tuple[float, float]]) -> str:
     """The ridge's power as a claim has it, with its interval; that of the mean map where seeds alone have none."""
-    if math.isnan(responses.ridge_power(ridge)):
+    if math.isnan(responses.ridge_exponent(ridge)):
         return "no ridge inside the grid"
     found = estimate(rows, "ridge_power", {"x": x, "y": y, "z": z})
-    power = responses.ridge_power(ridge) if math.isnan(found.effect) else found.effect
+    power = responses.ridge_exponent(ridge) if math.isnan(found.effect) else found.effect
     exponent = f"{round(power, 2) + 0.0:.2f}"
     if found.uncertainty >= 0.005:
         exponent += rf" \pm {found.uncertainty:.2f}"
@@ -144,6 +144,6 @@ def _ridge_line(axes: Axes, ridge: Sequence[tuple[float, float]], shear: int) ->
     if len(ridge) > 1:
         x, y = np.exp(np.log(ridge).mean(axis=0))
         heights = np.array(axes.get_ylim())
-        fit = x * (heights / y) ** responses.ridge_power(ridge) * heights**shear
+        fit = x * (heights / y) ** responses.ridge_exponent(ridge) * heights**shear
         axes.plot(fit, heights, color=RIDGE["color"], linewidth=2.2, label="_fit", zorder=3, scalex=False, scaley=False,
                   path_effects=[withStroke(linewidth=4, foreground="white")])  # fmt: skip

@@ -5,6 +5,7 @@ Your ResNet 5: Hyperparameters" (2018), which doubles or halves λα/(1−ρ), 1
 where none is better, T. G. Kolda, R. M. Lewis, V. Torczon, "Optimization by Direct Search" (SIAM Review 45, 2003).
 """
 
+import contextlib
 import csv
 import io
 import math
@@ -30,7 +31,6 @@ Evaluate = Callable[[list[Values]], Sequence[Score]]
 START, BETTER, WORSE = "start", "better", "worse"
 SETTLED, SPENT = "no step is better", "the budget is spent"
 DECISIONS = "path.csv"  # in the study's folder
-COLUMNS = ("arm", "number", "coordinate", "point", "mean_score", "seeds", "decision", "reason")
 
 
 class FailedRunError(Exception):
@@ -38,7 +38,7 @@ class FailedRunError(Exception):
 
 
 class _BudgetSpentError(Exception):
-    """No budget is left for a point that is needed."""
+    pass
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,9 @@ def coordinate_search(options: CoordinateSearch, evaluate: Evaluate, path: Searc
     goes round until no coordinate moves. Each point is evaluated once. pairs: evaluate both neighbours at once, for two
     to be trained at the same time, and go the better way first. Raises FailedRunError.
     """
-    try:
+    with contextlib.suppress(_BudgetSpentError):
         _CoordinateSearch(options, evaluate, path, pairs).run()
         path.end = SETTLED
-    except _BudgetSpentError:
-        path.end = SPENT
 
 
 class _CoordinateSearch:
@@ -201,15 +199,14 @@ class Decisions:
 
     def add(self, arm: str, step: Step, seeds: int) -> None:
         """Append one and write them all; a search that goes on decides the same again."""
-        line = {
-            "arm": arm, "number": step.number, "point": point_text(step.values),
-            "coordinate": "" if step.decision == START else column(step.coordinate),
+        self.lines.append({
+            "arm": arm, "number": step.number,
+            "coordinate": "" if step.decision == START else column(step.coordinate), "point": point_text(step.values),
             "mean_score": f"{step.score:.6g}" if math.isfinite(step.score) else "", "seeds": seeds,
             "decision": step.decision, "reason": reason(step),
-        }  # fmt: skip
-        self.lines.append(line)
+        })  # fmt: skip
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, list(self.lines[0]))
         writer.writeheader()
         writer.writerows(self.lines)
         with storage_errors_named("run this again"):
@@ -218,14 +215,14 @@ class Decisions:
 
 def reason(step: Step) -> str:
     """Why a search decided so: "52.10 % against 51.30 %"."""
-    score, beside = (f"{100 * share:.2f} %" for share in (step.score, step.beside))
+    score = f"{100 * step.score:.2f} %"
     if step.decision == START:
         return "the first point"
     if not math.isfinite(step.score):
         return "it diverged"
     if not math.isfinite(step.beside):
         return f"{score}, every point before it diverged"
-    text = f"{score} against {beside}"
+    text = f"{score} against {100 * step.beside:.2f} %"
     is_small = step.decision != BETTER and step.beside < step.score <= step.beside + step.min_gain
     return f"{text}, which is less than {100 * step.min_gain:.2f} % better" if is_small else text
 

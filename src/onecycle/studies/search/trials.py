@@ -172,8 +172,9 @@ def _distribution(key: str, axis: OptunaAxis) -> Any:
 
 
 def _sampler(options: OptunaSearch, seed: int) -> Any:
-    given = {"seed": seed, **options.sampler_options}
-    return optuna_object("sampler", options.sampler, SAMPLERS[options.sampler], given)
+    return optuna_object(
+        "sampler", options.sampler, SAMPLERS[options.sampler], {"seed": seed, **options.sampler_options}
+    )
 
 
 def _is_gone(owner: str | None) -> bool:
@@ -185,10 +186,9 @@ def _is_gone(owner: str | None) -> bool:
 
 
 def optuna_figure(folder: Path, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
-    """One of Optuna's own figures of a search: its history, the importance of its axes, or a slice along each.
+    """One of Optuna's own figures, PLOTS, of the search `arm` of the study in `folder`, whose storage is `kept_in`.
 
-    folder: of the study. show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the
-    folder. Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
+    Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
     """
     import optuna
     import optuna.visualization.matplotlib as figures
