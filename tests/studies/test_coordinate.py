@@ -65,14 +65,6 @@ def test_the_best_point_is_found(coordinates: Any, score: Score, refinements: in
     assert (path.best.values, path.end) == (best, SETTLED)
 
 
-def test_a_step_that_shrinks_comes_as_near_as_its_last_size() -> None:
-    """Up 2 of 3; then the square root once up; then the fourth root down, after one up."""
-    path, _ = solve({"x": START}, bowl(x=2.3), refinements=2)
-    exponents = [math.log2(step.values["x"]) for step in path.steps]
-    assert exponents == pytest.approx([0, 1, 2, 3, 2.5, 2.75, 2.25], abs=1e-3)
-    assert path.best.values == {"x": 4.757}  # 2^2.25, as a person would type it
-
-
 def test_noise_below_the_least_gain_moves_nothing() -> None:
     noise = np.random.default_rng(0)
     path, _ = solve(

@@ -168,11 +168,6 @@ def test_blow_up_spread_counts_grid_steps() -> None:
     assert effects.blow_up_spread(same, "lr", "loss", by="n") == 0.0
 
 
-def test_a_grid_step_is_that_of_each_curve_where_their_grids_are_shifted() -> None:
-    rows = rows_of({1: [1.0, 2.0, 3.0]}, x=[1, 4, 16]) + rows_of({2: [1.0, 2.0, 3.0]}, x=[2, 8, 32])
-    assert effects.blow_up_spread(Runs(pd.DataFrame(rows)), "lr", "loss", by="n") == pytest.approx(0.5)
-
-
 def test_blow_up_slope_is_the_exponent_of_the_power_law() -> None:
     assert effects.blow_up_slope(STAGGERED, "lr", "loss", by="n") == pytest.approx(2.0)  # factor 4 per factor 2
     falling = losses({64: [2, 1, 1.1, 1.2, 9], 256: [2, 1, 1.2, 9, NAN], 1024: [2, 1, 8, 9, NAN]})
