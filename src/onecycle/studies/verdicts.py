@@ -55,9 +55,8 @@ def estimate(
 ) -> Estimate:  # fmt: skip
     """The mean of an effect over the seeds that have every run it is about.
 
-    With several seeds the interval is that of Student's test with a pooled variance: all points are taken to vary alike
-    from seed to seed. With one seed `assumed_sd`, the standard deviation of the metric from run to run, stands for the
-    spread; `exact` says that there is none.
+    With several seeds the interval is that of Student's test with a pooled variance: all points vary alike.
+    With one seed `assumed_sd`, the metric's standard deviation from run to run, is the spread; `exact`: there is none.
     """
     metric, axes, filters = metric_of(effect, parameters), axes_of(effect, parameters), filters_of(parameters)
 
