@@ -189,7 +189,7 @@ def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_pa
     ("arguments", "line"),
     [
         ([*SEARCH, "data.val_size=0"], "data.val_size=0: "),
-        (["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[]"], "hydra.sweeper.coordinates: "),
+        (["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[]"], "hydra.sweeper.coordinates="),
         (
             ["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[{key:schedule.peak_lr,factor:-2}]"],
             "hydra.sweeper.coordinates.schedule.peak_lr.factor=-2: ",
