@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 
 from onecycle.config.compose import CONF, plain
 from onecycle.errors import ConfigError
-from onecycle.studies.columns import ColumnCheck, known_columns
 from onecycle.studies.plan import points
 from onecycle.studies.rows import row_of
 from onecycle.studies.study import at_scale
+from onecycle.studies.sweep import ColumnCheck, known_columns
 from onecycle.train import train
 
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "base")

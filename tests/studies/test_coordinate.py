@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onecycle.studies.search import coordinate, decisions
+from onecycle.studies.search import coordinate
 from onecycle.studies.search.coordinate import SETTLED, SPENT, Step, Values
 from onecycle.studies.search.options import Coordinate, CoordinateSearch, Interval, RandomSearch
 
@@ -17,7 +17,7 @@ START: dict[str, Any] = {"start": 1.0}
 
 def solve(
     coordinates: dict[str, dict[str, Any]], score: Score, *, pairs: bool = False, budget: int = 100, **options: Any
-) -> tuple[coordinate.Path, list[list[Values]]]:
+) -> tuple[coordinate.SearchPath, list[list[Values]]]:
     """What a search finds, and the batches that it evaluated."""
     asked: list[list[Values]] = []
 
@@ -26,7 +26,7 @@ def solve(
         return [score(point) for point in points]
 
     given = {"arm": "a", "method": "coordinate", "budget": budget, "coordinates": coordinates, **options}
-    path = coordinate.Path()
+    path = coordinate.SearchPath()
     coordinate.coordinate_search(CoordinateSearch.model_validate(given), evaluate, path, pairs=pairs)
     return path, asked
 
@@ -48,35 +48,6 @@ def test_a_bowl_is_climbed_in_as_many_evaluations_as_theory_gives() -> None:
     )
 
 
-def test_no_point_is_asked_for_twice() -> None:
-    _, asked = solve({"x": START, "y": START, "z": START}, bowl(x=5, y=-4, z=2))
-    points = [tuple(point.items()) for batch in asked for point in batch]
-    assert len(points) == len(set(points))
-
-
-def test_along_a_ridge_the_transformed_coordinates_need_fewer_steps_than_the_raw_ones() -> None:
-    """The loss depends on x·y steeply, on x/y hardly: in (x·y, y) it is a bowl, in (x, y) a ridge at 45°."""
-
-    def height(product: float, ratio: float) -> float:
-        return -((product - 6) ** 2) - 0.05 * (ratio - 6) ** 2
-
-    def raw(values: Values) -> float:
-        x, y = math.log2(values["x"]), math.log2(values["y"])
-        return height(x + y, x - y)
-
-    def transformed(values: Values) -> float:
-        product, y = math.log2(values["product"]), math.log2(values["y"])
-        return height(product, product - 2 * y)
-
-    turned, _ = solve({"product": START, "y": START}, transformed)
-    straight, _ = solve({"x": START, "y": START}, raw)
-    assert turned.best.values == {"product": 64.0, "y": 1.0}
-    assert len(turned.steps) == 1 + 7 + 2
-    assert straight.best.score <= turned.best.score
-    # On the ridge one step along an axis leaves it: the raw search is caught where it first meets the ridge.
-    assert math.log2(straight.best.values["x"]) + math.log2(straight.best.values["y"]) == 6
-
-
 @pytest.mark.parametrize(
     ("coordinates", "score", "refinements", "best"),
     [
@@ -92,14 +63,6 @@ def test_along_a_ridge_the_transformed_coordinates_need_fewer_steps_than_the_raw
 def test_the_best_point_is_found(coordinates: Any, score: Score, refinements: int, best: Values) -> None:
     path, _ = solve(coordinates, score, refinements=refinements)
     assert (path.best.values, path.end) == (best, SETTLED)
-
-
-def test_a_step_that_shrinks_comes_as_near_as_its_last_size() -> None:
-    """Up 2 of 3; then the square root once up; then the fourth root down, after one up."""
-    path, _ = solve({"x": START}, bowl(x=2.3), refinements=2)
-    exponents = [math.log2(step.values["x"]) for step in path.steps]
-    assert exponents == pytest.approx([0, 1, 2, 3, 2.5, 2.75, 2.25], abs=1e-3)
-    assert path.best.values == {"x": 4.757}  # 2^2.25, as a person would type it
 
 
 def test_noise_below_the_least_gain_moves_nothing() -> None:
@@ -142,9 +105,9 @@ def test_steps_keep_readable_numbers() -> None:
     assert [momentum.at(step) for step in (-2, -1, 0, 1, 2)] == [None, 0.0, 0.5, 0.75, 0.875]
 
 
-def draw(seed: int, budget: int, score: Score, **space: Interval) -> coordinate.Path:
+def draw(seed: int, budget: int, score: Score, **space: Interval) -> coordinate.SearchPath:
     options = RandomSearch(arm="a", method="random", budget=budget, space=space, seed=seed)
-    path = coordinate.Path()
+    path = coordinate.SearchPath()
     coordinate.random_search(options, lambda points: [score(point) for point in points], path)
     return path
 
@@ -172,7 +135,7 @@ def lines(folder: Path) -> list[dict[str, str]]:
 
 
 def test_each_decision_is_written_before_the_next_point_is_evaluated(tmp_path: Path) -> None:
-    kept = decisions.Decisions(tmp_path)
+    kept = coordinate.Decisions(tmp_path)
     scores = {1.0: 0.5, 2.0: 0.6, 4.0: 0.605}
     written: list[int] = []
 
@@ -183,7 +146,7 @@ def test_each_decision_is_written_before_the_next_point_is_evaluated(tmp_path: P
     options = CoordinateSearch(
         arm="a", method="coordinate", budget=9, min_gain=0.01, coordinates={"schedule.peak_lr": Coordinate(start=1.0)}
     )
-    path = coordinate.Path(on_step=lambda step: kept.add("a", step, 3))
+    path = coordinate.SearchPath(on_step=lambda step: kept.add("a", step, 3))
     coordinate.coordinate_search(options, evaluate, path)
     assert written == [0, 1, 2]
     names = ("arm", "number", "point", "mean_score", "seeds", "decision", "reason")
@@ -193,7 +156,7 @@ def test_each_decision_is_written_before_the_next_point_is_evaluated(tmp_path: P
         ("a", "2", "schedule.peak_lr=4", "0.605", "3", "worse",
          "60.50 % against 60.00 %, which is less than 1.00 % better"),
     ]  # fmt: skip
-    assert decisions.read(tmp_path)["a", 1] == {"coordinate": "peak_lr", "decision": "better"}
+    assert coordinate.read_decisions(tmp_path)["a", 1] == {"coordinate": "peak_lr", "decision": "better"}
 
 
 def test_a_diverged_draw_is_worse_than_any_other() -> None:
@@ -201,11 +164,11 @@ def test_a_diverged_draw_is_worse_than_any_other() -> None:
     path = draw(0, 3, lambda point: next(answers), x=Interval(low=1, high=2))
     assert [step.decision for step in path.steps] == ["start", "better", "worse"]
     assert [math.isinf(step.score) for step in path.steps] == [True, False, True]
-    assert decisions.reason(Step(1, {}, 0.3, "", "better", -math.inf)).startswith("30.00 %")
+    assert coordinate.reason(Step(1, {}, 0.3, "", "better", -math.inf)).startswith("30.00 %")
 
 
 @pytest.mark.parametrize("text", [None, "", "arm,number\na,x\n", "nothing"])
 def test_without_a_path_nothing_is_known(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "path.csv").write_text(text)
-    assert decisions.read(tmp_path) == {}
+    assert coordinate.read_decisions(tmp_path) == {}

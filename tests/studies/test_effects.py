@@ -44,25 +44,18 @@ def test_value_is_the_mean_of_a_filter() -> None:
     assert effects.value(ARMS, "acc", of={"arm": ["cycle", "lost"]}, diverged=10.0) == 50.0
 
 
-def test_difference_is_to_the_best_of_its_rivals() -> None:
-    assert effects.difference(ARMS, "acc", of=CYCLE, against=FAST) == 4.0
-    assert effects.difference(ARMS, "acc", of=CYCLE, against=[FAST, SLOW]) == 2.0
-    assert effects.difference(ARMS, "acc", of=FAST, against=[CYCLE, SLOW]) == -4.0
-
-
-def test_difference_is_positive_where_lower_is_better_and_lower() -> None:
-    assert effects.difference(ARMS, "acc", of=FAST, against=[SLOW, CYCLE], better="lower") == 2.0
-    assert effects.difference(ARMS, "acc", of=CYCLE, against=[SLOW, FAST], better="lower") == -4.0
-
-
-def test_a_diverged_rival_is_the_worst_one() -> None:
-    assert effects.difference(ARMS, "acc", of=CYCLE, against=[LOST, SLOW]) == 2.0
-    assert effects.difference(ARMS, "acc", of=CYCLE, against=[LOST, FAST], better="lower") == -4.0
-
-
-def test_a_diverged_run_has_the_metric_that_stands_for_it() -> None:
-    assert effects.difference(ARMS, "acc", of=CYCLE, against=LOST, diverged=10.0) == 80.0
-    assert effects.difference(ARMS, "acc", of=LOST, against=FAST, diverged=10.0) == -76.0
+@pytest.mark.parametrize(
+    ("of", "against", "options", "difference"),
+    [
+        (CYCLE, FAST, {}, 4.0), (CYCLE, [FAST, SLOW], {}, 2.0), (FAST, [CYCLE, SLOW], {}, -4.0),
+        (FAST, [SLOW, CYCLE], {"better": "lower"}, 2.0), (CYCLE, [SLOW, FAST], {"better": "lower"}, -4.0),
+        # A diverged rival is the worst one, unless a metric stands for it.
+        (CYCLE, [LOST, SLOW], {}, 2.0), (CYCLE, [LOST, FAST], {"better": "lower"}, -4.0),
+        (CYCLE, LOST, {"diverged": 10.0}, 80.0), (LOST, FAST, {"diverged": 10.0}, -76.0),
+    ],
+)  # fmt: skip
+def test_difference_is_to_the_best_of_its_rivals(of: Any, against: Any, options: Any, difference: float) -> None:
+    assert effects.difference(ARMS, "acc", of, against, **options) == difference
 
 
 def test_a_difference_of_diverged_runs_has_a_reason() -> None:
@@ -173,11 +166,6 @@ def test_blow_up_spread_counts_grid_steps() -> None:
     assert effects.blow_up_spread(STAGGERED, "lr", "loss", by="n", level=2.5) == pytest.approx(1.0)
     same = losses({128: [1, 2, 3, 4, 5], 512: [1, 2, 3, NAN, NAN]})
     assert effects.blow_up_spread(same, "lr", "loss", by="n") == 0.0
-
-
-def test_a_grid_step_is_that_of_each_curve_where_their_grids_are_shifted() -> None:
-    rows = rows_of({1: [1.0, 2.0, 3.0]}, x=[1, 4, 16]) + rows_of({2: [1.0, 2.0, 3.0]}, x=[2, 8, 32])
-    assert effects.blow_up_spread(Runs(pd.DataFrame(rows)), "lr", "loss", by="n") == pytest.approx(0.5)
 
 
 def test_blow_up_slope_is_the_exponent_of_the_power_law() -> None:

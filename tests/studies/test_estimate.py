@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from onecycle.studies.effects import value
-from onecycle.studies.estimate import complete_seeds, estimate, half_width, pooled_sd, quantile, resampled_half_width
 from onecycle.studies.responses import Runs
 from onecycle.studies.rows import UnmeasurableError
+from onecycle.studies.verdicts import complete_seeds, estimate, half_width, pooled_sd, quantile, resampled_half_width
 
 OF_ALL: dict[str, Any] = {"metric": "acc", "of": {}}
 A, B = {"arm": "a"}, {"arm": "b"}

@@ -15,9 +15,10 @@ from onecycle.runs.identity import settings
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures.columns import label_of
-from onecycle.studies.launching import Progress
-from onecycle.studies.search import command_line, decisions
+from onecycle.studies.launching import RunCounter
 from onecycle.studies.search import explorer as exploring
+from onecycle.studies.search.coordinate import read_decisions
+from onecycle.studies.search.options import coordinates_of
 from onecycle.studies.study import of_search
 from studying import comparable, ended, finished, killed, results, start, unchanged
 
@@ -72,7 +73,7 @@ def test_a_search_selects_on_held_out_images_and_reads_back_what_it_did(searched
 
 def test_a_search_keeps_what_it_decided_and_shows_it_beside_both_accuracies(searched: Path) -> None:
     folder = searched / "studies" / "tuning_path"
-    decided = decisions.read(folder)
+    decided = read_decisions(folder)
     assert list(decided) == [entry for entry in SEARCHED if entry[1] is not None]
     assert decided[FLAT, 0] == {"coordinate": "", "decision": "start"}
     assert {decided[FLAT, number]["decision"] for number in range(1, 4)} <= {"better", "worse"}
@@ -112,8 +113,8 @@ def test_each_point_of_a_search_has_all_seeds_and_their_mean_leads_the_way(tmp_p
             made[-1].return_value = accuracies[point.values["peak_lr"], point.values["seed"]]
         return made
 
-    progress = Progress(6)
-    explorer = exploring.Explorer(noted, plan.Changes(), tmp_path, launch, progress, alone=True)
+    counter = RunCounter(6)
+    explorer = exploring.Explorer(noted, plan.Changes(), tmp_path, launch, counter, alone=True)
     assert len(explorer.explore(block)) == 6
     assert [(entry["mean_score"], entry["seeds"], entry["decision"]) for entry in explorer.decided.lines] == [
         ("0.4", 2, "start"), ("0.5", 2, "better"), ("0.4", 2, "worse"),
@@ -135,7 +136,7 @@ def test_a_search_on_a_pool_tries_both_neighbours_at_once_and_counts_the_runs(tm
     ]  # fmt: skip
     assert {record["status"] for record in results(tmp_path / "logs").values()} == {"finished"}
     assert [f"[{number}/3]" in done.stdout for number in (1, 2, 3)] == [True] * 3
-    assert set(decisions.read(folder)) == {("coordinate search", number) for number in range(3)}
+    assert set(read_decisions(folder)) == {("coordinate search", number) for number in range(3)}
     assert "Scale: None" not in (folder / "report" / "index.html").read_text()
 
 
@@ -188,7 +189,7 @@ def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_pa
     ("arguments", "line"),
     [
         ([*SEARCH, "data.val_size=0"], "data.val_size=0: "),
-        (["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[]"], "hydra.sweeper.coordinates: "),
+        (["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[]"], "hydra.sweeper.coordinates="),
         (
             ["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[{key:schedule.peak_lr,factor:-2}]"],
             "hydra.sweeper.coordinates.schedule.peak_lr.factor=-2: ",
@@ -220,7 +221,7 @@ def test_an_error_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: list
 def test_a_coordinate_names_a_key_of_the_configuration(entry: Any, words: str) -> None:
     config = OmegaConf.create({"schedule": {"peak_lr": 0.1}, "hyperparameters": {"momentum": 0.9}})
     with pytest.raises(ConfigError) as caught:
-        command_line.coordinates_of([entry, {"key": "schedule.peak_lr"}], config)
+        coordinates_of([entry, {"key": "schedule.peak_lr"}], config)
     (line,) = caught.value.problems
     assert line.startswith("hydra.sweeper.coordinates: ")
     assert words in line

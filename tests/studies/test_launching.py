@@ -11,7 +11,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle.errors import StorageError
-from onecycle.studies.launching import Progress, expected_runs, launch_at_once, launch_one_by_one
+from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.plan import Changes, Point
 
 POINTS = [Point(f"seed={seed}", {"seed": seed}, ("study.label=x", f"seed={seed}")) for seed in range(4)]
@@ -52,16 +52,16 @@ class Launcher:
 
 
 def test_the_time_left_is_that_of_the_runs_so_far_times_those_to_come() -> None:
-    progress = Progress(10)
-    progress.add("read back: it says nothing of the time that a run takes", None)
-    assert (progress.done, progress.left) == (1, "")
-    progress.add("trained", 60.0)
-    progress.add("trained", 120.0)
-    assert (progress.done, progress.left) == (3, "; about 10 min left")  # 7 runs of 90 seconds
-    progress.total = 4
-    assert progress.left == "; about 2 min left"
-    progress.add("trained", 0.0)
-    assert progress.left == ""
+    counter = RunCounter(10)
+    counter.add("read back: it says nothing of the time that a run takes", None)
+    assert (counter.done, counter.left) == (1, "")
+    counter.add("trained", 60.0)
+    counter.add("trained", 120.0)
+    assert (counter.done, counter.left) == (3, "; about 10 min left")  # 7 runs of 90 seconds
+    counter.total = 4
+    assert counter.left == "; about 2 min left"
+    counter.add("trained", 0.0)
+    assert counter.left == ""
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_runs_one_by_one_are_trained_read_back_or_fail_and_each_has_its_line(
 
     caplog.set_level(logging.INFO)
     record(tmp_path, POINTS[0])  # of an earlier start
-    progress, checked = Progress(4), list[Point]()
+    counter, checked = RunCounter(4), list[Point]()
     launcher: Any = Launcher(make)
-    done = launch_one_by_one(launcher, POINTS, tmp_path, progress, checked.append)
+    done = launch_one_by_one(launcher, POINTS, tmp_path, counter, checked.append)
     assert [job.status == JobStatus.COMPLETED for job in done] == [True, False, True, True]
     assert checked == [POINTS[0], *POINTS[2:]]
     said = [line for line in caplog.messages if line.startswith("[")]
     assert [line.partition(":")[0] for line in said] == [f"[{n + 1}/4] seed={n}" for n in range(4)]
     for line, word in zip(said, ("read back", "failed", "diverged", "25.00%"), strict=True):
         assert word in line
-    assert progress.trained == 2
+    assert counter.trained == 2
 
 
 def test_a_full_disk_stops_the_study_where_another_error_does_not(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_full_disk_stops_the_study_where_another_error_does_not(tmp_path: Path
 
     launcher: Any = Launcher(make)
     with pytest.raises(StorageError):
-        launch_one_by_one(launcher, POINTS, tmp_path, Progress(4), lambda point: None)
+        launch_one_by_one(launcher, POINTS, tmp_path, RunCounter(4), lambda point: None)
     assert launcher.started == 2
 
 
@@ -128,10 +128,10 @@ def test_under_a_parallel_launcher_the_records_are_counted_while_they_come(
     record(tmp_path, POINTS[0])  # of an earlier start
     record(tmp_path, POINTS[2], "failed")
     os.utime(tmp_path / POINTS[2].label / "result.json", (1, 1))
-    progress, checked = Progress(6), list[Point]()
+    counter, checked = RunCounter(6), list[Point]()
     launcher: Any = Launcher(make)
-    done = launch_at_once(launcher, POINTS, tmp_path, progress, checked.append)
-    assert (len(done), progress.done, checked) == (4, 4, POINTS)
+    done = launch_at_once(launcher, POINTS, tmp_path, counter, checked.append)
+    assert (len(done), counter.done, checked) == (4, 4, POINTS)
     assert [line.partition(";")[0] for line in caplog.messages] == [
         "[1/6] seed=0: read back", "[2/6] seed=1: 25.00%", "[3/6] seed=2: failed", "[4/6] seed=3: 25.00%",
     ]  # fmt: skip

@@ -11,8 +11,7 @@ from onecycle.errors import ConfigError
 from onecycle.studies import docs, plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.plan import Plan
-from onecycle.studies.search import decisions
-from onecycle.studies.search.coordinate import Step
+from onecycle.studies.search.coordinate import Decisions, Step
 
 CLAIM = {
     "id": "high_beats_low", "text": "0.4 beats 0.1 by 5 points.", "unit": "points", "effect": "difference",
@@ -120,12 +119,6 @@ def test_an_incomplete_study_says_so_and_leaves_its_claims_open(tmp_path: Path) 
     assert "3 of 4 runs have no result yet" in page_of(folder)
 
 
-def test_drawn_images_are_named_as_such(tmp_path: Path) -> None:
-    folder = study(tmp_path, name="synthetic")
-    report.build(folder)
-    assert "accuracy says nothing about CIFAR" in page_of(folder)
-
-
 def test_the_page_shows_what_can_be_drawn_and_what_cannot(tmp_path: Path) -> None:
     curve = STUDY["figures"][0]
     wrong: dict[str, Any] = {
@@ -157,7 +150,7 @@ def test_a_search_of_its_own_has_no_scale_and_shows_what_it_decided(tmp_path: Pa
     folder = study(tmp_path, scale=None)
     points = [replace(p, values=p.values | {"arm": "a", "number": n}) for n, p in enumerate(plan.points(STUDY))]
     plan.write_plan(folder, Plan({**STUDY, "scale": None, "claims": []}, points, "x"))
-    decided = decisions.Decisions(folder)
+    decided = Decisions(folder)
     decided.add("a", Step(0, {"schedule.peak_lr": 0.1}, 0.5, "start", "start"), 1)
     decided.add("a", Step(1, {"schedule.peak_lr": 0.4}, 0.7, "schedule.peak_lr", "better", 0.5), 1)
     report.build(folder)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from onecycle.studies import effects
-from onecycle.studies.responses import Curve, Grid, Runs, grid_step, ridge, ridge_power
+from onecycle.studies.responses import Curve, Grid, Runs, grid_step, ridge, ridge_exponent
 from onecycle.studies.rows import DivergedError, UnmeasurableError
 
 NAN = math.nan
@@ -68,15 +68,6 @@ def test_two_planes_in_one_table_are_told_apart_by_where() -> None:
     assert effects.ridge_contrast(runs, "lr", "decay", "acc", "product", where={"plane": 2}) < 0.2
 
 
-def test_diagonals_of_two_cells_and_more_count_alike() -> None:
-    axis = np.array([1.0, 2.0, 4.0])
-    surface = Grid(axis, axis, np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [64.0, 128.0, 256.0]]))
-    rising = [np.std(cells, ddof=1) for cells in ([8, 128], [1, 16, 256], [2, 32])]
-    falling = [np.std(cells, ddof=1) for cells in ([2, 8], [4, 16, 64], [32, 128])]
-    assert surface.diagonal_sd(rising=True) == pytest.approx(np.mean(rising))
-    assert surface.diagonal_sd(rising=False) == pytest.approx(np.mean(falling))
-
-
 def test_a_ridge_leaves_out_edges_and_flat_rows_and_keeps_the_cell_beside_a_diverged_one() -> None:
     x, y = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 4.0, 8.0, 16.0])
     z = np.array([[1, 3, 1], [1, 3, math.inf], [3, 1, 1], [2, 2, 2], [NAN, 3, 1]])
@@ -90,8 +81,8 @@ def test_the_power_is_the_least_squares_slope_of_log_x_on_log_y() -> None:
     points = [(1.0, 1.0), (2.0, 5.0), (6.0, 4.0), (8.0, 20.0)]
     xs, ys = np.log(np.array(points)).T
     expected = np.sum((ys - ys.mean()) * (xs - xs.mean())) / np.sum((ys - ys.mean()) ** 2)
-    assert ridge_power(points) == pytest.approx(expected)
-    assert math.isnan(ridge_power(points[:1]))
+    assert ridge_exponent(points) == pytest.approx(expected)
+    assert math.isnan(ridge_exponent(points[:1]))
 
 
 def test_a_grid_step_is_the_median_spacing() -> None:

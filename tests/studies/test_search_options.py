@@ -8,7 +8,8 @@ from onecycle.callbacks.optuna_storage import PRUNERS
 from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies.search import trials
-from onecycle.studies.search.options import SEARCH_OPTIONS, Coordinate, CoordinateSearch, OptunaSearch, search_errors
+from onecycle.studies.search.options import SEARCH_OPTIONS, Coordinate, CoordinateSearch, OptunaSearch
+from onecycle.studies.study import block_errors
 
 BLOCKS: dict[str, dict[str, Any]] = {
     "coordinate": {"coordinates": {"a": {"start": 1.0}}}, "random": {"space": {"a": {"low": 1, "high": 2}}},
@@ -40,7 +41,7 @@ def test_the_searches_of_the_studies_are_valid_and_keep_their_order() -> None:
         ("coordinate", {"refinements": 9}, "refinements=9: "),
         ("coordinate", {"min_gain": -1}, "min_gain=-1: "),
         ("coordinate", {"budget": 0}, "budget=0: "),
-        ("coordinate", {"bugdet": 3}, "bugdet=3: is unknown; did you mean budget?"),
+        ("coordinate", {"bugdet": 3}, "bugdet=3: did you mean budget?"),
         ("random", {"space": {"a": {"low": 1}}}, "space.a.high: "),
         ("random", {"space": {"a": {"low": 2, "high": 1}}}, "space.a: low=2 "),
         ("random", {"space": {"a": {"low": 0, "high": 1}}}, "space.a: low=0 "),
@@ -58,8 +59,10 @@ def test_the_searches_of_the_studies_are_valid_and_keep_their_order() -> None:
 )
 def test_an_error_in_a_search_is_one_line_with_its_key_and_value(method: str, changes: Any, start: str) -> None:
     block = {"arm": "a", "method": method, "budget": 3, **BLOCKS.get(method, {})}
-    (line,) = search_errors({**block, **changes})
-    assert line.startswith(start)
+    (line,) = block_errors("searches", {**block, **changes}, "searches[0]")
+    key, _, words = start.partition(": ")
+    assert line.startswith(f"searches[0].{key}")
+    assert words in line
     assert "\n" not in line
 
 

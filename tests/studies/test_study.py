@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 
 from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
-from onecycle.studies import curves, plan
-from onecycle.studies.effects import EFFECTS, axes_of, filters_of, metric_of, parameters_of
+from onecycle.studies import plan
 from onecycle.studies.figures import KINDS
-from onecycle.studies.plan import Changes
+from onecycle.studies.plan import Changes, read_changes, refuse_changes, refuse_values
+from onecycle.studies.rows import SMOOTHING
 from onecycle.studies.study import at_scale
 
 STUDY: dict[str, Any] = {
@@ -146,23 +146,6 @@ def test_every_error_of_a_study_is_named_at_once_and_what_was_meant() -> None:
     assert "better?" in lines[3]
 
 
-def test_values_stay_as_they_were_written() -> None:
-    scaled = at_scale(study(claims=[CLAIM | {"at_least": 1}, BLOW_UP | {"factor": 2}]))
-    assert [type(scaled["claims"][0]["at_least"]), type(scaled["claims"][1]["factor"])] == [int, int]
-
-
-def test_the_columns_and_filters_of_a_claim_are_those_of_its_parameters() -> None:
-    ridge = {"x": "lr", "y": "decay", "z": "acc", "transform": "ratio"}
-    assert (metric_of("ridge_contrast", ridge), axes_of("ridge_contrast", ridge)) == ("acc", ["lr", "decay"])
-    assert (metric_of("blow_up_spread", BLOW_UP), axes_of("blow_up_spread", BLOW_UP)) == ("loss", ["lr", "n"])
-    assert (metric_of("difference", CLAIM), axes_of("difference", CLAIM)) == ("test_accuracy", [])
-    assert filters_of({"of": {"arm": "a"}, "against": [{"arm": "b"}, {"arm": "c"}], "metric": "x"}) == [
-        {"arm": "a"}, {"arm": "b"}, {"arm": "c"},
-    ]  # fmt: skip
-    assert filters_of({"x": "lr", "factor": 2}) == [{}]
-    assert all(parameters_of(effect) for effect in EFFECTS)
-
-
 def test_a_change_of_something_that_is_no_axis_names_the_axes() -> None:
     with pytest.raises(ConfigError) as caught:
         plan.points(at_scale(STUDY), Changes(axes={"model.width": [4, 8]}))
@@ -204,4 +187,34 @@ def test_every_study_can_be_planned_at_every_scale(path: Path) -> None:
 
 def test_the_range_test_is_drawn_with_the_average_that_its_numbers_have() -> None:
     (figure,) = OmegaConf.load(CONF / "study/lr_range_test.yaml").study.figures
-    assert figure.smooth == curves.SMOOTHING
+    assert figure.smooth == SMOOTHING
+
+
+CHANGED: dict[str, Any] = {"runs": [{"axes": {"schedule.peak_lr": [0.1], "data.subset_size": [None]}}]}
+
+
+def test_axes_and_overrides_of_every_run_are_told_apart() -> None:
+    words = ["study=one", "study.scale=tiny", "seed=0,1", "data.subset_size=null", "model=resnet9", "hydra.sweep.dir=x"]
+    assert read_changes(words, CHANGED) == Changes({"seed": [0, 1], "data.subset_size": [None]}, ("model=resnet9",))
+
+
+@pytest.mark.parametrize("word", ["seed=[]", "schedule.peak_lr=", "schedule.peak_lr=''"])
+def test_an_axis_without_a_value_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_changes([word], CHANGED)
+    assert caught.value.problems == [f"{word}: must be at least one value"]
+
+
+def test_a_value_that_every_run_would_refuse_is_refused_by_the_rules_of_the_configuration(
+    drawn: list[str],
+) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("train", overrides=drawn)
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(
+            Changes({"seed": [0, "a"], "schedule.peak_lr": [0.1, -1]}, ("batch_size=0", "data=synthetic")), config
+        )
+    assert [line.split(":")[0] for line in caught.value.problems] == ["seed=a", "schedule.peak_lr=-1", "batch_size=0"]
+    refuse_changes(Changes({"seed": [0, 1], "data.subset_size": [None, 100]}, ("~callbacks.figures",)), config)
+    refuse_values({"hyperparameters.effective_decay": [-1]}, config)  # of another group than this one
+    assert config.seed == 0  # nothing has changed in it

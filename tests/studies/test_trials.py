@@ -14,9 +14,9 @@ from onecycle.callbacks import optuna_storage
 from onecycle.callbacks.options import PRUNED
 from onecycle.callbacks.pruning import Pruning
 from onecycle.errors import ConfigError
-from onecycle.studies.search import command_line, coordinate, trials
+from onecycle.studies.search import coordinate, trials
 from onecycle.studies.search.coordinate import Score, Values
-from onecycle.studies.search.options import OptunaSearch
+from onecycle.studies.search.options import OptunaSearch, space_of
 from studying import ended, finished, killed, results, start, unchanged
 
 SPACE = {"lr": {"low": 0.01, "high": 1.0, "log": True}}
@@ -34,9 +34,9 @@ def bowl(values: Values) -> float:
     return -abs(math.log10(values["lr"] / 0.1))
 
 
-def solve(folder: Path, score: Callable[[Values], Score] = bowl, **changes: Any) -> coordinate.Path:
+def solve(folder: Path, score: Callable[[Values], Score] = bowl, **changes: Any) -> coordinate.SearchPath:
     folder.mkdir(exist_ok=True)
-    path = coordinate.Path()
+    path = coordinate.SearchPath()
     trials.optuna_search(options(**changes), lambda points: [score(point) for point in points], path, folder=folder)
     return path
 
@@ -157,7 +157,7 @@ def test_the_axes_come_from_hydras_own_words() -> None:
     config = OmegaConf.create()
     words = ["schedule.peak_lr=tag(log,interval(0.01,1))", "trainer.max_epochs=range(1,9)", "model.width=range(8,33,8)",
              "model.norm=batch,group", "data.subset_size=1000,null", "seed=3", "experiment=debug"]  # fmt: skip
-    space, rest = command_line.space_of(words, config)
+    space, rest = space_of(words, config)
     assert space == {
         "schedule.peak_lr": {"low": 0.01, "high": 1.0, "log": True},
         "trainer.max_epochs": {"low": 1, "high": 8, "integer": True, "log": False},
@@ -167,7 +167,7 @@ def test_the_axes_come_from_hydras_own_words() -> None:
     }
     assert rest == ["seed=3", "experiment=debug"]
     with pytest.raises(ConfigError, match="must have whole numbers"):
-        command_line.space_of(["a=range(0.1,0.5,0.1)"], config)
+        space_of(["a=range(0.1,0.5,0.1)"], config)
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_two_processes_share_one_storage(tmp_path: Path) -> None:
     [
         (["hydra.sweeper.sampler=magic"], "hydra.sweeper.sampler=magic: "),
         (["hydra.sweeper.budget=0"], "hydra.sweeper.budget=0: "),
-        (["schedule.peak_lr=interval(1,0.1)"], "hydra.sweeper.space.schedule.peak_lr: low=1.0 "),
+        (["schedule.peak_lr=interval(1,0.1)"], "hydra.sweeper.space.schedule.peak_lr={"),
         (["schedule.peak_lr=interval(-1,1)"], "schedule.peak_lr=-1.0: "),
         (["batch_size=choice(64,0)"], "batch_size=0: "),
     ],

@@ -52,23 +52,11 @@ def test_a_claim_holds_where_the_whole_interval_satisfies_it() -> None:
     )  # fmt: skip
 
 
-def test_a_claim_does_not_hold_where_the_whole_interval_violates_it() -> None:
-    verdict = judge(CLEAR, change(at_least=2.5))
-    assert (verdict.verdict, verdict.seeds) == ("does not hold", 3)
-    assert verdict.reason == "1.9 ± 0.2 points, at least 2.5 was claimed"
-    assert verdict.if_not == "too few epochs"
-
-
-def test_a_claim_is_undecided_where_the_interval_contains_the_bound() -> None:
-    verdict = judge(CLEAR, change(at_least=2))
-    assert (verdict.verdict, verdict.effect) == ("undecided", pytest.approx(1.9))
-    assert verdict.reason == "the interval 1.69 to 2.11 points contains the bound 2"
-    assert verdict.if_not == ""
-
-
 @pytest.mark.parametrize(
     ("bounds", "verdict", "reason"),
     [
+        ({"at_least": 2.5}, "does not hold", "1.9 ± 0.2 points, at least 2.5 was claimed"),
+        ({"at_least": 2}, "undecided", "the interval 1.69 to 2.11 points contains the bound 2"),
         ({"at_most": 2.5}, "holds", "1.9 ± 0.2 points, at most 2.5 was claimed"),
         ({"at_most": 1.5}, "does not hold", "1.9 ± 0.2 points, at most 1.5 was claimed"),
         ({"at_least": 1, "at_most": 3}, "holds", "1.9 ± 0.2 points, 1 to 3 was claimed"),
@@ -83,13 +71,14 @@ def test_both_bounds_are_held_against_the_interval(bounds: dict[str, float], ver
     result = judge(CLEAR, without("at_least") | bounds)
     assert (result.verdict, result.reason) == (verdict, reason)
     assert (result.at_least, result.at_most) == (bounds.get("at_least"), bounds.get("at_most"))
+    assert result.if_not == ("too few epochs" if verdict == "does not hold" else "")
 
 
-def test_one_seed_alone_leaves_a_claim_undecided() -> None:
-    verdict = judge(CLEAR[:3], CLAIM)
-    assert (verdict.verdict, verdict.effect, verdict.seeds) == ("undecided", 2.0, 1)
-    assert math.isnan(verdict.uncertainty)
-    assert verdict.reason == "too few seeds: one run a point and no known spread"
+def test_a_verdict_is_json_with_null_for_what_is_unknown() -> None:
+    entry = judge(CLEAR[:3], without("source")).as_dict()
+    known = {"verdict": "undecided", "effect": 2.0, "uncertainty": None, "at_most": None, "seeds": 1, "source": ""}
+    assert json.loads(json.dumps(entry, allow_nan=False)).items() >= known.items()
+    assert entry["reason"] == "too few seeds: one run a point and no known spread"
 
 
 def test_an_assumed_spread_decides_for_one_seed_and_always_the_same_way() -> None:
@@ -120,44 +109,6 @@ def test_divergence_of_what_is_claimed_leaves_it_undecided() -> None:
     assert (verdict.verdict, verdict.seeds) == ("undecided", 3)
     assert math.isnan(verdict.effect)
     assert verdict.reason == "cannot be measured: every run at arm one-cycle diverged (2 of 3 seeds)"
-
-
-def test_divergence_counts_as_chance_where_the_claim_says_so() -> None:
-    verdict = judge(runs((math.nan, 88, 87), (math.nan, 86, 88)), change(diverged=10.0))
-    assert (verdict.verdict, verdict.effect) == ("does not hold", -78.0)
-
-
-def test_a_diverged_rival_is_beaten() -> None:
-    assert judge(runs((90, math.nan, 87), (90, math.nan, 87.2)), CLAIM).effect == pytest.approx(2.9)
-
-
-def test_a_seed_without_all_runs_is_left_out() -> None:
-    rows = CLEAR[~((CLEAR["seed"] == 1) & (CLEAR["arm"] == "constant 0.05"))]
-    verdict = judge(rows, CLAIM)
-    assert (verdict.seeds, verdict.effect) == (2, pytest.approx(1.95))
-
-
-def test_a_claim_whose_runs_no_seed_has_together_is_undecided() -> None:
-    rows = CLEAR[(CLEAR["seed"] == 0) == (CLEAR["arm"] == "one-cycle")]
-    verdict = judge(rows, CLAIM)
-    assert (verdict.verdict, verdict.seeds) == ("undecided", 0)
-    assert verdict.reason == "too few seeds: none has every run that the claim is about"
-
-
-def test_a_verdict_is_json_with_null_for_what_is_unknown() -> None:
-    entry = judge(CLEAR[:3], CLAIM).as_dict()
-    assert json.loads(json.dumps(entry, allow_nan=False)) == {
-        "id": "cycle_beats_constant", "text": "One cycle beats the best constant rate by at least 1 point.",
-        "source": "Smith and Topin 2018", "verdict": "undecided", "effect": 2.0, "uncertainty": None, "at_least": 1.0,
-        "at_most": None, "unit": "points", "seeds": 1, "reason": "too few seeds: one run a point and no known spread",
-        "margin_from": "half of the 2.1 points observed", "if_not": "",
-    }  # fmt: skip
-    assert judge(runs((math.nan, 1, 2)), CLAIM).as_dict()["effect"] is None
-
-
-def test_optional_texts_may_be_left_out() -> None:
-    verdict = judge(CLEAR, without("source", "margin_from", "if_not") | {"source": None})
-    assert (verdict.source, verdict.margin_from, verdict.if_not) == ("", "", "")
 
 
 @pytest.mark.parametrize(
@@ -206,11 +157,6 @@ def test_a_quantity_on_a_grid_may_agree_over_seeds_without_a_spread() -> None:
     assert (verdict.verdict, verdict.effect, verdict.seeds) == ("holds", pytest.approx(1.0), 2)
     assert verdict.uncertainty == pytest.approx(0.0, abs=1e-12)
     assert verdict.reason == "1 grid steps, at most 1 was claimed"
-
-
-def test_a_seed_without_the_whole_grid_is_left_out() -> None:
-    rows = pd.DataFrame(blown_up(0, {3125: 3, 50000: 2}) + blown_up(1, {3125: 2, 50000: 3})[:-1])
-    assert judge(rows, BLOW_UP | {"exact": True}).seeds == 1
 
 
 def test_a_curve_that_never_blows_up_leaves_a_claim_undecided() -> None:

@@ -50,21 +50,19 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
 def section(plan: Plan, rows: pd.DataFrame, verdicts: Sequence[Mapping[str, Any]], pictures: Sequence[str]) -> str:
     """One study: question, figures, verdicts, and how it was made."""
     newest = max((Path(folder) / "result.json").stat().st_mtime for folder in rows["folder"])
-    entries = [
-        {"text": cell(entry["text"]), "mark": MARKS[entry["verdict"]], "measured": cell(measured(entry))}
-        for entry in verdicts
-    ]
+    entries = []
+    for verdict in verdicts:
+        # What was measured and what is to be said of it, as sentences with one full stop each; a single one has none.
+        extra = [verdict[key] for key in ("if_not", "margin_from") if verdict.get(key)]
+        measured = ". ".join(text.rstrip(".") for text in [verdict["reason"], *extra]) + "." * bool(extra)
+        texts = {"text": verdict["text"], "measured": measured}
+        cells = {key: text.replace("|", r"\|").replace("\n", " ") for key, text in texts.items()}
+        entries.append({**cells, "mark": MARKS[verdict["verdict"]]})
     text = report.TEMPLATES.get_template("studies.md.j2").render(
         report.facts(plan, rows), verdicts=entries, pictures=pictures,
         seeds=seeds_text(table.cells(rows, "seed")), date=f"{datetime.fromtimestamp(newest):%Y-%m-%d}",
     )  # fmt: skip
     return text + "\n"
-
-
-def measured(verdict: Mapping[str, Any]) -> str:
-    """What was measured and what is to be said of it, as sentences with one full stop each; a single one has none."""
-    extra = [verdict[key] for key in ("if_not", "margin_from") if verdict.get(key)]
-    return ". ".join(text.rstrip(".") for text in [verdict["reason"], *extra]) + "." * bool(extra)
 
 
 def seeds_text(seeds: Sequence[Any]) -> str:
@@ -81,11 +79,6 @@ def seeds_text(seeds: Sequence[Any]) -> str:
         which = f"{members[0]}–{members[-1]}" if is_range else ", ".join(map(str, members))
         parts.append(f"{count * len(members)} with seed{'s' if len(members) > 1 else ''} {which}")
     return ", ".join(parts)
-
-
-def cell(text: str) -> str:
-    """A text as a cell of a Markdown table."""
-    return text.replace("|", r"\|").replace("\n", " ")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ up; see `responses.Curve.blow_up`.
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
@@ -17,9 +17,8 @@ from pydantic import AfterValidator, Field
 
 from onecycle.config.types import Number, Text
 from onecycle.studies import responses
-from onecycle.studies.curves import BLOW_UP
-from onecycle.studies.responses import Curve, Runs, curve, curves, grid_step
-from onecycle.studies.rows import DivergedError, UnmeasurableError, filter_text, is_number
+from onecycle.studies.responses import Curve, Runs, above_zero, curve, curve_family, grid_step
+from onecycle.studies.rows import BLOW_UP, DivergedError, UnmeasurableError, filter_text
 
 
 def _some_values(where: dict[str, Any]) -> dict[str, Any]:
@@ -67,8 +66,8 @@ def gap(runs: Runs, metric: Column, of: Where, against: Where, diverged: Number 
 
 def ratio(runs: Runs, metric: Column, of: Where, against: Where, diverged: Number | None = None) -> float:
     """The mean at `of` divided by the mean at `against`."""
-    below = runs.mean(metric, against, diverged)
-    return _quotient(runs.mean(metric, of, diverged), below, f"{metric} at {filter_text(against)}")
+    above, below = (runs.mean(metric, where, diverged) for where in (of, against))
+    return _quotient(above, below, f"{metric} at {filter_text(against)}")
 
 
 def spread(runs: Runs, metric: Column, of: Where, diverged: Number | None = None) -> float:
@@ -101,7 +100,7 @@ def blow_up_spread(
     level: Number | None = None,
 ) -> float:  # fmt: skip
     """How far the blow-ups for the values of `by` lie apart: largest minus smallest log x, in grid steps."""
-    family = list(curves(runs, x, y, by, where).values())
+    family = list(curve_family(runs, x, y, by, where).values())
     return float(np.ptp([math.log(member.blow_up(factor, level)) for member in family])) / grid_step(family)
 
 
@@ -110,9 +109,9 @@ def blow_up_slope(
     level: Number | None = None,
 ) -> float:  # fmt: skip
     """The least-squares slope of log(x at the blow-up) against log(by)."""
-    family = curves(runs, x, y, by, where)
+    family = curve_family(runs, x, y, by, where)
     heights = [math.log(member.blow_up(factor, level)) for member in family.values()]
-    return float(np.polyfit(np.log(_positive(family, by)), heights, 1)[0])
+    return float(np.polyfit(np.log(above_zero(family, by)), heights, 1)[0])
 
 
 def optimum_order(runs: Runs, x: Column, y: Column, by: Column, where: Where | None = None) -> float:
@@ -120,8 +119,8 @@ def optimum_order(runs: Runs, x: Column, y: Column, by: Column, where: Where | N
 
     At most 0 where the best x never rises with `by`.
     """
-    family = curves(runs, x, y, by, where)
-    _positive(family, by)
+    family = curve_family(runs, x, y, by, where)
+    above_zero(family, by)
     best = [math.log(member.optimum) for member in family.values()]
     return float(np.max(np.diff(best))) / grid_step(list(family.values()))
 
@@ -146,14 +145,6 @@ def _headroom(line: Curve, factor: float, level: float | None) -> float:
     return math.log(line.blow_up(factor, level) / line.optimum)
 
 
-def _positive(levels: Sequence[Any] | dict[Any, Any], column: str) -> list[float]:
-    """The values of `by` as numbers in ascending order; raises UnmeasurableError for one that is not above 0."""
-    for level in levels:
-        if not is_number(level) or level <= 0:
-            raise UnmeasurableError(f"{column} {level} is no number above 0")
-    return list(levels)
-
-
 def ridge_power(
     runs: Runs, x: Column, y: Column, z: Column, where: Where | None = None, better: Better | None = None
 ) -> float:
@@ -163,7 +154,7 @@ def ridge_power(
     whether its lowest or its highest value is the best.
     """
     lower = better == "lower" if better else responses.lower_is_better(z)
-    power = responses.ridge_power(responses.ridge(responses.grid(runs, x, y, z, where), lower))
+    power = responses.ridge_exponent(responses.ridge(responses.grid(runs, x, y, z, where), lower))
     if math.isnan(power):
         raise UnmeasurableError("fewer than two rows of the grid have their best inside it")
     return power
@@ -191,18 +182,16 @@ def selected_difference(
     Selecting by one column, as the accuracy on held-out images, and comparing by another, as that on test images,
     is what keeps a search's result honest. Diverged runs are not selected.
     """
-    chosen, rival = (_selected(runs, metric, where, selected_by, better) for where in (of, against))
-    return chosen - rival
-
-
-def _selected(runs: Runs, metric: str, where: Where, by: str, better: Better) -> float:
-    scores = runs.numbers(by)[runs.at(where)] * (1 if better == "higher" else -1)
-    if not np.isfinite(scores).any():
-        raise UnmeasurableError(f"no run at {filter_text(where)} has {by}")
-    found = float(runs.numbers(metric)[runs.at(where)][np.argmax(np.where(np.isfinite(scores), scores, -np.inf))])
-    if not math.isfinite(found):
-        raise UnmeasurableError(f"{metric} was not measured in the best run at {filter_text(where)}")
-    return found
+    found = []
+    for where in (of, against):
+        scores = runs.numbers(selected_by)[runs.at(where)] * (1 if better == "higher" else -1)
+        if not np.isfinite(scores).any():
+            raise UnmeasurableError(f"no run at {filter_text(where)} has {selected_by}")
+        best = np.argmax(np.where(np.isfinite(scores), scores, -np.inf))
+        found.append(float(runs.numbers(metric)[runs.at(where)][best]))
+        if not math.isfinite(found[-1]):
+            raise UnmeasurableError(f"{metric} was not measured in the best run at {filter_text(where)}")
+    return found[0] - found[1]
 
 
 EFFECTS: dict[str, Callable[..., float]] = {
@@ -224,11 +213,8 @@ def parameters_of(effect: str) -> dict[str, tuple[Any, Any]]:
 
 def columns_of(effect: str, parameters: Mapping[str, Any]) -> dict[str, str]:
     """The columns that an effect reads, by parameter."""
-    return {
-        name: parameters[name]
-        for name, (kind, _) in parameters_of(effect).items()
-        if kind == Column and name in parameters
-    }
+    kinds = {name: kind for name, (kind, _) in parameters_of(effect).items() if name in parameters}
+    return {name: parameters[name] for name, kind in kinds.items() if kind == Column}
 
 
 def metric_of(effect: str, parameters: Mapping[str, Any]) -> str:

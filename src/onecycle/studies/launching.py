@@ -23,11 +23,8 @@ EVERY_SECONDS = 2.0  # how often the records of a parallel launcher's runs are c
 Check = Callable[[plan.Point], None]
 
 
-class Progress:
-    """Counts the runs of a study. total: all that there will be, as far as is known.
-
-    The time left is the mean time from one run that was trained to the next, times the runs to come.
-    """
+class RunCounter:
+    """Counts the runs of a study. total: all that there will be, as far as is known."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
@@ -42,7 +39,7 @@ class Progress:
 
     @property
     def left(self) -> str:
-        """The time that is left, for the end of a line; empty where it is unknown, or nothing is left."""
+        """The mean time of a trained run times the runs to come, in words; empty where unknown or none is left."""
         runs = self.total - self.done
         if not self.trained or runs <= 0:
             return ""
@@ -50,9 +47,9 @@ class Progress:
         return f"; about {minutes:.0f} min left" if minutes >= 1.5 else "; about a minute left"
 
 
-def expected_runs(study: Mapping[str, Any], points: Sequence[plan.Point], changed: plan.Changes) -> int:
+def expected_runs(study: Mapping[str, Any], points: Sequence[plan.Point], changes: plan.Changes) -> int:
     """How many runs a study will have at most: its points, the budgets of its searches, the best of each arm again."""
-    seeds = len(changed.axes.get("seed", study["seeds"]))
+    seeds = len(changes.axes.get("seed", study["seeds"]))
     searches = study.get("searches") or ()
     arms = {point.values.get("arm") for point in points} | {block["arm"] for block in searches}
     again = len(arms) * len(study.get("confirm") or ())
@@ -60,7 +57,7 @@ def expected_runs(study: Mapping[str, Any], points: Sequence[plan.Point], change
 
 
 def launch_one_by_one(
-    launcher: Launcher, points: Sequence[plan.Point], folder: Path, progress: Progress, check: Check
+    launcher: Launcher, points: Sequence[plan.Point], folder: Path, counter: RunCounter, check: Check
 ) -> list[JobReturn]:
     """All runs, one after the other in this process; those that are done are read back by the run itself.
 
@@ -68,7 +65,7 @@ def launch_one_by_one(
     every other run, and the page, would fail at the end of its work in the same way.
     """
     results: list[JobReturn] = []
-    before = {key: (path, _written(path)) for key, path in plan.finished(folder).items()}
+    before = {key: (path, _written(path)) for key, path in plan.finished_runs(folder).items()}
     with _runs_log_warnings_only():
         for number, point in enumerate(points):
             started = time.perf_counter()
@@ -83,24 +80,24 @@ def launch_one_by_one(
                     raise
                 except Exception:  # it was shown where it happened, and is raised again after the page
                     pass
-                progress.add(f"{point.label}: failed; the study goes on", None)
+                counter.add(f"{point.label}: failed; the study goes on", None)
                 continue
             path, written = before.get(settings(point.overrides), (folder, -1))
             is_read_back = written == _written(path)
             accuracy = "diverged" if math.isnan(result.return_value) else f"{result.return_value:.2%}"
             outcome = "read back" if is_read_back else f"{seconds:.0f} s"
-            progress.add(f"{point.label}: {accuracy}, {outcome}", None if is_read_back else seconds)
+            counter.add(f"{point.label}: {accuracy}, {outcome}", None if is_read_back else seconds)
             check(point)
     return results
 
 
 def launch_at_once(
-    launcher: Launcher, points: Sequence[plan.Point], folder: Path, progress: Progress, check: Check
+    launcher: Launcher, points: Sequence[plan.Point], folder: Path, counter: RunCounter, check: Check
 ) -> list[JobReturn]:
     """All runs at once by a parallel launcher; `check` is called when all have ended."""
     if not points:
         return []
-    with dead_workers_named(), _counted(points, folder, progress):
+    with dead_workers_named(), _counted(points, folder, counter):
         results = list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0))
     for point, result in zip(points, results, strict=True):
         if result.status == JobStatus.COMPLETED:
@@ -109,11 +106,11 @@ def launch_at_once(
 
 
 @contextlib.contextmanager
-def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> Iterator[None]:
+def _counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) -> Iterator[None]:
     """While other processes make runs, count and log those that have ended."""
     waiting = {settings(point.overrides): point.label for point in points}
     seen: dict[Path, int] = {}
-    end, is_over, last = progress.done + len(points), threading.Event(), time.perf_counter()
+    end, is_over, last = counter.done + len(points), threading.Event(), time.perf_counter()
 
     def new_records() -> Iterator[tuple[Any, dict[str, Any]]]:
         for path in sorted(folder.glob(f"*/{run.RESULT}")):
@@ -135,12 +132,12 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
                 if outcome == "finished":
                     outcome = f"{(record['val'] or record['test'])['accuracy']:.2%}"
                 now = time.perf_counter()
-                progress.add(f"{waiting.pop(key)}: {outcome}", now - last)
+                counter.add(f"{waiting.pop(key)}: {outcome}", now - last)
                 last = now
 
     for key, record in new_records():
         if record["status"] in run.DONE:
-            progress.add(f"{waiting.pop(key)}: read back", None)
+            counter.add(f"{waiting.pop(key)}: read back", None)
     thread = threading.Thread(target=count, daemon=True)
     thread.start()
     try:
@@ -148,7 +145,7 @@ def _counted(points: Sequence[plan.Point], folder: Path, progress: Progress) -> 
     finally:
         is_over.set()
         thread.join()
-        progress.done = end  # runs that failed before they had a record
+        counter.done = end  # runs that failed before they had a record
 
 
 def _written(folder: Path) -> int:
@@ -164,11 +161,8 @@ def _runs_log_warnings_only() -> Iterator[None]:
     def is_shown(record: logging.LogRecord) -> bool:
         return record.name == __name__ or record.levelno >= logging.WARNING
 
-    handlers = list(logging.getLogger().handlers)
-    for handler in handlers:
-        handler.addFilter(is_shown)
-    try:
+    with contextlib.ExitStack() as stack:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(is_shown)
+            stack.callback(handler.removeFilter, is_shown)
         yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(is_shown)

@@ -1,4 +1,7 @@
-"""The runs that a study consists of, and the file study.json that names them. Without torch and pandas."""
+"""The runs that a study consists of, what a command line changes of them, and the file study.json that names them.
+
+Without torch and pandas.
+"""
 
 import itertools
 import json
@@ -8,7 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onecycle.errors import ConfigError
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from onecycle.config.compose import plain
+from onecycle.config.validate import training_errors
+from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs import record as run
 from onecycle.runs.identity import settings
 
@@ -36,19 +46,78 @@ class Changes:
 
 @dataclass(frozen=True)
 class Plan:
-    """What study.json in a study's folder holds: the study at its scale, its runs and the command behind them."""
+    """What study.json in a study's folder holds: the study at its scale, its runs and the command that made them."""
 
     study: dict[str, Any]
     points: list[Point]
     command: str
 
 
+def read_changes(arguments: Sequence[str], study: Mapping[str, Any]) -> Changes:
+    """What the command line changes of a study; raises ConfigError for an axis without a value."""
+    axes: dict[str, list[Any]] = {}
+    common, problems = [], []
+    known = _axes(study)
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key, line = override.get_key_element().lstrip("+~"), override.input_line or ""
+        if key == "study" or key.startswith(("study.", "hydra.", "hydra/")):
+            continue
+        if override.is_sweep_override():
+            axes[key] = [yaml.safe_load(value) for value in override.sweep_string_iterator()]
+        elif key in known:
+            axes[key] = [override.value()]
+        else:
+            common.append(line)
+        # The parser makes "" and [] of a key without a value.
+        if key in axes and (not axes[key] or any(value in ("", []) for value in axes[key])):
+            problems.append(f"{line}: must be at least one value")
+    if problems:
+        raise ConfigError(problems)
+    return Changes(axes, tuple(common))
+
+
+def refuse_changes(changes: Changes, config: DictConfig) -> None:
+    """Raise ConfigError for changes that every run would refuse; see `refuse_values`."""
+    values = {key: list(values) for key, values in changes.axes.items()}
+    for override in OverridesParser.create().parse_overrides(list(changes.common)):
+        if not override.is_delete():
+            values.setdefault(override.get_key_element().lstrip("+"), []).append(override.value())
+    refuse_values(values, config)
+
+
+def refuse_values(values: Mapping[str, Sequence[Any]], config: DictConfig) -> None:
+    """Raise ConfigError, one line each, for values of keys that the configuration's own rules refuse.
+
+    A key that the configuration has not may belong to a group that the runs choose: nothing is said of it, nor of the
+    choice of a group.
+    """
+    problems = []
+    for key, given in values.items():
+        is_group = OmegaConf.is_dict(OmegaConf.select(config, key, throw_on_resolution_failure=False))
+        for value in given:
+            if is_group and isinstance(value, str):
+                continue
+            own = config.copy()
+            OmegaConf.set_readonly(own, False)
+            OmegaConf.set_struct(own, False)
+            own.pop("hydra", None)
+            OmegaConf.set_struct(own, True)
+            try:
+                OmegaConf.update(own, key, value)
+                problems += [line for line in training_errors(plain(own)) if line.startswith(f"{key}=")]
+            except (OmegaConfBaseException, ValueError):
+                continue
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
 def write_plan(folder: Path, plan: Plan) -> None:
     """Note what a study consists of, before its first run."""
     runs = [{"label": p.label, "values": p.values, "overrides": list(p.overrides)} for p in plan.points]
     entries = {"study": plan.study, "command": plan.command, "runs": runs}
-    folder.mkdir(parents=True, exist_ok=True)
-    run.write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
+    with storage_errors_named("run this again"):
+        folder.mkdir(parents=True, exist_ok=True)
+        run.write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
 
 
 def read_plan(folder: Path) -> Plan:
@@ -63,32 +132,23 @@ def read_plan(folder: Path) -> Plan:
         raise ConfigError([f"{folder / PLAN}: is not a study's plan ({error})"]) from None
 
 
-def records(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Every run's folder and record below a study's folder; one that cannot be read counts as none, with a warning."""
-    found = []
+def finished_runs(folder: Path) -> dict[tuple[str, ...], Path]:
+    """The folder of every finished or diverged run by the overrides that can change a result.
+
+    After a change of the program the same overrides may have two records: the newer one counts. One that cannot be
+    read counts as none, with a warning.
+    """
+    found: dict[tuple[str, ...], tuple[str, Path]] = {}
     for path in sorted(folder.glob(f"*/{run.RESULT}")):
         try:
             result = run.read_result(path.parent)
         except ConfigError as error:
             log.warning("%s: it counts as none.", error)
             continue
-        if result:
-            found.append((path.parent, result))
-    return found
-
-
-def finished(folder: Path) -> dict[tuple[str, ...], Path]:
-    """The folder of every finished or diverged run by the overrides that can change a result.
-
-    After a change of the program the same overrides may have two records: the newer one counts.
-    """
-    found: dict[tuple[str, ...], Path] = {}
-    started: dict[tuple[str, ...], str] = {}
-    for path, result in records(folder):
-        key, start = settings(result["overrides"]), result.get("started", "")
-        if result["status"] in run.DONE and start >= started.get(key, ""):
-            found[key], started[key] = path, start
-    return found
+        if result and result["status"] in run.DONE:
+            key = settings(result["overrides"])
+            found[key] = max(found.get(key, ("", path.parent)), (result.get("started", ""), path.parent))
+    return {key: path for key, (_, path) in found.items()}
 
 
 def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Point]:
@@ -97,28 +157,28 @@ def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Poi
     Raises ConfigError for changes of an axis that the study does not have.
     """
     changes = changes or Changes()
-    blocks = study.get("runs") or []
-    axes = {"seed", *(key for block in blocks for key in block.get("axes") or {})}
-    unknown = [key for key in changes.axes if key not in axes]
-    if unknown:
-        raise ConfigError(
-            [f"{key}: is no axis of {study['name']}, which has {', '.join(sorted(axes))}" for key in unknown]
-        )
-    seeds = changes.axes.get("seed", list(study["seeds"]))
-    return [_point(study, block, values, changes.common) for seed in seeds for block in blocks
-            for values in _combinations(block, changes.axes, seed)]  # fmt: skip
+    axes = _axes(study)
+    if unknown := [key for key in changes.axes if key not in axes]:
+        known = ", ".join(sorted(axes))
+        raise ConfigError([f"{key}: is no axis of {study['name']}, which has {known}" for key in unknown])
+    found = []
+    for seed, block in itertools.product(_seeds(study, changes), study.get("runs") or ()):
+        own = {key: changes.axes.get(key, values) for key, values in (block.get("axes") or {}).items()}
+        own["seed"] = [seed]
+        found += [_point(study, block, dict(zip(own, values, strict=True)), changes)
+                  for values in itertools.product(*own.values())]  # fmt: skip
+    return found
 
 
 def search_points(
     study: Mapping[str, Any], block: Mapping[str, Any], number: int, values: Mapping[str, float], changes: Changes
 ) -> list[Point]:
     """The runs of one point of a search, one for each seed; `number` is the point's place in the search."""
-    seeds = changes.axes.get("seed", list(study["seeds"]))
-    made = [_point(study, block, {**values, "seed": seed}, changes.common) for seed in seeds]
+    made = [_point(study, block, {**values, "seed": seed}, changes) for seed in _seeds(study, changes)]
     return [replace(point, values=point.values | {"number": number}) for point in made]
 
 
-def again(point: Point, seed: int) -> Point:
+def confirmation(point: Point, seed: int) -> Point:
     """A run of the best point of an arm with a seed that was not selected on, as the arm "best of …"."""
     arm = f"best of {point.values['arm']}"
     label = f"{arm},seed={seed}"
@@ -127,23 +187,26 @@ def again(point: Point, seed: int) -> Point:
     return Point(label, values, (*kept, f"study.label={override_text(label)}", f"seed={seed}"))
 
 
-def _combinations(block: Mapping[str, Any], changed: Mapping[str, list[Any]], seed: Any) -> list[dict[str, Any]]:
-    axes = {key: changed.get(key, list(values)) for key, values in (block.get("axes") or {}).items()}
-    return [{**dict(zip(axes, values, strict=True)), "seed": seed} for values in itertools.product(*axes.values())]
+def _axes(study: Mapping[str, Any]) -> set[str]:
+    return {"seed", *(key for block in study.get("runs") or () for key in block.get("axes") or ())}
 
 
-def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str, Any], common: Sequence[str]) -> Point:
-    arm = block.get("arm")
-    words = [str(arm)] if arm else []
-    words += [f"{column(key)}={value}" for key, value in values.items() if not key.startswith("+")]
+def _seeds(study: Mapping[str, Any], changes: Changes) -> list[Any]:
+    return changes.axes.get("seed", list(study["seeds"]))
+
+
+def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str, Any], changes: Changes) -> Point:
+    columns = {"arm": block["arm"]} if block.get("arm") else {}
+    words = [str(arm) for arm in columns.values()]
+    for key, value in values.items():
+        if not key.startswith("+"):
+            columns[column(key)] = value
+            words.append(f"{column(key)}={value}")
     label = ",".join(words)
-    settings = {**study["fixed"], **(block.get("fixed") or {}), **values}
     named_by = (f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={override_text(label)}")
-    own = tuple(f"{key}={override_text(value)}" for key, value in settings.items())
-    overrides = (*(named_by if study["scale"] else ()), *own, *common)
-    named = {"arm": arm} if arm else {}
-    columns = {column(key): value for key, value in values.items() if not key.startswith("+")}
-    return Point(label, named | columns, overrides)
+    given = {**study["fixed"], **(block.get("fixed") or {}), **values}
+    own = [f"{key}={override_text(value)}" for key, value in given.items()]
+    return Point(label, columns, (*(named_by if study["scale"] else ()), *own, *changes.common))
 
 
 def column(key: str) -> str:
@@ -158,6 +221,6 @@ def override_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(override_text(child) for child in value) + "]"
     if isinstance(value, str):
-        plain = value.isidentifier() and value.lower() not in ("null", "true", "false", "nan", "inf")
-        return value if plain else "'" + value.replace("'", r"\'") + "'"
+        is_plain = value.isidentifier() and value.lower() not in ("null", "true", "false", "nan", "inf")
+        return value if is_plain else "'" + value.replace("'", r"\'") + "'"
     return json.dumps(value)

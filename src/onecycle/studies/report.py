@@ -1,4 +1,4 @@
-"""A study's page: figures, table, verdicts.
+"""A study's page: figures, table, verdicts; and the same in TensorBoard.
 
 `python -m onecycle.studies.report` draws all pages again from the records.
 """
@@ -7,24 +7,29 @@ import base64
 import json
 import logging
 import math
+import re
+import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.studies import rows as table
-from onecycle.studies.aggregates import write_aggregates
 from onecycle.studies.figures import draw
 from onecycle.studies.figures.columns import label_of
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
 from onecycle.studies.verdicts import Verdict, judge
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,7 @@ METRICS = (
     "val_accuracy", "test_accuracy", "test_accuracy_tta", "test_loss", "final_test_loss", "final_loss", "train_loss",
     "seconds_fit",
 )  # fmt: skip
+TAGS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy", "val/loss", "val/accuracy")  # in TensorBoard
 INTERVALS = (
     "± is half of the effect's 90 % interval: Student's, with one variance from seed to seed for all points of a claim "
     "or, with one seed, from the spread that the study assumes. A claim holds, or does not, where the whole interval "
@@ -62,12 +68,19 @@ def build(folder: Path) -> None:
         save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-    table.write_csv(target / "table.csv", rows)
+    rows[table.plain_columns(rows)].to_csv(target / "table.csv", index=False, float_format="%.6g")
     entries = [verdict.as_dict() for verdict in judged]
     run.write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
+    warnings = [*unjudged, *undrawn]
+    # The other rows are those of `records_of`.
+    missing = len(plan.points) - sum(map(table.is_missing, table.cells(rows, "study")))
+    if missing > 0:
+        warnings.append(f"{missing} of {len(plan.points)} runs have no result yet: run the command again.")
+    if "synthetic" in set(rows["data_name"]):
+        warnings.append("These runs saw drawn images: their accuracy says nothing about CIFAR.")
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
-        facts(plan, rows), warnings=[*unjudged, *undrawn, *_warnings(plan, rows)], verdicts=entries, images=images,
+        facts(plan, rows), warnings=warnings, verdicts=entries, images=images,
         intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
     run.write_atomically(target / "index.html", page + "\n")
@@ -100,15 +113,6 @@ def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[Verdict], list[str]]:
     return judged, problems
 
 
-def _warnings(plan: Plan, rows: pd.DataFrame) -> Iterator[str]:
-    own = sum(map(table.is_missing, table.cells(rows, "study")))  # the others are those of `records_of`
-    missing = len(plan.points) - own
-    if missing > 0:
-        yield f"{missing} of {len(plan.points)} runs have no result yet: run the command again."
-    if "synthetic" in set(rows["data_name"]):
-        yield "These runs saw drawn images: their accuracy says nothing about CIFAR."
-
-
 def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
     """What a page and a section of the docs both say of a study."""
     published = plan.study.get("published")
@@ -121,10 +125,7 @@ def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def published_and_here(published: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Of each published entry its text, its number or numbers, and the mean of our runs that it is about, with n.
-
-    The last is empty where none of our runs has its metric.
-    """
+    """Of each published entry its text, its numbers, and the mean of our runs that it is about, empty without any."""
     found = []
     for entry in published["rows"]:
         metric = entry.get("metric", published["metric"])
@@ -146,14 +147,11 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     header = [*map(label_of, axes), "n", *map(label_of, metrics)]
     body = []
     for line in table.summary(rows, axes, metrics).to_dict("records"):
-        cells = ["" if table.is_missing(line[axis]) else _cell(line[axis]) for axis in axes]
+        found = ["" if table.is_missing(line[axis]) else line[axis] for axis in axes]
+        cells = [f"{value:g}" if isinstance(value, float) else str(value) for value in found]
         cells.append(f"{line['n']}" + (f" ({line['diverged']} diverged)" if line["diverged"] else ""))
         body.append(cells + [mean_and_sd(line[metric], line[f"{metric}_sd"]) for metric in metrics])
     return header, body
-
-
-def _cell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def mean_and_sd(mean: float, sd: float) -> str:
@@ -164,11 +162,42 @@ def mean_and_sd(mean: float, sd: float) -> str:
     return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if math.isfinite(sd) else "")
 
 
+def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.DataFrame) -> None:
+    """Write events to `folder` anew: figures in the folder itself, one run each for mean, mean + sd and mean − sd.
+
+    Mean and sample sd of a point's curves go over its seeds, at the steps that all of them have.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for name, figure in figures.items():
+            writer.add_figure(name, figure, close=False)
+    labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
+    for label, members in rows["folder"].groupby(labels, sort=False):
+        target = folder / re.sub(r"[^\w=.,+-]+", "_", label or "all")
+        bands = {tag: _band([table.history(Path(path), "step", tag) for path in members]) for tag in TAGS}
+        for suffix, sign in {"mean": 0, "plus sd": 1, "minus sd": -1}.items() if len(members) > 1 else [("mean", 0)]:
+            with SummaryWriter(str(target / suffix)) as writer:
+                for tag, points in bands.items():
+                    for step, mean, sd in points:
+                        writer.add_scalar(tag, mean + sign * sd, int(step))
+
+
+def _band(curves: Sequence[list[list[float]]]) -> list[tuple[float, float, float]]:
+    """Step, mean and sample standard deviation (0 for a single curve) at the steps at which all curves are finite."""
+    known = [{step: value for step, value in zip(*curve, strict=True) if math.isfinite(value)} for curve in curves]
+    steps = sorted(set.intersection(*map(set, known)))
+    values = np.array([[curve[step] for step in steps] for curve in known])
+    spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(steps))
+    return list(zip(steps, values.mean(axis=0).tolist(), spread.tolist(), strict=True))
+
+
 def study_folders(studies: Path, file: str) -> list[Path]:
     """The folders of studies that hold a file, without those that study.force=true moved aside."""
-    depth = len(Path(file).parts) - 1
-    found = (path.parents[depth] for path in sorted(studies.glob(f"*/{file}")))
-    return [folder for folder in found if ".before-" not in folder.name]
+    return [
+        folder for folder in sorted(studies.glob("*")) if (folder / file).exists() and ".before-" not in folder.name
+    ]
 
 
 def build_index(studies: Path) -> Path:

@@ -4,30 +4,19 @@ Both are read in log coordinates, since their axes go in factors.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.studies.curves import BLOW_UP
-from onecycle.studies.rows import (
-    DivergedError,
-    Filter,
-    UnmeasurableError,
-    cells,
-    chosen,
-    filter_text,
-    is_number,
-    levels,
-    value_text,
-)
+from onecycle.studies import rows
+from onecycle.studies.rows import BLOW_UP, Array, DivergedError, Filter, UnmeasurableError, filter_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = NDArray[np.float64]
 T = TypeVar("T")
 
 
@@ -51,8 +40,9 @@ class Runs:
     def numbers(self, column: str) -> Array:
         """A column, [run]: infinite where a run has no finite number because it diverged, NaN where it has none."""
         if column not in self._numbers:
-            values = np.array([value if is_number(value) else math.nan for value in cells(self.frame, column)], float)
-            lost = np.array([status == "diverged" for status in cells(self.frame, "status")], bool)
+            found = rows.cells(self.frame, column)
+            values = np.array([value if rows.is_number(value) else math.nan for value in found], float)
+            lost = np.array([status == "diverged" for status in rows.cells(self.frame, "status")], bool)
             self._numbers[column] = np.where(np.isinf(values) | (lost & np.isnan(values)), math.inf, values)
         return self._numbers[column]
 
@@ -60,20 +50,19 @@ class Runs:
         """Whether a filter means each run, [run]."""
         mask = np.ones(len(self), bool)
         for column, wanted in (where or {}).items():
-            mask &= self._once((column, repr(wanted)), lambda one={column: wanted}: chosen(self.frame, one))  # type: ignore[misc]
+            mask &= self._once((column, repr(wanted)), lambda one={column: wanted}: rows.chosen(self.frame, one))  # type: ignore[misc]
         return mask
 
     def levels(self, column: str, where: Filter | None) -> list[Any]:
         """The different values of a column at a filter; see `rows.levels`."""
-        return self._once((column, "levels", repr(where)), lambda: levels(self.frame[self.at(where)], column))
+        return self._once((column, "levels", repr(where)), lambda: rows.levels(self.frame[self.at(where)], column))
 
     def means(
         self, column: str, axes: Sequence[str], where: Filter | None = None, diverged: float = math.inf
     ) -> tuple[list[Array], Array]:
         """The levels of each axis at a filter, and the mean of a column in each cell of their grid, NaN without a run.
 
-        Runs without a number are left out; `diverged` stands for one that diverged. Raises UnmeasurableError for a
-        level that is not above 0.
+        Runs without a number are left out; `diverged` stands for one that diverged.
         """
         grids, cell = self._once(("cells", *axes, repr(where)), lambda: self._cells(axes, where))
         shape, values = [len(grid) for grid in grids], self.numbers(column)
@@ -87,15 +76,11 @@ class Runs:
         """The levels of each axis, and the place of each run in their grid; −1 beside it."""
         grids, cell, mask = [], np.zeros(len(self), int), self.at(where)
         for axis in axes:
-            found = self.levels(axis, where)
-            for level in found:
-                if not is_number(level) or level <= 0:
-                    raise UnmeasurableError(f"{axis} {value_text(level)} at {filter_text(where)} is no number above 0")
+            grids.append(above_zero(self.levels(axis, where), axis))
             place = np.full(len(self), -1)
-            for number, level in enumerate(found):
+            for number, level in enumerate(self.levels(axis, where)):
                 place[self.at({axis: level})] = number
-            grids.append(np.array(found, float))
-            cell, mask = cell * len(found) + place, mask & (place >= 0)
+            cell, mask = cell * len(grids[-1]) + place, mask & (place >= 0)
         return grids, np.where(mask, cell, -1)
 
     def measured(self, column: str, where: Filter | None, diverged: float | None = None) -> Array:
@@ -123,6 +108,14 @@ class Runs:
             self._found[key] = find()
         found: T = self._found[key]
         return found
+
+
+def above_zero(levels: Iterable[Any], column: str) -> Array:
+    """The values of a column as numbers; raises UnmeasurableError for one that is not above 0."""
+    for level in (found := list(levels)):
+        if not rows.is_number(level) or level <= 0:
+            raise UnmeasurableError(f"{column} {rows.value_text(level)} is no number above 0")
+    return np.array(found, float)
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,7 @@ def curve(runs: Runs, x: str, y: str, where: Filter | None = None) -> Curve:
     return Curve(filter_text(where), x, xs, losses)
 
 
-def curves(runs: Runs, x: str, y: str, by: str, where: Filter | None = None) -> dict[Any, Curve]:
+def curve_family(runs: Runs, x: str, y: str, by: str, where: Filter | None = None) -> dict[Any, Curve]:
     """The curve at each value of `by`, ascending; raises UnmeasurableError for fewer than two."""
     found = {level: curve(runs, x, y, {**(where or {}), by: level}) for level in runs.levels(by, where)}
     if len(found) < 2:
@@ -186,10 +179,7 @@ def grid_step(family: Sequence[Curve]) -> float:
 
 @dataclass(frozen=True)
 class Grid:
-    """A measurement over two coordinates: z[j, i] at x[i] and y[j], both ascending and above 0.
-
-    NaN without a run, infinite where a run diverged.
-    """
+    """z[j, i] over ascending x[i] and y[j], both above 0: NaN without a run, infinite where a run diverged."""
 
     x: Array
     y: Array
@@ -235,18 +225,14 @@ def ridge(grid: Grid, lower: bool) -> list[tuple[float, float]]:
         if ties[0] == 0 or ties[-1] == len(xs) - 1:
             continue
         best = slice(ties[0] - 1, ties[0] + 2)
-        found.append((_vertex(xs[best], heights[best]), float(y)))
+        (a, b, c), heights = np.log(xs[best]), heights[best] if np.isfinite(heights[best]).all() else np.zeros(3)
+        left, right = np.diff(heights) / np.diff([a, b, c])
+        vertex = math.exp((a + b) / 2 - left * (c - a) / (2 * (right - left))) if left != right else xs[ties[0]]
+        found.append((float(vertex), float(y)))
     return found
 
 
-def _vertex(xs: Array, heights: Array) -> float:
-    """The x of the extremum of the parabola in log x through three points, the middle x where there is none."""
-    (a, b, c), heights = np.log(xs), heights if np.isfinite(heights).all() else np.zeros(3)
-    left, right = np.diff(heights) / np.diff([a, b, c])
-    return math.exp((a + b) / 2 - left * (c - a) / (2 * (right - left))) if left != right else float(xs[1])
-
-
-def ridge_power(points: Sequence[tuple[float, float]]) -> float:
+def ridge_exponent(points: Sequence[tuple[float, float]]) -> float:
     """The power p of "the best x goes as y to the power of p": least squares of log x on log y over a ridge.
 
     It stays finite where the best x does not depend on y. NaN for fewer than two points.

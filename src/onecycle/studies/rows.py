@@ -4,8 +4,9 @@ A column holds one value a run. Measures of callbacks may hold lists or mappings
 whole numbers with a missing one is of floats in pandas: print its values with `value_text`.
 """
 
+import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -15,16 +16,19 @@ from numpy.typing import NDArray
 
 from onecycle.runs import record as run
 from onecycle.runs.identity import settings
-from onecycle.studies import curves
-from onecycle.studies.plan import Point, finished, read_plan
-from onecycle.studies.search import decisions
+from onecycle.studies.plan import Point, finished_runs, read_plan
+from onecycle.studies.search.coordinate import read_decisions
 
 if TYPE_CHECKING:
     import pandas as pd  # imported where a frame is made: a study that is refused does not wait for it
 
+Array = NDArray[np.float64]
 Filter = Mapping[str, Any]  # {column: the value, or the list of values, that rows must have}
 
 TOLERANCE = 1e-6  # relative: λ/N and the like are computed
+METRICS = "metrics.csv"
+BLOW_UP = 1.25  # a loss is blown up where it exceeds its minimum by a quarter and still rises
+SMOOTHING = 11  # steps of the average of a range test's loss, in its numbers as in its figure
 
 
 class UnmeasurableError(ValueError):
@@ -46,19 +50,17 @@ def read(folder: Path) -> "pd.DataFrame":
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
-    plan = read_plan(folder)
-    found = [
-        row | {"study": name} for name in plan.study.get("records_of") or () for row in _entries(folder.parent / name)
-    ]
-    done, decided = finished(folder), decisions.read(folder)
-    derive = curves.DERIVED[plan.study["derive"]] if plan.study.get("derive") else None
+    plan, done, decided = read_plan(folder), finished_runs(folder), read_decisions(folder)
+    found = []
+    for name in plan.study.get("records_of") or ():
+        found += [row | {"study": name} for row in _entries(folder.parent / name)]
     for point in plan.points:
         path = done.get(settings(point.overrides))
         result = run.read_result(path) if path else None
         if path and result:
             row = row_of(point, path, result)
             row |= decided.get((point.values.get("arm"), point.values.get("number")), {})
-            found.append(row | derive(path) if derive else row)
+            found.append(row | DERIVED[plan.study["derive"]](path) if plan.study.get("derive") else row)
     return found
 
 
@@ -142,13 +144,9 @@ def levels(frame: "pd.DataFrame", column: str) -> list[Any]:
     """The different values of a column: numbers ascending, words by appearance; missing ones are left out."""
     found: list[Any] = []
     values = [value for value in cells(frame, column) if not is_missing(value)]
-    if all(map(is_number, values)):
-        for value in sorted(set(values)):
-            if not found or not same(found[-1], value):
-                found.append(value)
-        return found
-    for value in values:
-        if not any(same(value, other) for other in found):
+    are_numbers = all(map(is_number, values))
+    for value in sorted(set(values)) if are_numbers else values:
+        if not any(same(value, other) for other in (found[-1:] if are_numbers else found)):
             found.append(value)
     return found
 
@@ -169,11 +167,6 @@ def filter_text(where: Filter | None) -> str:
 def plain_columns(frame: "pd.DataFrame") -> list[str]:
     """The columns that hold one number or word a run."""
     return [name for name in frame if not any(isinstance(value, dict | list) for value in frame[name])]
-
-
-def write_csv(path: Path, frame: "pd.DataFrame") -> None:
-    """Write the plain columns: six digits of a fraction, nothing where a value is missing."""
-    frame[plain_columns(frame)].to_csv(path, index=False, float_format="%.6g")
 
 
 def summary(frame: "pd.DataFrame", keys: Sequence[str], metrics: Sequence[str]) -> "pd.DataFrame":
@@ -197,3 +190,49 @@ def summary(frame: "pd.DataFrame", keys: Sequence[str], metrics: Sequence[str]) 
             line[f"{metric}_sd"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan
         lines.append(line)
     return pd.DataFrame(lines, columns=[*keys, "n", "diverged", *(m + end for m in metrics for end in ("", "_sd"))])
+
+
+def history(folder: Path, *names: str) -> list[list[float]]:
+    """Columns of a run's metrics.csv, over those rows that have them all; empty lists where there is no file."""
+    try:
+        with (folder / METRICS).open(newline="") as file:
+            lines = [line for line in csv.DictReader(file) if all(line.get(name) for name in names)]
+    except FileNotFoundError:
+        return [[] for _ in names]
+    return [[float(line[name]) for line in lines] for name in names]
+
+
+def moving_average(values: Array, count: int) -> Array:
+    """Centred average over `count` values, over fewer at both ends; one more where it is even, to have a middle."""
+    count = min(count, len(values))
+    if count <= 1:
+        return values
+    # Longer than the values the window would lengthen the result, even it would move it by half a step.
+    window = np.ones(count + 1 - count % 2 if count < len(values) else count - 1 + count % 2)
+    total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
+    return total
+
+
+def range_test(folder: Path) -> dict[str, float]:
+    """Where the averaged loss of a range test is lowest, and the largest usable LR after that.
+
+    lr_at_minimum: the LR of the lowest average. usable_lr: the last LR before the loss exceeds 1.25 times that minimum,
+    on average and by itself, or is not finite; the last LR of the test where it never does. usable_lr_log2: its
+    logarithm, in which it varies evenly from run to run. NaN without a curve.
+    """
+    lrs, losses = history(folder, "lr", "train/loss")
+    wrong = [step for step, loss in enumerate(losses) if not math.isfinite(loss)]
+    sound = np.asarray(losses[: wrong[0] if wrong else None], float)
+    if not len(sound):
+        return dict.fromkeys(("lr_at_minimum", "usable_lr", "usable_lr_log2", "lowest_loss"), math.nan)
+    curve = moving_average(sound, SMOOTHING)
+    best = int(np.argmin(curve))
+    limit = BLOW_UP * curve[best]
+    # The average rises half a window before the loss does.
+    beyond = np.flatnonzero((curve[best:] > limit) & (sound[best:] > limit))
+    last = best + int(beyond[0]) - 1 if len(beyond) else len(sound) - 1
+    found = {"lr_at_minimum": lrs[best], "usable_lr": lrs[last], "lowest_loss": float(curve[best])}
+    return found | {"usable_lr_log2": math.log2(lrs[last])}
+
+
+DERIVED: dict[str, Callable[[Path], dict[str, float]]] = {"range_test": range_test}

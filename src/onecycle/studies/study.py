@@ -1,6 +1,5 @@
 """What a study's configuration may say, and the study at its scale. Without torch: a bad study is refused at once."""
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self, cast
@@ -14,11 +13,11 @@ from onecycle.config.validate import errors_of
 from onecycle.errors import ConfigError
 from onecycle.studies.effects import EFFECTS, Column, Where, parameters_of
 from onecycle.studies.plan import column
-from onecycle.studies.search.options import search_errors
+from onecycle.studies.search.options import METHODS
 
 Overrides = dict[str, Any]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
-Blocks = list[dict[str, Any]]  # each is checked by itself: by `RunOptions`, `claim_options` and so on
+Blocks = list[dict[str, Any]]  # each is checked by itself; see `BLOCKS`
 
 
 class RunOptions(Options):
@@ -141,18 +140,24 @@ class ClaimOptions(Options):
         return {name: getattr(self, name) for name in parameters_of(self.effect)}
 
 
-@functools.cache
-def claim_options(effect: str) -> type[ClaimOptions]:
-    """The keys of a claim about an effect: those of every claim and the effect's parameters."""
-    return create_model(f"{effect}_claim", __base__=ClaimOptions, **cast("dict[str, Any]", parameters_of(effect)))
+# The keys of a claim about each effect: those of every claim and the effect's parameters.
+CLAIMS: dict[str | None, type[ClaimOptions]] = {
+    effect: create_model(f"{effect}_claim", __base__=ClaimOptions, **cast("dict[str, Any]", parameters_of(effect)))
+    for effect in EFFECTS
+}
+# What the blocks of a list are: by the value of one of their keys, where there is a choice.
+BLOCKS: dict[str, tuple[str, Mapping[str | None, type[Options]]]] = {
+    "runs": ("", {None: RunOptions}), "figures": ("", {None: FigureOptions}),
+    "published.rows": ("", {None: PublishedRowOptions}), "searches": ("method", METHODS), "claims": ("effect", CLAIMS),
+}  # fmt: skip
 
 
-def claim_errors(claim: Mapping[str, Any], where: str) -> list[str]:
-    """A line for each error of a claim that stands at the key `where`."""
-    effect = claim.get("effect")
-    if effect not in EFFECTS:
-        return [f"{where}.effect={effect}: must be one of {', '.join(EFFECTS)}"]
-    return errors_of(claim_options(effect), claim, where)
+def block_errors(kind: str, block: Mapping[str, Any], where: str) -> list[str]:
+    """A line for each error of a block of a kind in `BLOCKS` that stands at the key `where`."""
+    key, classes = BLOCKS[kind]
+    if block.get(key) not in classes:
+        return [f"{where}.{key}={block.get(key)}: must be one of {', '.join(map(str, classes))}"]
+    return errors_of(classes[block.get(key)], block, where)
 
 
 def study_errors(config: DictConfig) -> list[str]:
@@ -171,19 +176,18 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError with every error of the study, one line each.
     """
-    lines = [*errors_of(StudyOptions, study, "study"), *_block_errors(study, "study")]
-    scales, scale = study.get("scales"), study.get("scale")
-    for name, own in scales.items() if isinstance(scales, Mapping) else ():
-        if isinstance(own, Mapping):
-            where = f"study.scales.{name}"
-            lines += [*errors_of(ScaleOptions, own, where), *_block_errors(own, where)]
-    if not lines and scales is not None and scale not in scales:
+    lines = _group_errors(StudyOptions, study, "study")
+    scales: Any = study.get("scales")
+    scale = study.get("scale")
+    for name, group in scales.items() if isinstance(scales, Mapping) else ():
+        if isinstance(group, Mapping):
+            lines += _group_errors(ScaleOptions, group, f"study.scales.{name}")
+    if not lines and scale not in scales:
         lines = [f"study.scale={scale}: must be one of {', '.join(scales)}"]
     if lines:
         raise ConfigError(lines)
     own = study["scales"][scale] or {}
-    scaled = {**study, **{key: value for key, value in own.items() if key != "fixed"}}
-    scaled["fixed"] = {**(study.get("fixed") or {}), **(own.get("fixed") or {})}
+    scaled = {**study, **own, "fixed": {**(study.get("fixed") or {}), **(own.get("fixed") or {})}}
     if not any(scaled.get(key) for key in ("runs", "searches", "records_of")):
         lines.append("study.runs: must have at least one run, or there must be searches or records_of")
     if set(scaled.get("confirm") or ()) & set(scaled["seeds"]):
@@ -193,29 +197,17 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
     return scaled
 
 
-def _block_errors(group: Mapping[str, Any], where: str) -> list[str]:
-    published = group.get("published")
-    lists = {key: group.get(key) for key in ("runs", "searches", "figures", "claims")}
-    if isinstance(published, Mapping):
-        lists["published.rows"] = published.get("rows")
-    lines = []
-    for key, blocks in lists.items():
+def _group_errors(options: type[Options], group: Mapping[str, Any], where: str) -> list[str]:
+    lines = errors_of(options, group, where)
+    for kind in BLOCKS:
+        key, _, inner = kind.partition(".")
+        blocks = group.get(key)
+        if inner:
+            blocks = blocks.get(inner) if isinstance(blocks, Mapping) else None
         for number, block in enumerate(blocks if isinstance(blocks, list) else ()):
-            place = f"{where}.{key}[{number}]"
-            if not isinstance(block, Mapping):
-                continue  # an error of the list's own type
-            if key == "searches":
-                lines += [f"{place}.{line}" for line in search_errors(block)]
-            elif key == "claims":
-                lines += claim_errors(block, place)
-            else:
-                lines += errors_of(BLOCKS[key], block, place)
+            if isinstance(block, Mapping):  # else it is an error of the list's own type
+                lines += block_errors(kind, block, f"{where}.{kind}[{number}]")
     return lines
-
-
-BLOCKS: dict[str, type[Options]] = {
-    "runs": RunOptions, "figures": FigureOptions, "published.rows": PublishedRowOptions,
-}  # fmt: skip
 
 
 def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Runs a study: every run of its plan through Hydra's launcher, then its page."""
+"""Runs a study: every run of its plan through Hydra's launcher, then its page.
+
+A study whose claims or figures name a column that its rows will not have is refused as early as that is known.
+"""
 
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,18 +17,33 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from onecycle.config.compose import plain
+from onecycle.config.hyperparameters import Hyperparameters
+from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError, storage_errors_named
+from onecycle.runs import record as run
+from onecycle.runs.identity import settings
 from onecycle.studies import plan
-from onecycle.studies.changes import changes, refuse
-from onecycle.studies.columns import ColumnCheck
-from onecycle.studies.launching import Check, Progress, expected_runs, launch_at_once, launch_one_by_one
-from onecycle.studies.search import command_line
-from onecycle.studies.search.explorer import Explorer, note_plan
-from onecycle.studies.search.options import SEARCH_OPTIONS, OptunaSearch
+from onecycle.studies.effects import columns_of, filters_of
+from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
+from onecycle.studies.rows import DERIVED, row_of
+from onecycle.studies.search.explorer import Explorer
+from onecycle.studies.search.options import SEARCH_OPTIONS, OptunaSearch, coordinates_of, space_of
 from onecycle.studies.search.trials import check_optuna
-from onecycle.studies.study import at_scale, of_search
+from onecycle.studies.study import ClaimOptions, at_scale, of_search
 
 log = logging.getLogger(__name__)
+
+# Parameters of figures that name a column of the rows, where they are texts.
+NAMING = ("x", "y", "z", "by", "panels", "select_by", "column")
+OF_METRICS = {"histories": ("x", "y")}  # these are columns of a run's metrics.csv
+MEASURE_NOTHING = ("progress", "training_log", "checkpoint", "divergence", "figures")  # callbacks
+RECORD: dict[str, Any] = {
+    "status": "finished", "name": "", "test": {"accuracy": 0.0, "loss": 0.0}, "train": {"accuracy": 0.0, "loss": 0.0},
+    "val": None, "epochs": 0.0, "steps": 0, "parameters": 0, "data": {"name": "", "train_size": 0},
+    "hyperparameters": Hyperparameters(1, 0, 1, 1).coordinates(),
+    "seconds": dict.fromkeys(("setup", "fit", "test", "total"), 0.0), "images_per_second": 0.0,
+    "device": "cpu", "precision": "", "environment": {"threads": 1},
+}  # fmt: skip
 
 
 def run_study(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
@@ -50,17 +68,17 @@ def run_search(
     if config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
     if block["method"] == "coordinate":
-        block["coordinates"] = command_line.coordinates_of(block["coordinates"] or [], config)
+        block["coordinates"] = coordinates_of(block["coordinates"] or [], config)
     else:
-        block["space"], arguments = command_line.space_of(arguments, config)
+        block["space"], arguments = space_of(arguments, config)
     return _run(of_search(config.name, seeds, block), config, launcher, arguments)
 
 
 def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
-    changed = changes(arguments, study)
-    points = plan.points(study, changed)
+    changes = plan.read_changes(arguments, study)
+    points = plan.points(study, changes)
     folder = Path(config.hydra.sweep.dir)
-    refuse(changed, config)
+    plan.refuse_changes(changes, config)
     for name in study.get("records_of") or ():
         plan.read_plan(folder.parent / name)
     _refuse_searches(study, config)
@@ -69,18 +87,27 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
         folder.rename(aside)
         log.info("The study's former folder is now %s.", aside)
-    noted = plan.Plan(study, points, _command())
-    note_plan(folder, noted)
+    program, *words = sys.orig_argv if Path(sys.argv[0]).name == "__main__.py" else sys.argv
+    noted = plan.Plan(study, points, shlex.join([Path(program).name, *words]))
+    plan.write_plan(folder, noted)
+    counter = RunCounter(expected_runs(study, points, changes))
+    is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
+    launch_runs = launch_one_by_one if is_alone else launch_at_once
+    launch = partial(launch_runs, launcher, folder=folder, counter=counter, check=check.check)
+    explorer = Explorer(noted, changes, folder, launch, counter, is_alone)
     results: list[JobReturn] = []
     stopped: list[ConfigError] = []
     try:
-        results = _run_all(noted, changed, config, launcher, check.check)
+        results += launch(points)
+        for block in study.get("searches") or ():
+            results += explorer.explore(block)
+        results += explorer.confirm(results)
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on; what is finished is kept.")
         raise
     except ConfigError as error:
         log.error("The study stops here.")
-        stopped = [error]
+        results, stopped = [], [error]
     _draw(folder, stopped)
     for result in results:
         _ = result.return_value  # raises what the run raised
@@ -89,26 +116,9 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     return results
 
 
-def _run_all(
-    noted: plan.Plan, changed: plan.Changes, config: DictConfig, launcher: Launcher, check: Check
-) -> list[JobReturn]:
-    """Every run of a study: those of its plan, those of its searches, the best of each arm again."""
-    folder = Path(config.hydra.sweep.dir)
-    progress = Progress(expected_runs(noted.study, noted.points, changed))
-    is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
-    launch_runs = launch_one_by_one if is_alone else launch_at_once
-    launch = partial(launch_runs, launcher, folder=folder, progress=progress, check=check)
-    explorer = Explorer(noted, changed, folder, launch, progress, is_alone)
-    results = launch(noted.points)
-    for block in noted.study.get("searches") or ():
-        results += explorer.explore(block)
-    return results + explorer.confirm(results)
-
-
 def _draw(folder: Path, stopped: list[ConfigError]) -> None:
     """Draw the study's page and the index; what does not fit the records stands on the page and joins `stopped`."""
-    # Only now: drawing needs matplotlib, and a study that is refused does not.
-    from onecycle.studies import report
+    from onecycle.studies import report  # it needs matplotlib; a study that is refused does not
 
     with storage_errors_named("draw the pages with make report"):
         try:
@@ -130,7 +140,75 @@ def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
         raise ConfigError(["data.val_size=0: a search selects on held-out images; hold some out, such as 5000"])
 
 
-def _command() -> str:
-    """This command line as a user would type it."""
-    program, *arguments = sys.orig_argv if Path(sys.argv[0]).name == "__main__.py" else sys.argv
-    return shlex.join([Path(program).name, *arguments])
+class ColumnCheck:
+    """Raises ConfigError for a claim or figure that names a column which no row of the study can have.
+
+    What callbacks measure is known with the first record, and where the runs have different callbacks, or those of
+    other studies are read, only with all of them.
+    """
+
+    def __init__(self, study: dict[str, Any], points: Sequence[plan.Point], config: DictConfig, folder: Path) -> None:
+        self.study, self.folder = study, folder
+        self.known = known_columns(study, points, config)
+        added = {name for name, part in (config.get("callbacks") or {}).items() if part is not None}
+        measures = added - set(MEASURE_NOTHING) or _sets([study.get("fixed")], "callbacks")
+        differ = _sets(_own_settings(study), "callbacks") or study.get("records_of")
+        self.is_open = bool(measures and not differ)
+        if not (measures or differ):
+            self._refuse(self.known)
+
+    def check(self, point: plan.Point) -> None:
+        """Look at the record of a run that has ended, if it is the first; raises as above."""
+        path = plan.finished_runs(self.folder).get(settings(point.overrides)) if self.is_open else None
+        record = run.read_result(path) if path else None
+        if path and record and record["status"] == "finished":
+            self.is_open = False
+            self._refuse(self.known | row_of(point, path, record).keys())
+
+    def _refuse(self, known: Collection[str]) -> None:
+        lines = [
+            f"{where}: no column {name!r}{did_you_mean(name, known) or '; there are ' + ', '.join(sorted(known))}"
+            for where, name in dict.fromkeys(named_columns(self.study))
+            if name not in known
+        ]
+        if lines:
+            raise ConfigError(lines)
+
+
+def known_columns(study: Mapping[str, Any], points: Sequence[plan.Point], config: DictConfig) -> set[str]:
+    """The columns that result from the form of a record, the axes, the searches and `derive`."""
+    groups, record = [study.get("fixed"), *_own_settings(study)], dict(RECORD)
+    if config.data.val_size or _sets(groups, "data.val_size"):
+        record["val"] = record["train"]
+    if config.evaluation.tta != "none" or _sets(groups, "evaluation.tta"):
+        record["test"] = record["test"] | {"accuracy_tta": 0.0}
+    found = {key for point in points for key in point.values} | row_of(plan.Point("", {}, ()), Path(), record).keys()
+    for block in study.get("searches") or ():
+        keys = [*(block.get("coordinates") or ()), *(block.get("space") or ())]
+        found |= {"arm", "number", "seed", "coordinate", "decision", *map(plan.column, keys)}
+    return found | (DERIVED[study["derive"]](Path()).keys() if study.get("derive") else set())
+
+
+def _own_settings(study: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
+    """What the blocks of a study set in their own runs."""
+    blocks = [*(study.get("runs") or ()), *(study.get("searches") or ())]
+    return [block.get(key) for block in blocks for key in ("fixed", "axes")]
+
+
+def _sets(groups: Sequence[Mapping[str, Any] | None], key: str) -> bool:
+    return any(name.lstrip("+~").startswith(key) for group in groups for name in group or {})
+
+
+def named_columns(study: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every column that a study names, after the place that names it."""
+    for claim in study.get("claims") or ():
+        where = f"claim {claim['id']}"
+        given = {name: value for name, value in claim.items() if name not in ClaimOptions.model_fields}
+        yield from ((where, name) for name in columns_of(claim["effect"], given).values())
+        yield from ((where, name) for wanted in filters_of(given) for name in wanted)
+    for number, figure in enumerate(study.get("figures") or ()):
+        where = f"study.figures[{number}]"
+        yield from ((f"{where}.where", name) for name in figure.get("where") or {})
+        for parameter in set(NAMING) - set(OF_METRICS.get(figure["kind"], ())):
+            if isinstance(figure.get(parameter), str):
+                yield f"{where}.{parameter}", figure[parameter]

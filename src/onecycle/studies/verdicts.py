@@ -1,33 +1,180 @@
-"""The verdicts of measurements on claims of the literature; see `study.ClaimOptions` for what a claim is."""
+"""The verdicts of measurements on claims of the literature: an effect, its 90 % interval over seeds, and the bounds.
+
+See `study.ClaimOptions` for what a claim is.
+"""
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
-from onecycle.studies.effects import columns_of, filters_of
-from onecycle.studies.estimate import Estimate, estimate
-from onecycle.studies.rows import cells, choices, filter_text, is_number, levels, same, select, value_text
-from onecycle.studies.study import ClaimOptions, claim_errors, claim_options
+from onecycle.studies import rows as table
+from onecycle.studies.effects import EFFECTS, axes_of, columns_of, filters_of, metric_of
+from onecycle.studies.responses import Runs
+from onecycle.studies.rows import Filter, UnmeasurableError, cells, filter_text, is_number, levels, value_text
+from onecycle.studies.study import CLAIMS, ClaimOptions, block_errors
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 SLACK = 1e-9  # relative to a bound: what rounding may do to an effect that lies on it
 SHARE_OF_RUNS = "of the runs"  # a unit: the effect is said in words
 NEGLIGIBLE = 1e-6  # relative to an effect: an uncertainty below that is not shown
 SHOWN_VALUES = 12
+UNKNOWN_SPREAD = "too few seeds: one run a point and no known spread"
+CONFIDENCE = 0.9  # of the two-sided interval
+RESAMPLES = 400
+RESAMPLED_EFFECTS, FEWEST_COPIES = 2_000, 20  # where there are many seeds
+MEASURABLE_SHARE = 0.9  # of the resamples; with fewer, noise decides whether there is an effect at all
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An effect, the half width of its interval (NaN if unknown), the number of seeds, and why a number is missing."""
+
+    effect: float
+    uncertainty: float
+    seeds: int
+    obstacle: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of the interval."""
+        return self.effect - self.uncertainty, self.effect + self.uncertainty
+
+
+def estimate(
+    frame: pd.DataFrame, effect: str, parameters: Mapping[str, Any], assumed_sd: float | None = None,
+    exact: bool = False,
+) -> Estimate:  # fmt: skip
+    """The mean of an effect over the seeds that have every run it is about.
+
+    With several seeds the interval is that of Student's test with a pooled variance: all points vary alike.
+    With one seed `assumed_sd`, the metric's standard deviation from run to run, is the spread; `exact`: there is none.
+    """
+    metric, axes, filters = metric_of(effect, parameters), axes_of(effect, parameters), filters_of(parameters)
+
+    def measure(runs: Runs) -> float:
+        found = float(EFFECTS[effect](runs, **parameters))
+        if not math.isfinite(found):
+            raise UnmeasurableError(f"the effect is {found}")
+        return found
+
+    seeds = complete_seeds(frame, filters, axes)
+    if not seeds:
+        return Estimate(math.nan, math.nan, 0, "too few seeds: none has every run that the claim is about")
+    effects, obstacles = [], []
+    for runs in seeds:
+        try:
+            effects.append(measure(runs))
+        except UnmeasurableError as error:
+            obstacles.append(str(error))
+    if obstacles:
+        share = f" ({len(obstacles)} of {len(seeds)} seeds)" if len(seeds) > 1 else ""
+        return Estimate(math.nan, math.nan, len(seeds), f"cannot be measured: {obstacles[0]}{share}")
+    average, source = math.fsum(effects) / len(effects), "measured" if len(effects) > 1 else "assumed"
+    if len(effects) > 1:
+        sd, freedom = pooled_sd(seeds, metric, filters, axes)
+        # Without two finite numbers at any point (all of them diverged) the effects are all there is to go by.
+        width = resampled_half_width(seeds, measure, metric, sd, freedom) if freedom else half_width(effects)
+    elif exact or assumed_sd is None:
+        return Estimate(average, 0.0 if exact else math.nan, 1, "" if exact else UNKNOWN_SPREAD)
+    else:
+        width = resampled_half_width(seeds, measure, metric, assumed_sd, math.inf)
+    vague = f"too few seeds: with the {source} spread the effect often cannot be measured"
+    return Estimate(average, width, len(effects), vague if math.isnan(width) else "")
+
+
+def complete_seeds(frame: pd.DataFrame, filters: Sequence[Filter], axes: Sequence[str]) -> list[Runs]:
+    """The runs of each seed that has, for every filter, all the points that any seed has.
+
+    A point is a combination of values of the filter's columns and of the axes, as often as it occurs. Rows without a
+    seed are those of one.
+    """
+    runs = Runs(frame)
+    seed = places(runs, ["seed"])[:, 0]
+    complete = set(seed.tolist())
+    for where in filters:
+        grid = places(runs, [*axes, *(column for column in where if column not in axes)])
+        there = runs.at(where) & (grid[:, : len(axes)] >= 0).all(axis=1)
+        points = {one: Counter(map(tuple, grid[there & (seed == one)].tolist())) for one in set(seed.tolist())}
+        needed: Counter[tuple[int, ...]] = Counter()
+        for found in points.values():
+            needed |= found
+        complete &= {one for one, found in points.items() if needed <= found}
+    return [Runs(frame[seed == one]) for one in dict.fromkeys(seed.tolist()) if one in complete]
+
+
+def places(runs: Runs, columns: Sequence[str]) -> NDArray[np.intp]:
+    """Which of its column's levels each run has, [run, column]; −1 where the value is missing."""
+    found = np.full((len(runs), len(columns)), -1)
+    for number, column in enumerate(columns):
+        for place, level in enumerate(levels(runs.frame, column)):
+            found[runs.at({column: [level]}), number] = place
+    return found
+
+
+def pooled_sd(seeds: Sequence[Runs], metric: str, filters: Sequence[Filter], axes: Sequence[str]) -> tuple[float, int]:
+    """The standard deviation of a column between runs at the same point, over all points, and its degrees of freedom.
+
+    (NaN, 0) where no point has two finite numbers.
+    """
+    runs = Runs(pd.concat([one.frame for one in seeds]))
+    there = np.isfinite(runs.numbers(metric)) & np.any([runs.at(where) for where in filters], axis=0)
+    points = places(runs, list(dict.fromkeys([*(column for where in filters for column in where), *axes])))
+    _, group = np.unique(points[there], axis=0, return_inverse=True)
+    groups = pd.Series(runs.numbers(metric)[there]).groupby(group.ravel())
+    freedom = int((groups.count() - 1).sum())
+    squares = float(((groups.count() - 1) * groups.var()).sum())
+    return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
+
+
+def quantile(freedom: float) -> float:
+    """How many standard errors half of the interval is: Student's t; infinite degrees are those of a known spread."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def half_width(effects: Sequence[float]) -> float:
+    """Half the confidence interval of the mean of at least two values."""
+    return quantile(len(effects) - 1) * float(np.std(effects, ddof=1)) / math.sqrt(len(effects))
+
+
+def resampled_half_width(
+    seeds: Sequence[Runs], effect: Callable[[Runs], float], column: str, sd: float, freedom: float
+) -> float:
+    """Half the interval of the mean effect over seeds whose runs vary by `sd` in a column: from 400 noisy copies.
+
+    Of more than five seeds as many copies are made as give 2,000 effects, at least 20: the time stays bounded.
+    freedom: the degrees of freedom of `sd`. NaN where fewer than 90 % of the copies have an effect. The noise is the
+    same at every call.
+    """
+    generator = np.random.default_rng(0)
+    copies = min(RESAMPLES, max(FEWEST_COPIES, RESAMPLED_EFFECTS // len(seeds)))
+    effects = []
+    for _ in range(copies):
+        noisy = [one.replaced(column, one.numbers(column) + generator.normal(0.0, sd, len(one))) for one in seeds]
+        try:
+            effects.append([effect(one) for one in noisy])
+        except UnmeasurableError:
+            continue
+    if len(effects) < MEASURABLE_SHARE * copies:
+        return math.nan
+    if copies == RESAMPLES:
+        spread = float(np.std(np.mean(effects, axis=1), ddof=1))
+    else:  # the seeds' noise is independent: each of many seeds tells of the same variance, so fewer copies will do
+        spread = math.sqrt(float(np.var(effects, axis=0, ddof=1).sum())) / len(seeds)
+    return quantile(freedom) * spread
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What measurements say of a claim.
-
-    `uncertainty` is the half width of the effect's two-sided 90 % confidence interval. Effect and uncertainty are NaN
-    where they are unknown. `if_not` is empty unless the claim does not hold.
-    """
+    """What measurements say of a claim: its fields, and those of an `Estimate`, NaN where they are unknown."""
 
     id: str
     text: str
@@ -56,10 +203,9 @@ def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) 
     ConfigError for a claim that has an error, or names a column or, in a whole study, a value that no run has.
     """
     where = f"claim {entry.get('id')}"
-    lines = claim_errors(entry, where)
-    if lines:
+    if lines := block_errors("claims", entry, where):
         raise ConfigError(lines)
-    claim = claim_options(entry["effect"]).model_validate(entry)
+    claim = CLAIMS[entry["effect"]].model_validate(entry)
     filters = filters_of(claim.parameters)
     for column in [*columns_of(claim.effect, claim.parameters).values(), *(name for one in filters for name in one)]:
         if column not in frame:
@@ -67,30 +213,14 @@ def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) 
     missing = next((text for one in filters if (text := _missing(frame, one))), "")
     if missing and whole:
         raise ConfigError([f"{where}: {missing}"])
-    if missing:
-        return _verdict(claim, Estimate(math.nan, math.nan, 0, f"cannot be measured: {missing}"))
-    return _verdict(claim, estimate(frame, claim.effect, claim.parameters, claim.assumed_sd, claim.exact))
-
-
-def _missing(frame: pd.DataFrame, where: Mapping[str, Any]) -> str:
-    """Which runs that a filter means are not there; empty where there are some for each of its values."""
-    for column, wanted in where.items():
-        absent = [value for value in choices(wanted) if not any(same(cell, value) for cell in cells(frame, column))]
-        if absent:
-            return f"no run has {filter_text({column: absent})}; {_values(frame, column)}"
-    there = "; ".join(_values(frame, column) for column in where)
-    return f"no run has {filter_text(where)} together; {there}" if select(frame, where).empty else ""
-
-
-def _values(frame: pd.DataFrame, column: str) -> str:
-    found = list(map(value_text, levels(frame, column)))
-    return f"{column} is {' or '.join(found[:SHOWN_VALUES])}" + " or …" * (len(found) > SHOWN_VALUES)
-
-
-def _verdict(claim: ClaimOptions, result: Estimate) -> Verdict:
-    low, high = result.effect - result.uncertainty, result.effect + result.uncertainty
-    slack = [SLACK * max(1.0, abs(bound)) for bound in claim.bounds]  # infinite for a bound that is none
-    least, most = claim.bounds[0] - slack[0], claim.bounds[1] + slack[1]
+    result = Estimate(math.nan, math.nan, 0, f"cannot be measured: {missing}")
+    if not missing:
+        result = estimate(frame, claim.effect, claim.parameters, claim.assumed_sd, claim.exact)
+    low, high = result.interval
+    # Infinite for a bound that is none.
+    least, most = (
+        bound + sign * SLACK * max(1.0, abs(bound)) for bound, sign in zip(claim.bounds, (-1, 1), strict=True)
+    )
     verdict = HOLDS if least <= low and high <= most else FAILS if high < least or most < low else UNDECIDED
     return Verdict(
         id=claim.id, text=claim.text, source=claim.source or "", verdict=verdict, effect=result.effect,
@@ -100,33 +230,58 @@ def _verdict(claim: ClaimOptions, result: Estimate) -> Verdict:
     )  # fmt: skip
 
 
+def _missing(frame: pd.DataFrame, where: Mapping[str, Any]) -> str:
+    """Which runs that a filter means are not there; empty where there are some for each of its values."""
+
+    def there(column: str) -> str:
+        found = list(map(value_text, levels(frame, column)))
+        return f"{column} is {' or '.join(found[:SHOWN_VALUES])}" + " or …" * (len(found) > SHOWN_VALUES)
+
+    for column, wanted in where.items():
+        absent = [
+            value
+            for value in table.choices(wanted)
+            if not any(table.same(cell, value) for cell in cells(frame, column))
+        ]
+        if absent:
+            return f"no run has {filter_text({column: absent})}; {there(column)}"
+    if table.select(frame, where).empty:
+        return f"no run has {filter_text(where)} together; {'; '.join(map(there, where))}"
+    return ""
+
+
 def _reason(result: Estimate, claim: ClaimOptions, verdict: str) -> str:
     if result.obstacle:
         return result.obstacle
     unit = f" {claim.unit}".rstrip()
-    decimals = _decimals(result)
+    is_exact = result.uncertainty <= NEGLIGIBLE * abs(result.effect)
+    # One digit of the uncertainty, two where the first is a 1; four of an effect without one.
+    size = abs(result.effect) if is_exact else result.uncertainty
+    exponent = math.floor(math.log10(size)) if size else 0
+    digits = 4 if is_exact else 2 if size < 2 * 10.0**exponent else 1
+    decimals = max(0, digits - 1 - exponent) if size else 0
     if verdict == UNDECIDED:
-        low, high = result.effect - result.uncertainty, result.effect + result.uncertainty
+        low, high = result.interval
         inside = [str(bound) for bound in claim.bounds if low <= bound <= high]
         return (
             f"the interval {_text(low, decimals + 1)} to {_text(high, decimals + 1)}{unit} contains the "
             f"bound{'s' * (len(inside) > 1)} {' and '.join(inside)}"
         )
-    if claim.unit.startswith(SHARE_OF_RUNS) and not _matters(result):
+    if claim.unit.startswith(SHARE_OF_RUNS) and is_exact:
         return f"{_share(result.effect)} {claim.unit}, {_claimed(claim, _share)}"
     amount = _text(result.effect, decimals)
-    if _matters(result):
+    if not is_exact:
         amount += f" ± {_text(result.uncertainty, decimals)}"
     elif "." in amount:
         amount = amount.rstrip("0").rstrip(".")
-    return f"{amount}{unit}, {_claimed(claim)}"
+    return f"{amount}{unit}, {_claimed(claim, str)}"
 
 
-def _claimed(claim: ClaimOptions, word: Callable[[Any], str] = str) -> str:
+def _claimed(claim: ClaimOptions, word: Callable[[Any], str]) -> str:
     """What the bounds say. A share that can be no larger, or no smaller, is claimed without "at least" or "at most"."""
     least, most = claim.at_least, claim.at_most
     if word is _share and (least == 1 or most == 0):
-        return f"{_share(1.0 if least == 1 else 0.0)} of them were claimed"
+        return f"{'all' if least == 1 else 'none'} of them were claimed"
     if least is None:
         return f"at most {word(most)} was claimed"
     return f"at least {word(least)} was claimed" if most is None else f"{word(least)} to {word(most)} was claimed"
@@ -135,20 +290,6 @@ def _claimed(claim: ClaimOptions, word: Callable[[Any], str] = str) -> str:
 def _share(part: float) -> str:
     """A share of runs in words, or in percent."""
     return {0.0: "none", 1.0: "all"}.get(part, f"{100 * part:.0f} %")
-
-
-def _matters(result: Estimate) -> bool:
-    return result.uncertainty > NEGLIGIBLE * abs(result.effect)
-
-
-def _decimals(result: Estimate) -> int:
-    """Decimals that show one digit of the uncertainty, two where the first is a 1; four of an effect without one."""
-    size = result.uncertainty if _matters(result) else abs(result.effect)
-    if size == 0:
-        return 0
-    exponent = math.floor(math.log10(size))
-    digits = 4 if not _matters(result) else 2 if size < 2 * 10.0**exponent else 1
-    return max(0, digits - 1 - exponent)
 
 
 def _text(number: float, decimals: int) -> str:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from onecycle.studies.curves import history, moving_average
 from onecycle.studies.figures import drawing
 from onecycle.studies.figures.columns import (
     Direction,
@@ -27,6 +26,7 @@ from onecycle.studies.figures.columns import (
     part_of,
     points_of,
 )  # fmt: skip
+from onecycle.studies.rows import history, moving_average
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], float | None]  # x, y, and where the run diverged
 NOTES = {"mean ± 1 sd": "_band", "single seed": "_seed", "diverged": "_diverged"}  # what the legend says of each mark

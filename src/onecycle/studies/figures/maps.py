@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from onecycle.studies import responses
-from onecycle.studies.estimate import estimate
 from onecycle.studies.figures import drawing
 from onecycle.studies.figures.columns import (
     Labels,
@@ -35,6 +34,7 @@ from onecycle.studies.figures.columns import (
     symbol,
 )  # fmt: skip
 from onecycle.studies.figures.drawing import INK, MUTED, VOID
+from onecycle.studies.verdicts import estimate
 
 Array = NDArray[np.float64]
 RIDGE: dict[str, Any] = {"color": "C1", "marker": "o"}
@@ -90,7 +90,7 @@ def heat_map_pair(
 
 def _power_text(rows: pd.DataFrame, x: str, y: str, z: str, ridge: Sequence[tuple[float, float]]) -> str:
     """The ridge's power as a claim has it, with its interval; that of the mean map where seeds alone have none."""
-    power = responses.ridge_power(ridge)
+    power = responses.ridge_exponent(ridge)
     if math.isnan(power):
         return "no ridge inside the grid"
     found = estimate(rows, "ridge_power", {"x": x, "y": y, "z": z})
@@ -151,7 +151,7 @@ def _ridge_line(axes: Axes, ridge: Sequence[tuple[float, float]], shear: int) ->
     if len(ridge) > 1:
         x, y = np.exp(np.log(ridge).mean(axis=0))
         heights = np.array(axes.get_ylim())
-        fit = x * (heights / y) ** responses.ridge_power(ridge) * heights**shear
+        fit = x * (heights / y) ** responses.ridge_exponent(ridge) * heights**shear
         axes.plot(fit, heights, color=RIDGE["color"], linewidth=2.2, label="_fit", zorder=3, scalex=False, scaley=False,
                   path_effects=[withStroke(linewidth=4, foreground="white")])  # fmt: skip
 

@@ -1,17 +1,24 @@
 """Cyclic coordinate search: one hyperparameter after the other is multiplied by its factor until that makes it worse.
 
-The algorithm alone, whoever trains. Sources: D. Page, "How to Train Your ResNet 5: Hyperparameters" (2018), which
-doubles or halves λα/(1−ρ), 1−ρ and α in this order; for steps that shrink where none is better, T. G. Kolda, R. M.
-Lewis, V. Torczon, "Optimization by Direct Search" (SIAM Review 45, 2003).
+The algorithm alone, whoever trains, and the file path.csv that tells what it decided. Sources: D. Page, "How to Train
+Your ResNet 5: Hyperparameters" (2018), which doubles or halves λα/(1−ρ), 1−ρ and α in this order; for steps that shrink
+where none is better, T. G. Kolda, R. M. Lewis, V. Torczon, "Optimization by Direct Search" (SIAM Review 45, 2003).
 """
 
+import contextlib
+import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onecycle.errors import storage_errors_named
+from onecycle.runs.record import write_atomically
+from onecycle.studies.plan import column
 from onecycle.studies.search.options import CoordinateSearch, RandomSearch
 
 Values = dict[str, Any]
@@ -23,6 +30,7 @@ Evaluate = Callable[[list[Values]], Sequence[Score]]
 
 START, BETTER, WORSE = "start", "better", "worse"
 SETTLED, SPENT = "no step is better", "the budget is spent"
+DECISIONS = "path.csv"  # in the study's folder
 
 
 class FailedRunError(Exception):
@@ -30,7 +38,7 @@ class FailedRunError(Exception):
 
 
 class _BudgetSpentError(Exception):
-    """No budget is left for a point that is needed."""
+    pass
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Step:
 
 
 @dataclass
-class Path:
+class SearchPath:
     """Every point in the order in which it was tried, and why the search ended.
 
     on_step: is called with each step when it is decided.
@@ -85,7 +93,7 @@ def rank(score: Score) -> float:
     return -math.inf if math.isnan(score) else float(score)
 
 
-def random_search(options: RandomSearch, evaluate: Evaluate, path: Path) -> None:
+def random_search(options: RandomSearch, evaluate: Evaluate, path: SearchPath) -> None:
     """Independent draws, one after the other; equal seeds draw the same points."""
     generator = np.random.default_rng(options.seed)
     for _ in range(options.budget):
@@ -93,25 +101,22 @@ def random_search(options: RandomSearch, evaluate: Evaluate, path: Path) -> None
         path.add_draw(values, rank(evaluate([values])[0]))
 
 
-def coordinate_search(options: CoordinateSearch, evaluate: Evaluate, path: Path, *, pairs: bool = False) -> None:
+def coordinate_search(options: CoordinateSearch, evaluate: Evaluate, path: SearchPath, *, pairs: bool = False) -> None:
     """Look for the highest score; a score that is NaN is the worst there is.
 
     Along each coordinate in turn it steps up until that is no better, and down where the first step up was not, and
     goes round until no coordinate moves. Each point is evaluated once. pairs: evaluate both neighbours at once, for two
     to be trained at the same time, and go the better way first. Raises FailedRunError.
     """
-    search = _CoordinateSearch(options, evaluate, path, pairs)
-    try:
-        search.run()
+    with contextlib.suppress(_BudgetSpentError):
+        _CoordinateSearch(options, evaluate, path, pairs).run()
         path.end = SETTLED
-    except _BudgetSpentError:
-        path.end = SPENT
 
 
 class _CoordinateSearch:
     """What is known of each point, and how far to step: `stride` of the `parts` of a coordinate's factor."""
 
-    def __init__(self, options: CoordinateSearch, evaluate: Evaluate, path: Path, pairs: bool) -> None:
+    def __init__(self, options: CoordinateSearch, evaluate: Evaluate, path: SearchPath, pairs: bool) -> None:
         self.options, self.evaluate, self.path, self.pairs = options, evaluate, path, pairs
         self.names = list(options.coordinates)
         self.parts = self.stride = 2**options.refinements
@@ -180,3 +185,55 @@ def point_text(values: Values) -> str:
     """A point as a person reads it: "hyperparameters.momentum=0.75, batch_size=128"."""
     shown = ((key, f"{value:g}" if isinstance(value, float) else str(value)) for key, value in values.items())
     return ", ".join(f"{key}={value}" for key, value in shown if not key.startswith("+"))
+
+
+class Decisions:
+    """The decisions of all searches of a study, in the order in which they are made, in `folder`/path.csv.
+
+    mean_score: in [0, 1], empty where a run of the point diverged. seeds: how many runs it is the mean of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[dict[str, Any]] = []
+
+    def add(self, arm: str, step: Step, seeds: int) -> None:
+        """Append one and write them all; a search that goes on decides the same again."""
+        self.lines.append({
+            "arm": arm, "number": step.number,
+            "coordinate": "" if step.decision == START else column(step.coordinate), "point": point_text(step.values),
+            "mean_score": f"{step.score:.6g}" if math.isfinite(step.score) else "", "seeds": seeds,
+            "decision": step.decision, "reason": reason(step),
+        })  # fmt: skip
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(self.lines[0]))
+        writer.writeheader()
+        writer.writerows(self.lines)
+        with storage_errors_named("run this again"):
+            write_atomically(self.folder / DECISIONS, text.getvalue())
+
+
+def reason(step: Step) -> str:
+    """Why a search decided so: "52.10 % against 51.30 %"."""
+    score = f"{100 * step.score:.2f} %"
+    if step.decision == START:
+        return "the first point"
+    if not math.isfinite(step.score):
+        return "it diverged"
+    if not math.isfinite(step.beside):
+        return f"{score}, every point before it diverged"
+    text = f"{score} against {100 * step.beside:.2f} %"
+    is_small = step.decision != BETTER and step.beside < step.score <= step.beside + step.min_gain
+    return f"{text}, which is less than {100 * step.min_gain:.2f} % better" if is_small else text
+
+
+def read_decisions(folder: Path) -> dict[tuple[Any, Any], dict[str, str]]:
+    """Coordinate and decision by arm and number of a point; empty where no search was made."""
+    try:
+        with (folder / DECISIONS).open(newline="", encoding="utf-8") as file:
+            return {
+                (line["arm"], int(line["number"])): {name: line[name] for name in ("coordinate", "decision")}
+                for line in csv.DictReader(file)
+            }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,32 @@ from onecycle.runs import record as run
 from onecycle.runs.identity import folder_name, relevant, settings
 from onecycle.runs.saved import read_saved
 from onecycle.studies import plan
-from onecycle.studies.launching import Progress
-from onecycle.studies.search import coordinate, trials
-from onecycle.studies.search.decisions import Decisions
+from onecycle.studies.launching import RunCounter
+from onecycle.studies.search import coordinate
 from onecycle.studies.search.options import SEARCH_OPTIONS, CoordinateSearch, RandomSearch
+from onecycle.studies.search.trials import optuna_search
 
 log = logging.getLogger(__name__)
 
 PARALLEL = 2  # points at once that a search asks for where the launcher runs several jobs: both neighbours of a point
 # Groups whose choice an experiment replaces whole, so that the keys of two components do not mix.
 REPLACED = ("model", "schedule", "hyperparameters", "optimizer")
+Launch = Callable[[Sequence[plan.Point]], list[JobReturn]]  # makes runs and returns what they returned
 
 
-@dataclass
 class Explorer:
     """Makes the runs of searches, which join the plan `noted` of the study in `folder`.
 
-    launch: makes runs and returns what they returned. alone: whether it makes them one after the other.
+    alone: whether `launch` makes one run after the other.
     """
 
-    noted: plan.Plan
-    changed: plan.Changes
-    folder: Path
-    launch: Callable[[Sequence[plan.Point]], list[JobReturn]]
-    progress: Progress
-    alone: bool
-
-    def __post_init__(self) -> None:
-        self.decided = Decisions(self.folder)
-        self.seeds = len(self.changed.axes.get("seed", self.noted.study["seeds"]))
+    def __init__(
+        self, noted: plan.Plan, changes: plan.Changes, folder: Path, launch: Launch, counter: RunCounter, alone: bool
+    ) -> None:
+        self.noted, self.changes, self.folder, self.launch = noted, changes, folder, launch
+        self.counter, self.alone = counter, alone
+        self.decided = coordinate.Decisions(folder)
+        self.seeds = len(changes.axes.get("seed", noted.study["seeds"]))
 
     def explore(self, block: dict[str, Any]) -> list[JobReturn]:
         """Run a search: the mean score over the seeds of a point decides where it goes. Its points join the plan.
@@ -57,15 +53,19 @@ class Explorer:
         results: list[JobReturn] = []
 
         def evaluate(points: list[coordinate.Values]) -> list[coordinate.Score]:
-            scores = self._evaluate(block, points, results)
-            number = len(results) // self.seeds
-            for point, score in zip(points, scores, strict=True):
+            first, made = len(results) // self.seeds, list[plan.Point]()
+            for number, values in enumerate(points, first):
+                made += plan.search_points(self.noted.study, block, number, values, self.changes)
+            done = self._launch_noted(made)
+            results.extend(done)
+            scores = [mean_score(done[place : place + self.seeds]) for place in range(0, len(done), self.seeds)]
+            for values, score in zip(points, scores, strict=True):
                 shown = "failed" if score is None else "diverged" if math.isnan(score) else f"{100 * score:.2f} %"
-                text = coordinate.point_text(point)
+                text, number = coordinate.point_text(values), first + len(points)
                 log.info("%s, point %d of at most %d: %s: %s", options.arm, number, options.budget, text, shown)
             return scores
 
-        path = coordinate.Path(on_step=lambda step: self.decided.add(options.arm, step, self.seeds))
+        path = coordinate.SearchPath(on_step=lambda step: self.decided.add(options.arm, step, self.seeds))
         try:
             if isinstance(options, CoordinateSearch):
                 coordinate.coordinate_search(options, evaluate, path, pairs=not self.alone)
@@ -73,12 +73,12 @@ class Explorer:
                 coordinate.random_search(options, evaluate, path)
             else:
                 width = 1 if self.alone else PARALLEL
-                trials.optuna_search(options, evaluate, path, folder=self.folder, width=width)
+                optuna_search(options, evaluate, path, folder=self.folder, width=width)
         except coordinate.FailedRunError:
             log.error("%s stops: a run failed; the same command goes on.", options.arm)
             return results
         finally:
-            self.progress.total -= max(0, self.seeds * options.budget - len(results))
+            self.counter.total -= max(0, self.seeds * options.budget - len(results))
         log.info("%s ends: %s. Best: %s", options.arm, path.end, self._write_best(options.arm, options.method, path))
         return results
 
@@ -90,37 +90,24 @@ class Explorer:
         seeds = self.noted.study.get("confirm") or ()
         if not seeds:
             return []
-        again = [plan.again(point, seed) for seed in seeds for point in best_of_arms(self.noted.points, results)]
-        self.progress.total = self.progress.done + len(again)
+        best = best_of_arms(self.noted.points, results)
+        again = [plan.confirmation(point, seed) for seed in seeds for point in best]
+        self.counter.total = self.counter.done + len(again)
         return self._launch_noted(again)
-
-    def _evaluate(
-        self, block: dict[str, Any], points: Sequence[coordinate.Values], results: list[JobReturn]
-    ) -> list[coordinate.Score]:
-        """The mean scores of points; what their runs returned joins `results`."""
-        first = len(results) // self.seeds
-        made = [
-            run_point
-            for place, values in enumerate(points)
-            for run_point in plan.search_points(self.noted.study, block, first + place, values, self.changed)
-        ]
-        done = self._launch_noted(made)
-        results.extend(done)
-        return [mean_score(done[place : place + self.seeds]) for place in range(0, len(done), self.seeds)]
 
     def _launch_noted(self, points: list[plan.Point]) -> list[JobReturn]:
         self.noted.points.extend(points)
-        note_plan(self.folder, self.noted)
+        plan.write_plan(self.folder, self.noted)
         return self.launch(points)
 
-    def _write_best(self, arm: str, method: str, path: coordinate.Path) -> str:
+    def _write_best(self, arm: str, method: str, path: coordinate.SearchPath) -> str:
         """Write the best point of a search as best_<arm>.yaml, ready for conf/experiment; returns it in words."""
         if not path.steps:
             return "none, for every run failed"
         words = f"{coordinate.point_text(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
         number = {"arm": arm, "number": path.best.number}
         point = next(point for point in self.noted.points if number.items() <= point.values.items())
-        own = plan.finished(self.folder).get(settings(point.overrides))
+        own = plan.finished_runs(self.folder).get(settings(point.overrides))
         if own is None:
             return words
         target = self.folder / f"best_{folder_name(arm)}.yaml"
@@ -128,12 +115,6 @@ class Explorer:
         with storage_errors_named("run this again"):
             run.write_atomically(target, text)
         return f"{words}. Ready for conf/experiment: {target}"
-
-
-def note_plan(folder: Path, noted: plan.Plan) -> None:
-    """Write down what the study consists of, before it is run."""
-    with storage_errors_named("run this again"):
-        plan.write_plan(folder, noted)
 
 
 def experiment_text(folder: Path, found_by: str) -> str:
@@ -147,14 +128,12 @@ def experiment_text(folder: Path, found_by: str) -> str:
     data = (run.read_result(folder) or {})["data"]["name"]
     # Where the data lie is the user's own: the group of the same source says so.
     groups = {"data": data if (CONF / "data" / f"{data}.yaml").exists() else "image_folder", **dict.fromkeys(REPLACED)}
-    parts = (
-        {"defaults": [{f"override /{group}": choice} for group, choice in groups.items()]},
-        {"name": "best", **config},
-    )
+    defaults = [{f"override /{group}": choice} for group, choice in groups.items()]
     head = (
         f"# @package _global_\n# {found_by}\n"
         "# Command: onecycle-train experiment=best        (this file as conf/experiment/best.yaml)\n"
     )
+    parts = ({"defaults": defaults}, {"name": "best", **config})
     return head + "\n".join(yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in parts)
 
 
@@ -164,12 +143,13 @@ def best_of_arms(points: Sequence[plan.Point], results: Sequence[JobReturn]) -> 
     for point, result in zip(points, results, strict=True):
         values = json.dumps({key: value for key, value in point.values.items() if key != "seed"})
         groups.setdefault((point.values["arm"], values), []).append((point, result))
-    best: dict[str, tuple[float, list[plan.Point]]] = {arm: (-math.inf, []) for arm, _ in groups}
+    best: dict[str, tuple[float, plan.Point]] = {}
     for (arm, _), runs in groups.items():
         score = mean_score([result for _, result in runs])
-        if score is not None and score > best[arm][0]:
-            best[arm] = (score, [runs[0][0]])
-    return [point for _, found in best.values() for point in found]
+        if score is not None and score > best.get(arm, (-math.inf,))[0]:
+            best[arm] = (score, runs[0][0])
+    arms = dict.fromkeys(arm for arm, _ in groups)  # in the order of the plan
+    return [best[arm][1] for arm in arms if arm in best]
 
 
 def mean_score(results: Sequence[JobReturn]) -> coordinate.Score:

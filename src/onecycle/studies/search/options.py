@@ -1,18 +1,25 @@
-"""What a search varies and how it is done: the blocks of a study's `searches`, and the options of search sweepers.
+"""What a search varies and how it is done: the blocks of a study's `searches`, and what a sweeper's command line says.
 
 Nothing here imports torch, pandas or Optuna.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, TypeAdapter, model_validator
 
 from onecycle.config.types import Count, NonNegativeNumber, Number, Options, PositiveNumber, Seed, Text
-from onecycle.config.validate import errors_of
+from onecycle.config.validate import did_you_mean
+from onecycle.errors import ConfigError
+from onecycle.studies.plan import refuse_values
 
 REFINEMENTS = 8  # at most: the 256th root of a factor is finer than any noise
+PARAMETRISED = {"hyperparameters.effective_decay": "effective", "hyperparameters.per_example_lr": "per_example"}
 
 
 class Coordinate(Options):
@@ -151,12 +158,60 @@ class OptunaSearch(_Search):
 # A block of a study's `searches`: its method says which options it has.
 SearchOptions = Annotated[CoordinateSearch | RandomSearch | OptunaSearch, Field(discriminator="method")]
 SEARCH_OPTIONS: TypeAdapter[CoordinateSearch | RandomSearch | OptunaSearch] = TypeAdapter(SearchOptions)
-METHODS: dict[str, type[Options]] = {"coordinate": CoordinateSearch, "random": RandomSearch, "optuna": OptunaSearch}
+METHODS: dict[str | None, type[Options]] = {
+    "coordinate": CoordinateSearch, "random": RandomSearch, "optuna": OptunaSearch,
+}  # fmt: skip
 
 
-def search_errors(block: Mapping[str, Any]) -> list[str]:
-    """Every error in a block of `searches`, a line each: key=value and what is allowed."""
-    method = block.get("method")
-    if method not in METHODS:
-        return [f"method={method}: must be one of {', '.join(METHODS)}"]
-    return errors_of(METHODS[method], block)
+def coordinates_of(given: Sequence[Any], config: DictConfig) -> dict[str, dict[str, Any]]:
+    """The coordinates by key; a coordinate without a start begins at the configuration's own value.
+
+    A mapping on the command line would be merged with the default one: hence a list. Raises ConfigError, one line each,
+    for an entry without a key, and a key that the configuration has not.
+    """
+    problems, found = [], {}
+    for entry in given:
+        key = entry.get("key") if isinstance(entry, dict) else None
+        if not isinstance(key, str):
+            problems.append(f"{entry} has no key, the name of a configuration value")
+            continue
+        parent, _, last = key.rpartition(".")
+        node: Any = OmegaConf.select(config, parent) if parent else config
+        if OmegaConf.is_dict(node) and last in node:
+            own = {name: value for name, value in entry.items() if name != "key" and value is not None}
+            found[key] = {"start": OmegaConf.select(config, key), **own}
+        elif key in PARAMETRISED:
+            problems.append(f"there is no key {key}; set hyperparameters={PARAMETRISED[key]}")
+        else:
+            problems.append(f"there is no key {key}{did_you_mean(last, map(str, node or ()))}")
+    if problems:
+        raise ConfigError([f"hydra.sweeper.coordinates: {line}" for line in problems])
+    refuse_values({key: [entry["start"]] for key, entry in found.items()}, config)
+    return found
+
+
+def space_of(arguments: Sequence[str], config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The axes that a command line gives as intervals, ranges and choices, and its other overrides.
+
+    Ranges end below their stop, as Python's do. Raises ConfigError for a range that has no whole numbers, and an axis
+    of whose ends or choices the configuration refuses one.
+    """
+    space: dict[str, dict[str, Any]] = {}
+    rest = []
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key, value = override.get_key_element(), override.value()
+        if isinstance(value, IntervalSweep):
+            space[key] = {"low": float(value.start), "high": float(value.end), "log": "log" in value.tags}  # type: ignore[arg-type]
+        elif isinstance(value, RangeSweep):
+            numbers = list(value.range())
+            if not numbers or not all(isinstance(number, int) for number in numbers):
+                raise ConfigError([f"{override.input_line}: must have whole numbers; an interval has others"])
+            step = abs(int(value.step))
+            space[key] = {"low": min(numbers), "high": max(numbers), "integer": True, "log": "log" in value.tags}
+            space[key] |= {"step": step} if step != 1 else {}
+        elif override.is_sweep_override():
+            space[key] = {"choices": [yaml.safe_load(choice) for choice in override.sweep_string_iterator()]}
+        else:
+            rest.append(override.input_line or "")
+    refuse_values({key: axis.get("choices") or [axis["low"], axis["high"]] for key, axis in space.items()}, config)
+    return space, rest

@@ -10,6 +10,7 @@ import os
 import platform
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ SAMPLERS = {
 PLOTS = {
     "history": "plot_optimization_history", "importance": "plot_param_importances", "slice": "plot_slice",
 }  # fmt: skip
+PRUNING = "+callbacks.pruning"  # the override that gives a run its pruner
 OWNER, OUTCOME = "owner", "outcome"  # user attributes of a trial: its process, and how its run ended without a score
 
 
@@ -42,9 +44,8 @@ def check_optuna(options: OptunaSearch) -> None:
     try:
         importlib.import_module("optuna")
     except ImportError:
-        raise ConfigError(
-            ["method=optuna: Optuna is not installed; python -m pip install 'onecycle[search]'"]
-        ) from None
+        install = "python -m pip install 'onecycle[search]'"
+        raise ConfigError([f"method=optuna: Optuna is not installed; {install}"]) from None
     _sampler(options, 0)
     make_pruner(options.pruner, options.pruner_options)
     for key, axis in options.space.items():
@@ -57,7 +58,7 @@ def journal(folder: Path) -> str:
 
 
 def optuna_search(
-    options: OptunaSearch, evaluate: Evaluate, path: coordinate.Path, *, folder: Path, width: int = 1
+    options: OptunaSearch, evaluate: Evaluate, path: coordinate.SearchPath, *, folder: Path, width: int = 1
 ) -> None:
     """Read back the trials that are finished, go on with the interrupted ones, ask for the rest of the budget.
 
@@ -86,35 +87,35 @@ def optuna_search(
     search.read_back()  # the trials of other processes
 
 
+@dataclass
 class _OptunaSearch:
-    """One process's part in a study of Optuna."""
+    """One process's part in a study of Optuna. seen: the numbers of the trials in the path."""
 
-    def __init__(
-        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: coordinate.Path, folder: Path
-    ) -> None:
-        self.options, self.study, self.evaluate, self.path = options, study, evaluate, path
-        self.callback = {
-            "_target_": "onecycle.callbacks.pruning.Pruning", "storage": options.storage or journal(folder),
-            "study": options.arm, "pruner": options.pruner, "pruner_options": options.pruner_options,
-        }  # fmt: skip
-        self.seen: set[int] = set()
+    options: OptunaSearch
+    study: "optuna.Study"
+    evaluate: Evaluate
+    path: coordinate.SearchPath
+    folder: Path
+    seen: set[int] = field(default_factory=set)
 
     def read_back(self) -> None:
         """Evaluate finished trials again, which reads their records; those that failed would only fail again."""
         for trial in self.study.get_trials(deepcopy=False):
             is_new = trial.number not in self.seen and trial.number < self.options.budget
             if is_new and trial.state.is_finished() and trial.user_attrs.get(OUTCOME) != "failed":
-                self.evaluate([self._values(trial, with_pruning=True)])
+                self.evaluate([self._values(trial)])
                 self._add(trial.number)
 
     def ask(self, width: int) -> list["optuna.Trial"]:
         """As many new trials as are wanted at once and left of the budget, marked as this process's own."""
+        from optuna.trial import TrialState
+
         trials: list[optuna.Trial] = []
         distributions = {key: _distribution(key, axis) for key, axis in self.options.space.items()}
         while len(trials) < width and len(self.study.get_trials(deepcopy=False)) < self.options.budget:
             trial = self.study.ask(distributions)
             if trial.number >= self.options.budget:  # another process was faster
-                self._tell_state(trial.number, "FAIL")
+                self.study.tell(trial.number, state=TrialState.FAIL)
                 break
             trial.set_user_attr(OWNER, f"{platform.node()}:{os.getpid()}")
             trials.append(trial)
@@ -123,36 +124,37 @@ class _OptunaSearch:
     def run(self, trials: Sequence[Any]) -> None:
         """Evaluate trials at once and tell Optuna: a failed and a diverged run as failed, a pruned one as pruned."""
         import optuna
+        from optuna.trial import TrialState
 
-        scores = self.evaluate([self._values(trial, with_pruning=True) for trial in trials])
+        scores = self.evaluate([self._values(trial) for trial in trials])
         for trial, score in zip(trials, scores, strict=True):
             if score is None or math.isnan(score):
                 outcome = "failed" if score is None else "diverged"
                 optuna.Trial(self.study, trial._trial_id).set_user_attr(OUTCOME, outcome)
-                self._tell_state(trial.number, "FAIL")
+                self.study.tell(trial.number, state=TrialState.FAIL)
             elif self.study.trials[trial.number].user_attrs.get(PRUNED):
-                self._tell_state(trial.number, "PRUNED")
+                self.study.tell(trial.number, state=TrialState.PRUNED)
             else:
                 self.study.tell(trial.number, score)
             self._add(trial.number)
-
-    def _tell_state(self, number: int, state: str) -> None:
-        from optuna.trial import TrialState
-
-        self.study.tell(number, state=TrialState[state])
 
     def _add(self, number: int) -> None:
         """Append a trial to the path; one without a score counts as the worst there is."""
         self.seen.add(number)
         trial = self.study.get_trials(deepcopy=False)[number]
         score = trial.value if trial.state.name == "COMPLETE" else None
-        self.path.add_draw(self._values(trial), -math.inf if score is None else score)
+        values = {key: value for key, value in self._values(trial).items() if key != PRUNING}
+        self.path.add_draw(values, -math.inf if score is None else score)
 
-    def _values(self, trial: Any, with_pruning: bool = False) -> Values:
+    def _values(self, trial: Any) -> Values:
         """The values of a trial as overrides of its run."""
         values: Values = {key: axis.value(trial.params[key]) for key, axis in self.options.space.items()}
-        if with_pruning and self.options.pruner != "none":
-            values["+callbacks.pruning"] = {**self.callback, "trial": trial._trial_id}
+        if self.options.pruner != "none":
+            storage = self.options.storage or journal(self.folder)
+            values[PRUNING] = {
+                "_target_": "onecycle.callbacks.pruning.Pruning", "storage": storage, "study": self.options.arm,
+                "pruner": self.options.pruner, "pruner_options": self.options.pruner_options, "trial": trial._trial_id,
+            }  # fmt: skip
         return values
 
 
@@ -170,8 +172,9 @@ def _distribution(key: str, axis: OptunaAxis) -> Any:
 
 
 def _sampler(options: OptunaSearch, seed: int) -> Any:
-    given = {"seed": seed, **options.sampler_options}
-    return optuna_object("sampler", options.sampler, SAMPLERS[options.sampler], given)
+    return optuna_object(
+        "sampler", options.sampler, SAMPLERS[options.sampler], {"seed": seed, **options.sampler_options}
+    )
 
 
 def _is_gone(owner: str | None) -> bool:
@@ -183,10 +186,9 @@ def _is_gone(owner: str | None) -> bool:
 
 
 def optuna_figure(folder: Path, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
-    """One of Optuna's own figures of a search: its history, the importance of its axes, or a slice along each.
+    """One of Optuna's own figures, PLOTS, of the search `arm` of the study in `folder`, whose storage is `kept_in`.
 
-    folder: of the study. show: a key of PLOTS. arm: the search's name. kept_in: its storage, None for the file in the
-    folder. Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
+    Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
     """
     import optuna
     import optuna.visualization.matplotlib as figures
