@@ -14,7 +14,7 @@ import yaml
 from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies import rows as table
-from onecycle.studies.figures import draw as figures
+from onecycle.studies.figures import draw
 from onecycle.studies.plan import Plan, Point, read_plan, write_plan
 
 POINTS = [
@@ -206,7 +206,7 @@ def test_the_figure_of_a_range_test_has_its_minimum_where_the_number_says(tmp_pa
     folder, lrs = rising(tmp_path, [valley(0.001 * 30_000 ** ((i + 1) / 200), 2.05) + e for i, e in enumerate(noise)])
     (settings,) = yaml.safe_load((CONF / "study/lr_range_test.yaml").read_text())["study"]["figures"]
     rows = pd.DataFrame([{"arm": "a", "folder": str(folder), "status": "finished"}])
-    drawn_figures, _ = figures.draw({"figures": [settings]}, rows)
+    drawn_figures, _ = draw({"figures": [settings]}, rows)
     figure = drawn_figures["figure"]
     (line,) = (line for line in figure.axes[0].lines if line.get_label() == "_mean")
     drawn = np.asarray(line.get_ydata(), float)
