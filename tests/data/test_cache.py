@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onecycle.data import cache
-from onecycle.data.cache import HEADER, Decoded, cached, key_digest
+from onecycle.data import sources
+from onecycle.data.sources import HEADER, Decoded, cached, key_digest
 
 KEY = {"name": "toy", "seed": 1}
 DESCRIPTION = {"classes": ["cat", "dog"], "mean": [1.5, 0.1, 0.0]}
@@ -17,7 +17,7 @@ DESCRIPTION = {"classes": ["cat", "dog"], "mean": [1.5, 0.1, 0.0]}
 CHILD = """
 import os, pathlib, signal, sys, time
 import numpy as np
-from onecycle.data import cache
+from onecycle.data import sources
 
 folder, fate = pathlib.Path(sys.argv[1]), sys.argv[2]
 
@@ -31,7 +31,7 @@ if fate == "is killed while it writes":
     pathlib.Path.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
 print("ready", flush=True)
 sys.stdin.readline()
-arrays, description, fingerprint = cache.cached(folder, "big", {"name": "big"}, build)
+arrays, description, fingerprint = sources.cached(folder, "big", {"name": "big"}, build)
 print(fingerprint, int(arrays["pixels"].sum(dtype=np.int64)), description["classes"])
 """
 BIG = f"{999_999 * 1_000_000 // 2} ['cat', 'dog']\n"
@@ -188,7 +188,7 @@ def test_what_cannot_be_written_is_a_warning_that_names_the_setting(
             def full(file: Any, array: Any) -> None:
                 raise OSError("12800 requested and 4096 written")  # what numpy raises, without a number
 
-            patch.setattr(cache.np, "save", full)
+            patch.setattr(sources.np, "save", full)
         else:
             (tmp_path / "file").write_text("not a folder")
         found = cached(folder, "toy", KEY, build)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from onecycle.data.augment import Normalizer
-from onecycle.data.loader import Batch, BatchLoader
+from onecycle.data.datamodule import Batch, BatchLoader
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Split
 
@@ -151,7 +151,7 @@ def test_batches_of_another_type_are_those_of_float32_rounded_once(dtype: torch.
 
 
 def test_batches_that_are_kept_stay_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onecycle.data.loader.AHEAD", 16 * 32 * 32)  # one batch at a time
+    monkeypatch.setattr("onecycle.data.datamodule.AHEAD", 16 * 32 * 32)  # one batch at a time
     for dtype in (torch.float32, torch.bfloat16):
         batches = iter(BatchLoader(
             SPLIT, Normalizer((0.0,) * 3, (1.0,) * 3, CPU, dtype), batch_size=16, seed=0, device=CPU, shuffle=True,
@@ -165,7 +165,7 @@ def test_batches_that_are_kept_stay_what_they_were(monkeypatch: pytest.MonkeyPat
 def test_batches_are_the_same_however_many_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     together, in_order = list(loader()), list(loader(shuffle=False, batch_size=24))
     for images in (1, 16, 40, 64):
-        monkeypatch.setattr("onecycle.data.loader.AHEAD", images * 32 * 32)
+        monkeypatch.setattr("onecycle.data.datamodule.AHEAD", images * 32 * 32)
         assert same(together, list(loader()))
         assert same(in_order, list(loader(shuffle=False, batch_size=24)))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onecycle.models.norms import GhostBatchNorm2d
+from onecycle.models.layers import GhostBatchNorm2d
 from onecycle.models.resnet9 import ResNet9
 
 FORMATS = [torch.contiguous_format, torch.channels_last]

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onecycle.models.layers import patch_whitening
 from onecycle.models.resnet9 import ResNet9
-from onecycle.models.whitening import PatchWhitening, patch_whitening
 
 Factory = Callable[..., ResNet9]
 
@@ -63,10 +63,6 @@ def test_fitted_whitening_travels_in_the_state_and_is_never_trained(network: Fac
     assert not network(width=4).needs_whitening
 
 
-def test_whitening_that_cannot_be_fitted_or_is_not_fitted_is_refused(network: Factory) -> None:
+def test_whitening_that_is_not_fitted_is_refused(network: Factory) -> None:
     with pytest.raises(RuntimeError, match="prep=whitening"):
         network(width=4, prep="whitening")(random_images(2))
-    with pytest.raises(ValueError, match="prep=conv"):
-        network(width=4).fit_whitening(random_images(2))
-    with pytest.raises(ValueError, match=r"images=\[2, 3, 32, 32\] torch.uint8"):
-        PatchWhitening(3).fit(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))

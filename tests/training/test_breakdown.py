@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from onecycle.data.loader import Batch
+from onecycle.data.datamodule import Batch
 from onecycle.training import breakdown
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_scaled_gradients
-from onecycle.data.loader import Batch
+from onecycle.data.datamodule import Batch
 from onecycle.training.classifier import Classifier
 
 SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which the factors apply
