@@ -21,7 +21,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from onecycle import build
@@ -54,22 +54,18 @@ def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
     for number in range(1 if quick else 5):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            rates[name].append(_images_per_second(loaders[name], 0.3 if quick else 2.0))
+            batches = itertools.chain.from_iterable(itertools.repeat(loaders[name]))
+            next(batches)
+            start, count = time.perf_counter(), 0
+            while time.perf_counter() - start < (0.3 if quick else 2.0):
+                next(batches)
+                count += LOADER_BATCH
+            synchronize()
+            rates[name].append(count / (time.perf_counter() - start))
     ours = rates["onecycle | crop, flip, cutout"]
     rows = {name: _row(values, [a / b for a, b in zip(values, ours, strict=True)]) for name, values in rates.items()}
     _print_rates("Augmented batches", rows, "ratio to onecycle | crop, flip, cutout")
     return rows
-
-
-def _images_per_second(loader: Any, seconds: float) -> float:
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    next(batches)
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        next(batches)
-        count += LOADER_BATCH
-    synchronize()
-    return count / (time.perf_counter() - start)
 
 
 def race_of(width: int, quick: bool, device: torch.device) -> Race:
@@ -140,52 +136,42 @@ def measure_profile(width: int, quick: bool, device: torch.device) -> dict[str, 
     loader = datamodule.loader("train", device)
     parts = breakdown.of_steps(classifier.network, classifier.configure_optimizers(), loader, steps=steps, bf16=bf16)
     total = sum(parts.values())
-    rows = [(name, f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}") for name, seconds in parts.items()]
+    rows = {name: (f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}") for name, seconds in parts.items()}
     title = f"Where a step's time goes, resnet9 of width {width}, batches of {race.batch_size}"
-    _print_table(title, ("", "ms", "share"), rows)
+    _print_table(title, ("ms", "share"), rows)
     return {name: 1000 * seconds for name, seconds in parts.items()}
 
 
 def measure_start(quick: bool) -> dict[str, list[float]]:
-    """Seconds to the first step, and of one more run of a sweep."""
-    build.load_dataset(contestants.configured())  # fills the cache
-    starts = [first_step_seconds() for _ in range(1 if quick else 5)]
-    overheads = sweep_overhead_seconds(2 if quick else 8)
+    """Seconds from the command to the first step of `quick`, with everything on, and of one more run of a sweep."""
+    program = (
+        "import os\nfrom onecycle import cli\nfrom onecycle.training.classifier import Classifier\n"
+        "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ncli.train()"
+    )
+    words = ["experiment=quick", "data=synthetic", f"data.source.train_size={POOL}"]
+    small = ("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
+    config, starts, overheads = contestants.configured(*small), [], []
+    build.load_dataset(config)  # fills the cache
+    for _ in range(1 if quick else 5):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            command = [sys.executable, "-c", program, *words, f"output={folder}"]
+            subprocess.run(command, check=True, capture_output=True)
+            starts.append(time.perf_counter() - start)
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(3 if quick else 9):
+            start = time.perf_counter()
+            result = train(config.model_copy(update={"seed": seed}), [f"seed={seed}"], sweep=Path(folder))
+            overheads.append(time.perf_counter() - start - result["seconds"]["fit"] - result["seconds"]["test"])
+    del overheads[0]  # the first one of a process loads the data and warms up
     print(f"From command to first step: {median(starts):.1f} s (n = {len(starts)})")
     print(f"One more run of a sweep, beyond fit and test: {median(overheads):.2f} s (n = {len(overheads)})")
     return {"first_step_seconds": starts, "sweep_overhead_seconds": overheads}
 
 
-def first_step_seconds() -> float:
-    """From the command to the end of the first step of `quick`, with everything on and a filled cache."""
-    program = (
-        "import os\nfrom onecycle import cli\nfrom onecycle.training.classifier import Classifier\n"
-        "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ncli.train()"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["experiment=quick", "data=synthetic", f"data.source.train_size={POOL}", f"output={folder}"]
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
-        return time.perf_counter() - start
-
-
-def sweep_overhead_seconds(runs: int) -> list[float]:
-    """Of each further run of a sweep, the time that is neither training nor testing."""
-    small = ("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
-    config, seconds = contestants.configured(*small), []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(runs + 1):
-            start = time.perf_counter()
-            result = train(config.model_copy(update={"seed": seed}), [f"seed={seed}"], sweep=Path(folder))
-            seconds.append(time.perf_counter() - start - result["seconds"]["fit"] - result["seconds"]["test"])
-    return seconds[1:]  # the first one of a process loads the data and warms up
-
-
 def _row(values: Sequence[float], ratios: Sequence[float]) -> dict[str, Any]:
     first, _, last = quantiles(values, n=4) if len(values) > 2 else [min(values), 0, max(values)]
-    return {
-        "median": median(values), "spread": (last - first) / 2, "ratio": median(ratios), "values": list(values)
-    }  # fmt: skip
+    return {"median": median(values), "spread": (last - first) / 2, "ratio": median(ratios), "values": list(values)}
 
 
 def paired_row(pairs: contestants.Pairs, batch_size: int) -> dict[str, Any]:
@@ -194,19 +180,17 @@ def paired_row(pairs: contestants.Pairs, batch_size: int) -> dict[str, Any]:
 
 
 def _print_rates(title: str, rows: dict[str, dict[str, Any]], ratio: str) -> None:
-    cells = [
-        (name, f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
+    cells = {
+        name: (f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
         for name, row in rows.items()
-    ]
-    _print_table(title, ("", "images/s", "spread", ratio), cells)
+    }
+    _print_table(title, ("images/s", "spread", ratio), cells)
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
-    for row in rows:
-        table.add_row(*row)
+def _print_table(title: str, columns: Sequence[str], rows: dict[str, tuple[str, ...]]) -> None:
+    table = Table("", *(Column(name, justify="right") for name in columns), title=title, title_justify="left")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
     summary.console().print(table)
 
 

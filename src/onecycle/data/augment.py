@@ -31,19 +31,9 @@ class Draws(NamedTuple):
 
 def random_draws(a: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
     """Draws for `count` images. Parts that are off are drawn too, so that no part changes the draws of another."""
-
-    def integers(choices: int) -> Tensor:
-        return torch.randint(0, choices, (count,), generator=generator)
-
-    return Draws(
-        crop_y=integers(2 * a.crop + 1) - a.crop,
-        crop_x=integers(2 * a.crop + 1) - a.crop,
-        flip=integers(1 if a.flip == "none" else 2),
-        shift_y=integers(2 * a.shift + 1) - a.shift,
-        shift_x=integers(2 * a.shift + 1) - a.shift,
-        cut_y=integers(height - a.cutout + 1),
-        cut_x=integers(width - a.cutout + 1),
-    )
+    crop, shift, flip = (-a.crop, a.crop + 1), (-a.shift, a.shift + 1), (0, 1 if a.flip == "none" else 2)
+    ranges = (crop, crop, flip, shift, shift, (0, height - a.cutout + 1), (0, width - a.cutout + 1))
+    return Draws(*(torch.randint(low, high, (count,), generator=generator) for low, high in ranges))
 
 
 class Normalizer:

@@ -38,18 +38,9 @@ class BatchLoader:
     """
 
     def __init__(
-        self,
-        split: Split,
-        normalizer: Normalizer,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        augmentation: AugmentOptions = NO_AUGMENTATION,
-        shuffle: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
+        self, split: Split, normalizer: Normalizer, *, batch_size: int, seed: int, device: torch.device,
+        augmentation: AugmentOptions = NO_AUGMENTATION, shuffle: bool = False, rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
         if shuffle and batch_size % world_size:
             raise ValueError(f"batch_size={batch_size}: must be a multiple of the {world_size} devices")
         if shuffle and len(split.labels) < batch_size:
@@ -59,8 +50,7 @@ class BatchLoader:
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.ahead = max(1, AHEAD // (batch_size * self.canvas.height * self.canvas.width))  # batches made at a time
-        self.epoch, self.batch = 0, 0
-        self._restored = False
+        self.epoch, self.batch, self._restored = 0, 0, False
 
     def __len__(self) -> int:
         """Batches an epoch: full ones only where shuffled (every step then sees the same batch size)."""
@@ -135,20 +125,11 @@ class DataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        batch_size: int,
-        evaluation_batch_size: int,
-        seed: int,
-        augmentation: AugmentOptions,
-        classes: list[str] | None,
-        subset_size: int | float | None,
-        subset_seed: int,
-        val_size: int,
+        self, dataset: Dataset, *, batch_size: int, evaluation_batch_size: int, seed: int, augmentation: AugmentOptions,
+        classes: list[str] | None, subset_size: int | float | None, subset_seed: int, val_size: int,
         dtype: torch.dtype = torch.float32,
         normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         if classes is not None:
             unknown = [name for name in classes if name not in dataset.classes]

@@ -232,7 +232,7 @@ def cached(
             return _read(path, key)
         except (FileNotFoundError, NotADirectoryError):
             pass
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged header makes numpy and json raise many kinds
             log.warning("The cache %s cannot be used (%s): it is built again.", path, error)
         try:
             arrays, description = build()
@@ -250,18 +250,12 @@ def cached(
 
 
 def _read(path: Path, key: dict[str, Any]) -> Decoded:
-    """An entry's arrays, memory-mapped copy-on-write; raises FileNotFoundError, or ValueError for a damaged entry."""
-    header = (path / HEADER).read_bytes()
-    try:
-        found = json.loads(header)
-        arrays = {file.stem: np.load(file, mmap_mode="c") for file in path.glob("*.npy")}
-        if found["key"] == key and _fingerprint(arrays, found["description"]) == found["sha256"]:
-            return Decoded(arrays, found["description"], found["sha256"])
-    except OSError:
-        raise
-    except Exception as error:  # a damaged header makes numpy and json raise many kinds
-        raise ValueError(f"it is damaged: {error}") from None
-    raise ValueError("its contents do not match their checksum")
+    """An entry's arrays, memory-mapped copy-on-write."""
+    found = json.loads((path / HEADER).read_bytes())
+    arrays = {file.stem: np.load(file, mmap_mode="c") for file in path.glob("*.npy")}
+    if found["key"] != key or _fingerprint(arrays, found["description"]) != found["sha256"]:
+        raise ValueError("its contents do not match their checksum")
+    return Decoded(arrays, found["description"], found["sha256"])
 
 
 def _fingerprint(arrays: Arrays, description: dict[str, Any]) -> str:

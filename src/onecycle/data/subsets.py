@@ -16,16 +16,14 @@ SIDE = 32  # pixels of the images of CIFAR and of the embedded set
 def split_indices(
     labels: np.ndarray, subset_size: int | float | None, val_size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class-balanced, nested choices: indices of the training subset and of the held-out validation images.
+    """Class-balanced, nested choices: int64 indices of the training subset and of the held-out validation images.
 
     The images of every class are put in one random order. Subsets take them from the front, one class after the other,
     so that a smaller subset is contained in every larger one and the class counts differ by at most one while each
     class has images left. Validation takes them in the same way from the back, so that no subset contains any of them.
 
-    labels: int64 [n]. subset_size: a count (int), a fraction of what validation leaves (float in (0, 1]), or None
-    for all of it. Returns two int64 arrays; that of a full subset is sorted.
-
-    Raises ValueError where the sizes do not fit the n images.
+    labels: int64 [n]. subset_size: a count (int), a fraction of what validation leaves (float in (0, 1]), or None for
+    all of it, sorted. Raises ValueError where the sizes do not fit the n images.
     """
     size = subset_count(subset_size, val_size, len(labels))
     # Raw Philox output is the same in every version of numpy; the methods built on it need not be.

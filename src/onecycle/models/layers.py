@@ -15,16 +15,12 @@ CHUNK = 256
 class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over groups of `ghost_size` images, whatever the size of the batch.
 
-    A batch of n images makes k = n // ghost_size full groups. They are interleaved, as in cifar10-fast: image
-    i belongs to group i mod k. The remaining images form a smaller group; a single remaining image forms a
-    group with the last `ghost_size` images before it. A batch that makes one group is plain batch norm.
+    A batch of n images makes k = n // ghost_size full groups, interleaved as in cifar10-fast: image i belongs to group
+    i mod k. The remaining images form a smaller group; a single one forms a group with the last `ghost_size` (at least
+    2) images before it. A batch that makes one group is plain batch norm. The running statistics move by the mean over
+    the groups. Evaluation, state and parameters are those of `nn.BatchNorm2d`: a checkpoint of one fits the other.
 
-    The running statistics move by the mean over the groups: new = (1 − momentum)·old + momentum·mean(group
-    statistics). Evaluation, state and parameters are those of `nn.BatchNorm2d`, so a checkpoint of the one
-    loads into the other. `ghost_size` is at least 2.
-
-    Sources: Hoffer, Hubara and Soudry 2017, "Train longer, generalize better"; Page 2019, "How to Train Your
-    ResNet 8".
+    Sources: Hoffer, Hubara and Soudry 2017, "Train longer, generalize better"; Page 2019, "How to Train Your ResNet" 8.
     """
 
     # nn.BatchNorm2d declares these as possibly absent; here they always exist.
@@ -107,12 +103,11 @@ def make_norm(channels: int, options: ResNet9Options) -> nn.Module | None:
 def patch_whitening(images: Tensor, eps: float = 1e-2) -> Tensor:
     """The filters that decorrelate the 3×3 patches of `images`, largest eigenvalue first.
 
-    `images` is float [n, c, height, width]; the result is [9c, c, 3, 3], float32, on the same device. With
-    eigenvalues Λ and unit eigenvectors V of the second moments of all patches (about zero, without padding),
-    filter i is V_i / √(Λ_i + eps). Over these patches response i has the second moment Λ_i / (Λ_i + eps), and
-    two responses are uncorrelated.
+    Float [n, c, height, width] → float32 [9c, c, 3, 3] on the same device. With eigenvalues Λ and unit eigenvectors V
+    of the second moments of all patches (about zero, without padding), filter i is V_i / √(Λ_i + eps). Over these
+    patches response i has the second moment Λ_i / (Λ_i + eps), and two responses are uncorrelated.
 
-    Source: Page 2019, "How to Train Your ResNet 8".
+    Source: Page 2019, "How to Train Your ResNet" 8.
     """
     channels = images.shape[1]
     size = channels * KERNEL**2
@@ -130,11 +125,7 @@ def patch_whitening(images: Tensor, eps: float = 1e-2) -> Tensor:
 
 
 class PatchWhitening(nn.Module):
-    """A 3×3 convolution whose fixed filters whiten image patches; `fit` computes them.
-
-    The filters are a buffer: saved with the network, never trained. All-zero filters mean "not fitted", and
-    `forward` then raises `RuntimeError`.
-    """
+    """A 3×3 convolution whose fixed filters whiten image patches: a buffer, all zero until `fit` computes them."""
 
     weight: Tensor
 
@@ -155,10 +146,7 @@ class PatchWhitening(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[n, 9c, height, width] of images that are zero-padded by `padding` pixels."""
         if not self.fitted:
-            raise RuntimeError(
-                "prep=whitening: the filters are not computed yet; call fit_whitening(images) with normalised training "
-                "images, or load a fitted state"
-            )
+            raise RuntimeError("prep=whitening: call fit_whitening(images) first, or load a fitted state")
         return F.conv2d(images, self.weight, padding=self.padding)
 
 

@@ -36,8 +36,10 @@ class ResNet9(nn.Module):
         self.layer2 = _layer(o, 2, c1, c2)
         self.layer3 = _layer(o, 3, c2, c3)
         if o.init == "dirac":
-            for layer in (self.layer1, self.layer2, self.layer3):
-                layer.apply(_start_as_identity)
+            # The first filters of a convolution, one for each input channel, pass that channel on unchanged.
+            for conv in nn.ModuleList((self.layer1, self.layer2, self.layer3)).modules():
+                if isinstance(conv, nn.Conv2d):
+                    nn.init.dirac_(conv.weight.data[: conv.in_channels])
         self.head = nn.Linear(c3 * len(GLOBAL_POOLS[o.head_pool]), classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,11 +73,10 @@ class Residual(nn.Module):
 
 
 def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Sort the trainable parameters of any network into "weights", "bias", "norm_scale" and "head".
+    """The trainable parameters of any network, by kind; all four keys are always there.
 
-    "bias" holds the biases of convolutions and norms (β), "norm_scale" the norms' scales (γ), "head" the
-    weights of `network.head`, and "weights" the rest: here, the convolutions. All four keys are always there.
-    Frozen parameters are in no group.
+    "bias": of convolutions and norms (β). "norm_scale": of norms (γ). "head": the weights of `network.head`.
+    "weights": the rest, here the convolutions.
     """
     groups: dict[str, list[nn.Parameter]] = {"weights": [], "bias": [], "norm_scale": [], "head": []}
     norms = {name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS)}
@@ -111,23 +112,13 @@ def _block(
     # Not in place after ghost norm: it returns a view, and autograd copies the gradient of a changed view.
     inplace = o.norm != "ghost"
     act = {"relu": nn.ReLU(inplace), "celu": nn.CELU(o.celu_alpha, inplace), "gelu": nn.GELU()}[o.activation]
-    modules: list[tuple[str, nn.Module]] = [
-        ("conv", nn.Conv2d(c_in, c_out, kernel_size, stride, padding=padding, bias=norm is None))
-    ]
-    modules += [("norm", norm)] if norm is not None else []
-    modules += [("act", act)]
+    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=padding, bias=norm is None)
+    modules: list[tuple[str, nn.Module]] = [("conv", conv), *([("norm", norm)] if norm else []), ("act", act)]
     if pool is not None:
         # An increasing function commutes with the maximum: pooled first, it has a quarter of the values to compute.
         last = len(modules) if o.activation == "gelu" else len(modules) - 1
         modules.insert(1 if pool == "before" else last, ("pool", nn.MaxPool2d(2)))
     return nn.Sequential(OrderedDict(modules))
-
-
-@torch.no_grad()
-def _start_as_identity(module: nn.Module) -> None:
-    """Make the first filters of a convolution, one for each input channel, pass that channel on unchanged."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.dirac_(module.weight[: module.in_channels])
 
 
 def _global_max(features: Tensor) -> Tensor:
@@ -138,8 +129,4 @@ def _global_average(features: Tensor) -> Tensor:
     return features.mean((2, 3))
 
 
-GLOBAL_POOLS = {
-    "max": (_global_max,),
-    "average": (_global_average,),
-    "concat": (_global_max, _global_average),
-}
+GLOBAL_POOLS = {"max": (_global_max,), "average": (_global_average,), "concat": (_global_max, _global_average)}

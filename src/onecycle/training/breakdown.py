@@ -35,8 +35,8 @@ def of_steps(
 ) -> dict[str, float]:  # fmt: skip
     """Seconds a step by component, largest first, over `steps` training steps of `network` after `warm` others.
 
-    `loader` is iterated again and again. "data" is the time to make a batch, averaged over as many as the loader makes
-    at a time. On a CPU these are the operators' own times, on a GPU those of the kernels that they start.
+    "data" is the time to make a batch, averaged over as many as the loader makes at a time. On a CPU these are the
+    operators' own times, on a GPU those of the kernels that they start.
     """
     batches = chain.from_iterable(repeat(loader))
     device = next(network.parameters()).device

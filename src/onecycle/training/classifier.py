@@ -27,19 +27,10 @@ class Classifier(pl.LightningModule):
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        schedule: Schedule,
-        hyperparameters: Hyperparameters,
-        groups: Mapping[str, Mapping[str, float]],
-        optimizer: Mapping[str, Any],
-        total_steps: int,
-        label_smoothing: float,
-        resizing: Sequence[Sequence[float]] | None,
-        tta: str,
-        compile_network: bool,
-    ) -> None:
+        self, network: nn.Module, *, schedule: Schedule, hyperparameters: Hyperparameters, total_steps: int,
+        groups: Mapping[str, Mapping[str, float]], optimizer: Mapping[str, Any], label_smoothing: float,
+        resizing: Sequence[Sequence[float]] | None, tta: str, compile_network: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         # Only the network is compiled: of the module, the logging would be traced too. The list keeps the compiled
@@ -51,10 +42,9 @@ class Classifier(pl.LightningModule):
         self.diverged, self.pruned = False, False
         self.fit_seconds, self.validation_seconds = 0.0, 0.0
         self._fit_start: float | None = None
-        self.epoch_sums, self.window_sums = torch.zeros(3), torch.zeros(3)
+        self.epoch_sums, self.window_sums, self.test_labels = torch.zeros(3), torch.zeros(3), torch.zeros(0)
         self.monitored: dict[str, float] | None = None
         self.test_logits: dict[str, Tensor] = {}
-        self.test_labels = torch.zeros(0)
         self._evaluated: list[tuple[Tensor, ...]] = []
 
     def forward(self, images: Tensor) -> Tensor:
@@ -168,8 +158,11 @@ class Classifier(pl.LightningModule):
         columns = [torch.cat(parts) for parts in zip(*self._evaluated, strict=True)]
         self._evaluated.clear()
         if self.trainer.world_size > 1:
-            order = self._rows_of_ranks(self._data.test_dataloader().positions().to(self.device)).argsort()
-            columns = [self._rows_of_ranks(column)[order] for column in columns]
+            own = [self._data.test_dataloader().positions(), *(column.cpu() for column in columns)]
+            shares: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(shares, own)
+            positions, *columns = (torch.cat(parts) for parts in zip(*shares, strict=True))
+            columns = [column[positions.argsort()] for column in columns]
         self.test_labels, *logits = columns
         self.test_logits = dict(zip(("plain", "tta"), logits, strict=False))
 
@@ -221,13 +214,6 @@ class Classifier(pl.LightningModule):
     def _means(self, sums: Tensor) -> dict[str, float] | None:
         loss, correct, count = self.reduced(sums)
         return {"loss": loss / count, "accuracy": correct / count} if count else None
-
-    def _rows_of_ranks(self, column: Tensor) -> Tensor:
-        """Rows of all ranks; the ranks' shares may differ by a few rows, which all_gather does not allow."""
-        counts = [int(count) for count in self.all_gather(torch.tensor([len(column)], device=column.device))]
-        padded = F.pad(column, (0, 0) * (column.dim() - 1) + (0, max(counts) - len(column)))
-        rows: Any = self.all_gather(padded)
-        return torch.cat([rows[rank, :count] for rank, count in enumerate(counts)])
 
 
 def _sums(total_loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
