@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onecycle.data import sources
-from onecycle.data.sources import HEADER, Arrays, Decoded, cached, key_digest
+from onecycle.data.sources import HEADER, Arrays, Decoded, cached
 
 KEY = {"name": "toy", "seed": 1}
 DESCRIPTION = {"classes": ["cat", "dog"], "mean": [1.5, 0.1, 0.0]}
@@ -84,15 +84,8 @@ def test_a_second_read_gives_the_same_without_building(tmp_path: Path, build: To
     second.arrays["pixels"][:] = 0  # copied on write: the file stays as it is
     assert is_toy(cached(tmp_path / "new" / "folder", "toy", KEY, build))
     assert build.calls == 1
-
-
-def test_another_key_is_another_entry(tmp_path: Path, build: ToyBuild) -> None:
-    cached(tmp_path, "toy", KEY, build)
-    cached(tmp_path, "toy", KEY | {"seed": 2}, build)
+    cached(tmp_path / "new" / "folder", "toy", KEY | {"seed": 2}, build)
     assert build.calls == 2
-    assert is_toy(cached(tmp_path, "toy", KEY, build))
-    assert build.calls == 2
-    assert key_digest(KEY) == key_digest({"seed": 1, "name": "toy"}) != key_digest(KEY | {"seed": 2})
 
 
 def flipped(content: bytes, place: int) -> bytes:
@@ -101,16 +94,11 @@ def flipped(content: bytes, place: int) -> bytes:
 
 DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "empty": ("pixels.npy", lambda content: b""),
-    "cut in half": ("pixels.npy", lambda content: content[: len(content) // 2]),
     "a byte short": ("labels.npy", lambda content: content[:-1]),
-    "zeros": ("labels.npy", lambda content: bytes(len(content))),
     "a changed byte": ("pixels.npy", lambda content: flipped(content, len(content) // 2)),
     "a changed shape": ("pixels.npy", lambda content: content.replace(b"(50, 8, 8)", b"(50, 4, 8)")),
-    "a changed type": ("labels.npy", lambda content: content.replace(b"<i8", b"<u8")),
     "an object array": ("labels.npy", lambda content: content.replace(b"<i8", b"|O8")),
-    "an empty header": (HEADER, lambda content: b""),
     "a header that is no JSON": (HEADER, lambda content: content[:-1]),
-    "a header of another kind": (HEADER, lambda content: b"[1, 2]"),
     "a header without checksum": (HEADER, lambda content: content.replace(b'"sha256"', b'"sha255"')),
     "the header of another data set": (HEADER, lambda content: content.replace(b'"seed": 1', b'"seed": 2')),
     "another description": (HEADER, lambda content: content.replace(b"cat", b"cow")),

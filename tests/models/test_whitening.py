@@ -11,10 +11,6 @@ from onecycle.models.resnet9 import ResNet9
 Factory = Callable[..., ResNet9]
 
 
-def random_images(count: int, size: int = 32, channels: int = 3) -> Tensor:
-    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(count))
-
-
 def patches_of(images: Tensor) -> Tensor:
     """Cut every 3×3 patch out by hand: [count, 27], in double precision."""
     rows, columns = images.shape[2] - 2, images.shape[3] - 2
@@ -24,7 +20,7 @@ def patches_of(images: Tensor) -> Tensor:
 
 def test_whitened_patches_have_the_second_moments_of_the_formula() -> None:
     # Smoothed noise has strong and weak directions, as photographs have.
-    images = F.avg_pool2d(F.avg_pool2d(random_images(300, 16), 3, stride=1), 3, stride=1)
+    images = F.avg_pool2d(F.avg_pool2d(torch.randn(300, 3, 16, 16), 3, stride=1), 3, stride=1)
     patches = patches_of(images)
     eigenvalues = torch.linalg.eigvalsh(patches.T @ patches / len(patches)).flip(0)
     assert eigenvalues[0] > 0.1
@@ -39,7 +35,7 @@ def test_whitened_patches_have_the_second_moments_of_the_formula() -> None:
 
 def test_whitening_convolves_then_mixes_by_a_1x1_convolution(network: Factory) -> None:
     net = network(width=4, prep="whitening")
-    images = random_images(20)
+    images = torch.randn(20, 3, 32, 32)
     net.fit_whitening(images)
     whitened = F.conv2d(images, patch_whitening(images), padding=1)
     mix, norm = net.get_submodule("prep.conv"), net.get_submodule("prep.norm")
@@ -50,7 +46,7 @@ def test_whitening_convolves_then_mixes_by_a_1x1_convolution(network: Factory) -
 
 def test_fitted_whitening_travels_in_the_state_and_is_never_trained(network: Factory) -> None:
     fitted, fresh = network(width=4, prep="whitening"), network(width=4, prep="whitening")
-    images = random_images(20)
+    images = torch.randn(20, 3, 32, 32)
     assert fitted.needs_whitening
     fitted.fit_whitening(images)
     assert not fitted.needs_whitening
@@ -65,4 +61,4 @@ def test_fitted_whitening_travels_in_the_state_and_is_never_trained(network: Fac
 
 def test_whitening_that_is_not_fitted_is_refused(network: Factory) -> None:
     with pytest.raises(RuntimeError, match="prep=whitening"):
-        network(width=4, prep="whitening")(random_images(2))
+        network(width=4, prep="whitening")(torch.randn(2, 3, 32, 32))
