@@ -154,11 +154,3 @@ def test_batches_are_the_same_however_many_are_made_at_a_time(monkeypatch: pytes
         monkeypatch.setattr("onecycle.data.datamodule.AHEAD", images * 32 * 32)
         assert same(together, list(loader()))
         assert same(in_order, list(loader(shuffle=False, batch_size=24)))
-
-
-def test_a_batch_size_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"batch_size=101: .* 100"):
-        loader(batch_size=101)
-    with pytest.raises(ValueError, match=r"batch_size=16: .* 3 devices"):
-        loader(world_size=3)
-    assert len(loader(world_size=3, shuffle=False)) == 7

@@ -106,7 +106,7 @@ def test_each_parameter_group_gets_its_multiple_of_the_learning_rate() -> None:
         module.on_train_batch_start(batch(), 0)
 
 
-SIDES = [[0, 8], [0.5, 12], [0.75, 16]]
+SIDES: list[list[float]] = [[0, 8], [0.5, 12], [0.75, 16]]
 
 
 @pytest.mark.parametrize(("t", "side"), [(0.0, 8), (0.49999, 8), (0.5, 12), (0.74, 12), (0.75, 16), (1.0, 16)])

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
@@ -187,7 +187,7 @@ def _print_rates(title: str, rows: dict[str, dict[str, Any]], ratio: str) -> Non
     _print_table(title, ("images/s", "spread", ratio), cells)
 
 
-def _print_table(title: str, columns: Sequence[str], rows: dict[str, tuple[str, ...]]) -> None:
+def _print_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     table = Table("", *(Column(name, justify="right") for name in columns), title=title, title_justify="left")
     for name, cells in rows.items():
         table.add_row(name, *cells)

@@ -33,18 +33,13 @@ class BatchLoader:
     global random state has no influence, and epoch and batch are the whole state, with which it continues mid-epoch.
     `batch_size` counts the images of all ranks together; each rank takes its own slice of every batch. Without
     `shuffle` the order is that of the split, and the last, smaller batch is kept.
-
-    Raises ValueError where batch_size does not divide among the ranks or leaves no full batch.
     """
 
     def __init__(
         self, split: Split, normalizer: Normalizer, *, batch_size: int, seed: int, device: torch.device,
         augmentation: AugmentOptions = NO_AUGMENTATION, shuffle: bool = False, rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
-        if shuffle and batch_size % world_size:
-            raise ValueError(f"batch_size={batch_size}: must be a multiple of the {world_size} devices")
-        if shuffle and len(split.labels) < batch_size:
-            raise ValueError(f"batch_size={batch_size}: must be at most {len(split.labels)}, the training images")
+        assert not shuffle or (batch_size % world_size == 0 and batch_size <= len(split.labels))
         self.canvas, self.labels = Canvas(split.pixels, augmentation, device), split.labels.to(device)
         self.normalizer, self.size = normalizer, len(split.labels)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle

@@ -47,20 +47,16 @@ class _Dice:
         """[n, 1, 1] ones with probability `chance`, else zeros."""
         return (self.between(0, 1) < chance).astype(np.float32)
 
-    def turn(self) -> tuple[Field, Field]:
-        """Cosine and sine of a nearly uniform angle: a rational point, quarter-turned."""
-        t = self.between(-0.41421356, 0.41421356)
-        cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-        quarter = np.floor(self.between(0, 4))
-        odd = np.floor(quarter / 2) * 2 != quarter
-        cosine, sine = np.where(odd, -sine, cosine), np.where(odd, cosine, sine)
-        sign = np.where(quarter < 2, np.float32(1), np.float32(-1))
-        return cosine * sign, sine * sign
-
 
 def _frame(dice: _Dice, x: Field, y: Field, stretch: Field) -> tuple[Field, Field]:
     """Pixel coordinates [n, 32, 32] in a frame at (x, y), turned at random and stretched."""
-    cosine, sine = dice.turn()
+    # Cosine and sine of a nearly uniform angle: a rational point, quarter-turned.
+    t = dice.between(-0.41421356, 0.41421356)
+    cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+    quarter = np.floor(dice.between(0, 4))
+    odd = np.floor(quarter / 2) * 2 != quarter
+    sign = np.where(quarter < 2, np.float32(1), np.float32(-1))
+    cosine, sine = np.where(odd, -sine, cosine) * sign, np.where(odd, cosine, sine) * sign
     centres = np.arange(SIDE, dtype=np.float32) + 0.5
     across, down = centres[None, None, :] - x, centres[None, :, None] - y
     return (cosine * across + sine * down) * stretch, (cosine * down - sine * across) / stretch

@@ -125,7 +125,7 @@ def patch_whitening(images: Tensor, eps: float = 1e-2) -> Tensor:
 
 
 class PatchWhitening(nn.Module):
-    """A 3×3 convolution whose fixed filters whiten image patches: a buffer, all zero until `fit` computes them."""
+    """A 3×3 convolution whose fixed filters whiten patches: a buffer, all zero until `patch_whitening` fills it."""
 
     weight: Tensor
 
@@ -137,11 +137,6 @@ class PatchWhitening(nn.Module):
         # Kept in Python, because reading it from the device would make every step wait.
         self.fitted = False
         self.register_load_state_dict_post_hook(_find_out_whether_fitted)
-
-    def fit(self, images: Tensor) -> None:
-        """Compute the filters from normalised training images [n, c, height, width]."""
-        self.weight.copy_(patch_whitening(images))
-        self.fitted = True
 
     def forward(self, images: Tensor) -> Tensor:
         """[n, 9c, height, width] of images that are zero-padded by `padding` pixels."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.models.layers import PatchWhitening, make_norm
+from onecycle.models.layers import PatchWhitening, make_norm, patch_whitening
 from onecycle.models.options import ResNet9Options
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -57,7 +57,8 @@ class ResNet9(nn.Module):
         """Set the whitening filters from some thousand normalised training images [n, 3, height, width]."""
         whiten = self.prep[0]
         assert isinstance(whiten, PatchWhitening), "only a network with prep=whitening has them"
-        whiten.fit(images)
+        whiten.weight.copy_(patch_whitening(images))
+        whiten.fitted = True
 
 
 class Residual(nn.Module):
