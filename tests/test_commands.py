@@ -41,7 +41,7 @@ def test_help_and_a_rejected_configuration_never_import_torch(arguments: list[st
     forbidden = ["torch", "numpy", "lightning", "torchvision", "matplotlib"]
     program = (
         f"import sys\nfor name in {forbidden}: sys.modules[name] = None\n"
-        f"sys.argv = ['onecycle-train', *{arguments}]\nfrom onecycle.cli import train\ntrain()"
+        f"sys.argv = ['onecycle-train', *{arguments}]\nfrom onecycle.cli import train_command\ntrain_command()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr

@@ -5,5 +5,5 @@ import sys
 from onecycle import cli
 
 command = sys.argv.pop(1) if len(sys.argv) > 1 else ""
-commands = {"train": cli.train, "evaluate": cli.evaluation}
+commands = {"train": cli.train_command, "evaluate": cli.evaluate_command}
 sys.exit(commands[command]() if command in commands else f"usage: python -m onecycle [{'|'.join(commands)}] …")

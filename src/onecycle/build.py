@@ -18,7 +18,7 @@ from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.schema import TrainerOptions, TrainOptions
 from onecycle.config.targets import instantiate
-from onecycle.data import room
+from onecycle.data import subsets
 from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
 from onecycle.errors import ConfigError
@@ -26,7 +26,6 @@ from onecycle.runs import checkpoints
 from onecycle.runs.loggers import RunContext, attach_all
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
-from onecycle.training.resizing import Resizing
 from onecycle.training.schedule import Schedule
 
 log = logging.getLogger("onecycle")
@@ -94,7 +93,7 @@ def build_datamodule(config: TrainOptions, dataset: Dataset, **overrides: Any) -
 def total_steps(config: TrainOptions, datamodule: DataModule) -> int:
     """Steps of the whole run, at least one; raises ConfigError where the subset holds no full batch."""
     if not datamodule.steps_per_epoch:
-        raise ConfigError(room.batch_problems(config.batch_size, len(datamodule.splits["train"].labels)))
+        raise ConfigError(subsets.batch_problems(config.batch_size, len(datamodule.splits["train"].labels)))
     return config.trainer.max_steps or max(1, round(config.trainer.max_epochs * datamodule.steps_per_epoch))
 
 
@@ -103,7 +102,7 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(datamodule.classes))
-    too_large = room.side_problems(config.resizing, min(datamodule.splits["train"].pixels.shape[1:3]))
+    too_large = subsets.side_problems(config.resizing, min(datamodule.splits["train"].pixels.shape[1:3]))
     if too_large:
         raise ConfigError(too_large)
     if getattr(network, "needs_whitening", False):
@@ -124,7 +123,7 @@ def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int) -> C
         optimizer=settings,
         total_steps=steps,
         label_smoothing=config.label_smoothing,
-        resizing=Resizing(config.resizing) if config.resizing else None,
+        resizing=config.resizing,
         tta=config.evaluation.tta,
         compile_network=config.trainer.compile,
     )

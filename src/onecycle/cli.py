@@ -15,8 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import evaluate
-from onecycle import train as training
+from onecycle import evaluate, train
 from onecycle.config import compose
 from onecycle.config.validate import validated
 from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
@@ -32,12 +31,12 @@ IN_SWEEP = "resume: not in a sweep, which goes on by itself when it is run again
 compose.register_resolvers()
 
 
-def train() -> None:
+def train_command() -> None:
     """`onecycle-train`."""
     _run_as_command(train_job, "train", training_word_errors)
 
 
-def evaluation() -> None:
+def evaluate_command() -> None:
     """`onecycle-evaluate`."""
     _run_as_command(evaluate_job, "evaluate", lambda config, sweeping: evaluate.evaluation_word_errors(config))
 
@@ -68,12 +67,12 @@ def _one_run(config: DictConfig, settings: Any, words: list[str], sweeping: bool
         alone = settings.launcher._target_.endswith("BasicLauncher")
         with storage_errors_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
             sweep = Path(settings.sweep.dir) if sweeping else None
-            return training.train(options, words, sweep, progress=alone, keep=keep)
+            return train.train(options, words, sweep, progress=alone, keep=keep)
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         if sweeping:
             lines = "\n".join(map(one_line, str(error).splitlines()))
-            log.error("%s: %s", training.job_name(config.get("study"), words), lines)
+            log.error("%s: %s", train.job_name(config.get("study"), words), lines)
         raise
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import evaluation_errors, validated
-from onecycle.data import room
+from onecycle.data import subsets
 from onecycle.errors import ConfigError
 from onecycle.runs.record import read_result, write_atomically
 from onecycle.runs.saved import saved_config, saved_errors
@@ -64,7 +64,7 @@ def evaluation_word_errors(config: DictConfig) -> list[str]:
     lines += saved_errors(Path(config.run))
     if not lines and config.data:
         try:
-            room.training_counts(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
+            subsets.training_counts(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
         except ValueError as error:
             lines += str(error).splitlines()
     return lines

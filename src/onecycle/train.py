@@ -8,7 +8,7 @@ from typing import Any
 
 from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import check_classes
-from onecycle.data import room
+from onecycle.data import subsets
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, short_name
@@ -31,7 +31,7 @@ def train(
 
     Raises ConfigError for a configuration that cannot be run.
     """
-    unfit = room.data_problems(config.model_dump())
+    unfit = subsets.data_problems(config.model_dump())
     if unfit:
         raise ConfigError(unfit)
     arguments = (config, overrides, sweep, progress, keep)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from onecycle.benchmark import benchmark, contestants
+from onecycle.benchmark import __main__ as benchmark
+from onecycle.benchmark import contestants
 from onecycle.benchmark.contestants import Race
 
 RACE = Race(width=4, batch_size=32, groups=2, group=4, turn=2, warm=1)
@@ -15,7 +16,7 @@ CPU = torch.device("cpu")
 
 def test_a_ratio_is_taken_group_by_group() -> None:
     # The machine slows down to a third; the contestant is 25 % slower than the bare loop, and once stands still.
-    row = benchmark._paired_row([(0.125, 0.1), (0.250, 0.2), (5.0, 0.3)], batch_size=10)
+    row = benchmark.paired_row([(0.125, 0.1), (0.250, 0.2), (5.0, 0.3)], batch_size=10)
     assert row["ratio"] == pytest.approx(0.8)
     assert row["median"] == pytest.approx(40)
     assert row["values"] == pytest.approx([80, 40, 2])

@@ -18,7 +18,7 @@ from onecycle.callbacks.probes import FinalLoss, GradientNorms, Probe, Recency, 
 from onecycle.callbacks.surface import LossSurface
 from onecycle.callbacks.twin import Twin
 from onecycle.data.augment import Normalizer
-from onecycle.data.loader import Batch
+from onecycle.data.datamodule import Batch
 from onecycle.models.resnet9 import ResNet9
 from onecycle.training import breakdown
 from onecycle.training.classifier import Classifier

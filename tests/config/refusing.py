@@ -26,7 +26,7 @@ def import_program() -> dict[str, Callable[[], None]]:
     compose.check_words(["seed=1"], "train", cli.training_word_errors)
     gc.collect()
     gc.freeze()  # or each child's first collection would copy the pages of all that
-    return {"train": cli.train, "evaluate": cli.evaluation}
+    return {"train": cli.train_command, "evaluate": cli.evaluate_command}
 
 
 def watch(seen: dict[str, set[str]]) -> None:

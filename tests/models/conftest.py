@@ -23,10 +23,11 @@ def arguments_of(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread_and_seed() -> Iterator[None]:
     # Networks this small lose more time at the threads' barriers than they gain.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
 

@@ -4,16 +4,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from onecycle.models.options import ResNet9Options
 from onecycle.models.resnet9 import ResNet9, parameter_groups
 
 Factory = Callable[..., ResNet9]
-
-
-def random_images(count: int, size: int = 32, channels: int = 3) -> Tensor:
-    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(count))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +25,7 @@ def test_training_lowers_the_loss_of_a_fixed_batch_in_bf16(network: Factory, cha
     net = network(width=4, **changes).to(memory_format=torch.channels_last)
     labels = torch.arange(16) % 4
     # The brightness tells the class, so that even a network without norm learns it in a few steps.
-    images = random_images(16) + labels.view(-1, 1, 1, 1) - 1.5
+    images = torch.randn(16, 3, 32, 32) + labels.view(-1, 1, 1, 1) - 1.5
     images = images.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam((p for p in net.parameters() if p.requires_grad), 0.01)
     losses = []
@@ -97,17 +92,6 @@ def test_every_option_is_in_the_configuration_and_has_a_description(arguments: d
         ResNet9(classes=10, **{name: value for name, value in arguments.items() if name != "head_pool"})
 
 
-def test_channels_stand_in_place_of_the_multiples_of_the_width(network: Factory) -> None:
-    def sizes(**changes: Any) -> list[tuple[int, ...]]:
-        return [tuple(p.shape) for p in network(**changes).parameters()]
-
-    assert sizes(width=4, channels=[4, 8, 16, 32]) == sizes(width=4)
-    net = network(channels=[6, 16, 24, 20], residual=[], extra=[1, 2, 3])
-    convolutions = [tuple(m.weight.shape[:2]) for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert convolutions == [(6, 3), (16, 6), (16, 16), (24, 16), (24, 24), (20, 24), (20, 20)]
-    assert net.head.weight.shape == (10, 20)
-
-
 @pytest.mark.parametrize("prep", ["conv", "whitening"])
 @pytest.mark.parametrize(("padding", "sides"), [(1, [32, 16, 8, 4]), (0, [30, 15, 7, 3])])
 def test_without_padding_the_image_loses_its_border(
@@ -132,3 +116,10 @@ def test_with_dirac_the_first_filters_pass_their_inputs_on_and_the_others_stay_a
     assert torch.equal(first[4:], usual["layer1.conv.weight"][4:])
     for name in ("prep.conv.weight", "head.weight"):
         assert torch.equal(identity[name], usual[name])
+
+
+def test_channels_stand_in_place_of_the_multiples_of_the_width(network: Factory) -> None:
+    net = network(channels=[6, 16, 24, 20], residual=[], extra=[1, 2, 3])
+    convolutions = [tuple(m.weight.shape[:2]) for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert convolutions == [(6, 3), (16, 6), (16, 16), (24, 16), (24, 24), (20, 24), (20, 20)]
+    assert net.head.weight.shape == (10, 20)

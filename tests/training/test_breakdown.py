@@ -1,40 +1,22 @@
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from onecycle.data.loader import Batch
+from onecycle.data.datamodule import Batch
 from onecycle.training import breakdown
-
-
-@dataclass
-class Event:
-    name: str
-    cpu_parent: Any = None
-
-
-def chain(*names: str) -> Any:
-    """An event called by the next one, and so on."""
-    event = None
-    for name in reversed(names):
-        event = Event(name, event)
-    return event
 
 
 @pytest.mark.parametrize(
     ("names", "part"),
     [
         (["aten::mkldnn_convolution", "aten::conv2d"], "convolution"),
-        (["aten::convolution_backward", "ConvolutionBackward0"], "convolution"),
         (["aten::native_batch_norm_backward"], "norm"),
-        (["aten::native_group_norm"], "norm"),
-        (["aten::gelu_backward"], "activation"),
         (["aten::threshold_backward", "ReluBackward0"], "activation"),
         (["aten::fill_", "aten::zero_", "aten::max_pool2d_with_indices_backward"], "pooling"),
         (["aten::mm", "aten::addmm", "aten::linear"], "head and loss"),
-        (["aten::_log_softmax"], "head and loss"),
         (["aten::copy_", "aten::_to_copy", "aten::to"], "casts"),
         (["aten::mm", "aten::matmul", "onecycle.optimizer"], "optimizer"),
         (["aten::index_select", "onecycle.data"], "data"),
@@ -42,7 +24,10 @@ def chain(*names: str) -> Any:
     ],
 )
 def test_an_operator_belongs_to_its_own_component_or_to_that_of_its_caller(names: list[str], part: str) -> None:
-    assert breakdown.component(chain(*names)) == part
+    event: Any = None
+    for name in reversed(names):  # each is called by the next one
+        event = SimpleNamespace(name=name, cpu_parent=event)
+    assert breakdown.component(event) == part
 
 
 def test_the_parts_of_a_step_are_found_and_sorted() -> None:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from onecycle.config.hyperparameters import Hyperparameters
-from onecycle.data.loader import Batch
-from onecycle.models.norms import GhostBatchNorm2d
-from onecycle.training.classifier import Classifier, accuracy
+from onecycle.data.datamodule import Batch
+from onecycle.models.layers import GhostBatchNorm2d
+from onecycle.training.classifier import Classifier, accuracy, resized
 from onecycle.training.schedule import Constant
 
 NO_FACTORS = {kind: {"lr": 1.0, "weight_decay": 1.0} for kind in ("bias", "norm_scale", "head")}
@@ -92,3 +92,34 @@ def test_ghost_norm_counts_as_a_norm_when_parameters_are_sorted() -> None:
     module.network.norm = GhostBatchNorm2d(4, 2, momentum=0.1, eps=1e-5)
     kinds = {g["kind"]: len(g["params"]) for g in module.configure_optimizers().param_groups}
     assert kinds == {"weights": 1, "bias": 2, "norm_scale": 1, "head": 1}
+
+
+def test_each_parameter_group_gets_its_multiple_of_the_learning_rate() -> None:
+    module = classifier()
+    groups = [{"lr": 9.0, "momentum": 0.0, "lr_multiplier": multiplier} for multiplier in (1.0, 64.0)]
+    trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=groups)], global_step=0)
+    module.trainer = trainer  # type: ignore[assignment]
+    module.on_train_batch_start(batch(), 0)
+    assert [(group["lr"], group["momentum"]) for group in groups] == [(0.1, 0.9), (6.4, 0.9)]
+    del groups[0]["momentum"]
+    with pytest.raises(ValueError, match=r"optimizer: .*'momentum'"):
+        module.on_train_batch_start(batch(), 0)
+
+
+SIDES: list[list[float]] = [[0, 8], [0.5, 12], [0.75, 16]]
+
+
+@pytest.mark.parametrize(("t", "side"), [(0.0, 8), (0.49999, 8), (0.5, 12), (0.74, 12), (0.75, 16), (1.0, 16)])
+def test_images_have_the_side_of_the_progress_and_stay_untouched_where_they_have_it(t: float, side: int) -> None:
+    images = torch.zeros(2, 3, 16, 16)
+    small = resized(images, SIDES, t)
+    assert small.shape == (2, 3, side, side)
+    assert (small is images) == (side == 16)
+
+
+def test_half_the_side_weighs_the_pixels_around_each_new_one() -> None:
+    # A triangle of width 2 over the old pixels around each new centre: 1, 3, 3, 1 eighths, less beyond the border.
+    small = resized(torch.arange(8.0).expand(1, 1, 8, 8), [[0, 4]], 0.0)
+    expected = torch.tensor([(0 * 3 + 1 * 3 + 2 * 1) / 7, 2.5, 4.5, (5 * 1 + 6 * 3 + 7 * 3) / 7])
+    torch.testing.assert_close(small[0, 0], expected.expand(4, 4))
+    assert small.is_contiguous(memory_format=torch.channels_last)

@@ -66,33 +66,3 @@ def test_all_other_parameters_take_a_step_of_nesterov_sgd() -> None:
             optimizer.step()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
     assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
-
-
-def test_memory_format_does_not_change_the_step() -> None:
-    torch.manual_seed(0)
-    weight, gradient = torch.randn(8, 4, 3, 3), torch.randn(8, 4, 3, 3)
-    results = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        filters = nn.Parameter(weight.clone(memory_format=layout))
-        filters.grad = gradient.clone(memory_format=layout)
-        Muon([filters], lr=0.2, momentum=0.6, iterations=3).step()
-        results.append(filters.detach())
-    assert torch.allclose(results[0], results[1], atol=1e-6)
-
-
-def test_a_restored_optimizer_goes_on_with_the_same_steps() -> None:
-    torch.manual_seed(0)
-    first, second = (nn.Parameter(torch.ones(4, 2, 3, 3)) for _ in range(2))
-    gradients = [torch.randn(4, 2, 3, 3) for _ in range(4)]
-    optimizer = Muon([first], lr=0.1, momentum=0.6, iterations=3)
-    for gradient in gradients[:2]:
-        first.grad = gradient
-        optimizer.step()
-    restored = Muon([second], lr=0.1, momentum=0.6, iterations=3)
-    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    second.data.copy_(first.data)
-    for gradient in gradients[2:]:
-        first.grad = second.grad = gradient
-        optimizer.step()
-        restored.step()
-    assert torch.equal(first, second)

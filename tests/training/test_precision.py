@@ -41,11 +41,8 @@ def test_avx512_bf16_or_amx_is_enough_and_a_torch_that_cannot_tell_counts_as_no(
     assert cpu_has_bf16() == bool(avx512 or amx)
 
 
-def test_other_devices_train_in_fp32() -> None:
-    assert choose("auto", MPS)[0] == "32-true"
-
-
 def test_the_precision_that_is_asked_for_is_used_except_for_fp16_on_a_cpu() -> None:
+    assert choose("auto", MPS)[0] == "32-true"
     for device in (CPU, CUDA, MPS):
         for name in ("16-mixed", "bf16-mixed", "32-true"):
             if (device, name) != (CPU, "16-mixed"):

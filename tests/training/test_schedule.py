@@ -16,8 +16,6 @@ from onecycle.training.schedule import (
     RangeTest,
     Schedule,
     WarmupConstant,
-    progress,
-    set_learning_rate,
 )
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -38,6 +36,11 @@ def changed(curve: Schedule, **changes: Any) -> Schedule:
     return type(curve)(**(curve.model_dump() | changes))
 
 
+def at(curve: Schedule, t: float) -> tuple[float, float]:
+    """Learning rate and momentum, where the constant momentum is 0.9."""
+    return curve.lr(t), curve.momentum(t, 0.9)
+
+
 # Every table holds (t, LR, momentum) at a constant momentum of 0.9.
 @pytest.mark.parametrize(
     ("name", "table"),
@@ -55,25 +58,13 @@ def changed(curve: Schedule, **changes: Any) -> Schedule:
 )
 def test_every_yaml_gives_the_curve_it_describes(name: str, table: list[tuple[float, float, float]]) -> None:
     curve = from_yaml(name)
-    assert [(t, *curve.at(t, 0.9)) for t, _, _ in table] == [pytest.approx(row, rel=1e-12) for row in table]
-
-
-def test_every_yaml_has_a_table_and_begins_with_its_command() -> None:
-    (table,) = test_every_yaml_gives_the_curve_it_describes.pytestmark  # type: ignore[attr-defined]
-    first_lines = {path.stem: path.read_text().splitlines()[0] for path in (CONF / "schedule").glob("*.yaml")}
-    assert set(first_lines) == {name for name, _ in table.args[1]}
-    assert all(line.endswith(f": onecycle-train schedule={name}") for name, line in first_lines.items())
-
-
-@pytest.mark.parametrize(("t", "lr", "momentum"), [(0.0, 0.4 * 0.1, 0.95), (0.25, 0.4, 0.85), (1.0, 0.4 * 0.01, 0.95)])
-@pytest.mark.parametrize("shape", ["linear", "cosine"])
-def test_one_cycle_is_exact_at_its_three_knots(shape: str, t: float, lr: float, momentum: float) -> None:
-    assert changed(ONE_CYCLE, shape=shape).at(t, 0.9) == (lr, momentum)
+    assert [(t, *at(curve, t)) for t, _, _ in table] == [pytest.approx(row, rel=1e-12) for row in table]
 
 
 @pytest.mark.parametrize(
     ("changes", "t", "lr", "momentum"),
     [
+        ({}, 0.0, 0.04, 0.95), ({}, 0.25, 0.4, 0.85), ({}, 1.0, 0.004, 0.95),
         ({}, 0.125, 0.22, 0.9), ({}, 0.20, 0.328, 0.87), ({}, 0.50, 0.268, 0.85 + 0.1 / 3),
         ({}, 0.90, 0.0568, 0.85 + 0.26 / 3), ({"shape": "cosine"}, 0.125, 0.22, 0.9),
         ({"shape": "cosine"}, 0.0625, 0.04 + 0.36 * (1 - math.sqrt(0.5)) / 2, 0.95 - 0.1 * (1 - math.sqrt(0.5)) / 2),
@@ -84,12 +75,12 @@ def test_one_cycle_is_exact_at_its_three_knots(shape: str, t: float, lr: float, 
     ],
 )  # fmt: skip
 def test_one_cycle_between_its_knots(changes: dict[str, Any], t: float, lr: float, momentum: float) -> None:
-    assert changed(ONE_CYCLE, **changes).at(t, 0.9) == pytest.approx((lr, momentum), rel=1e-12)
+    assert at(changed(ONE_CYCLE, **changes), t) == pytest.approx((lr, momentum), rel=1e-12)
 
 
 def test_the_published_24_epochs_of_97_steps_have_the_published_learning_rates() -> None:
     curve = from_yaml("one_cycle", f"schedule.peak_at={5 / 24!r}")
-    rates = [curve.lr(progress(step, 24 * 97)) for step in range(1, 24 * 97 + 1)]
+    rates = [curve.lr(step / (24 * 97)) for step in range(1, 24 * 97 + 1)]
     expected = {1: 0.4 / 485, 97: 0.08, 194: 0.16, 388: 0.32, 486: 0.4 * 1842 / 1843, 970: 0.4 * 14 / 19}
     assert {step: rates[step - 1] for step in expected} == pytest.approx(expected, rel=1e-12)
     assert (rates[485 - 1], max(rates), rates[2328 - 1]) == (0.4, 0.4, 0.0)
@@ -101,7 +92,7 @@ def test_the_published_24_epochs_of_97_steps_have_the_published_learning_rates()
     ("t", "lr"), [(0.0, 1.0), (0.2, 1.0), (0.3, 1.25), (0.4, 1.5), (0.6, 2.0), (0.8, 2.0), (1.0, 2.0)]
 )
 def test_knots_join_by_straight_lines_and_stay_constant_outside(t: float, lr: float) -> None:
-    assert KNOTS.at(t, 0.9) == pytest.approx((lr, 0.9), rel=1e-12)
+    assert at(KNOTS, t) == pytest.approx((lr, 0.9), rel=1e-12)
     assert changed(KNOTS, momentum_range=[0.9, 0.3]).momentum(0.6, 0.9) == 0.3
 
 
@@ -127,7 +118,7 @@ def test_two_knots_at_one_progress_are_a_step(t: float, lr: float, momentum: flo
 )  # fmt: skip
 def test_warmup_rises_from_zero_and_then_holds(warmup: float, t: float, lr: float) -> None:
     curve = changed(WARMUP, warmup=warmup)
-    assert curve.at(t, 0.9) == (pytest.approx(lr, rel=1e-12), 0.9)
+    assert at(curve, t) == (pytest.approx(lr, rel=1e-12), 0.9)
     assert curve.lr(warmup) == 0.4
 
 
@@ -135,21 +126,10 @@ def test_the_range_test_rises_in_equal_ratios_or_straight_with_exact_ends() -> N
     straight = changed(RANGE_TEST, shape="linear")
     for curve in (RANGE_TEST, straight):
         assert (curve.lr(0.0), curve.lr(1.0)) == (0.001, 10.0)
-    rates = [RANGE_TEST.lr(progress(step, 300)) for step in range(1, 301)]
+    rates = [RANGE_TEST.lr(step / 300) for step in range(1, 301)]
     assert rates == pytest.approx([0.001 * 10_000 ** (step / 300) for step in range(1, 301)], rel=1e-12)
     assert straight.lr(0.25) == pytest.approx(2.50075, rel=1e-12)
     assert changed(straight, start_lr=0).lr(0.25) == 2.5
-
-
-def test_progress_is_positive_at_the_first_step_and_one_at_the_last() -> None:
-    assert [progress(step, 4) for step in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
-    assert all(progress(total, total) == 1.0 for total in range(1, 3000))
-
-
-@pytest.mark.parametrize(("step", "total"), [(0, 10), (11, 10), (-1, 10), (1, 0)])
-def test_progress_refuses_a_step_outside_the_run(step: int, total: int) -> None:
-    with pytest.raises(ValueError, match=f"step={step}"):
-        progress(step, total)
 
 
 @pytest.mark.parametrize(
@@ -176,20 +156,6 @@ def test_a_wrong_value_is_refused_by_its_key(curve: Schedule, name: str, values:
         with pytest.raises(ValidationError) as refusal:
             changed(curve, **{name: value})
         assert all(name in (error["loc"] or error["msg"]) for error in refusal.value.errors())
-
-
-def test_all_errors_of_a_curve_come_at_once() -> None:
-    with pytest.raises(ValidationError) as refusal:
-        OneCycle(peak_lr=-1.0, peak_at=2.0, start=0.0, end=0.0, shape="linear", momentum_range=[0.5, 0.9])
-    assert [error["loc"] for error in refusal.value.errors()] == [("peak_lr",), ("peak_at",), ("momentum_range",)]
-
-
-def test_each_parameter_group_gets_its_multiple_of_the_learning_rate() -> None:
-    groups = [{"lr": 9.0, "momentum": 0.0, "lr_multiplier": multiplier} for multiplier in (1.0, 64.0)]
-    set_learning_rate(groups, lr=0.25, momentum=0.85)
-    assert [(group["lr"], group["momentum"]) for group in groups] == [(0.25, 0.85), (16.0, 0.85)]
-    with pytest.raises(ValueError, match=r"optimizer: .*'momentum'"):
-        set_learning_rate([{"lr": 0.1, "lr_multiplier": 1.0}], lr=0.1, momentum=0.9)
 
 
 def test_curves_and_options_import_no_torch() -> None:

@@ -1,1 +1,1 @@
-"""Throughput beside baselines: `python -m onecycle.benchmark.benchmark`."""
+"""Throughput beside baselines: `python -m onecycle.benchmark`."""

@@ -1,27 +1,33 @@
-"""Training steps of this project beside those of the baselines.
+"""Training steps of this project beside what a user would write instead: a bare loop and a plain Lightning script.
 
 Steps are compared in pairs: the bare loop takes its turn right after each turn of the contestant, in the same process,
 so that a machine that changes its speed from second to second changes it for both.
 """
 
+import functools
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
-from torch import nn
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.transforms import v2
 
 from onecycle import build
-from onecycle.benchmark import baselines
-from onecycle.benchmark.baselines import synchronize
 from onecycle.config.compose import CONF
 from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import instantiate
@@ -30,6 +36,9 @@ from onecycle.data import synthetic
 from onecycle.training import precision
 
 POOL = 12_800  # images that all contestants draw from
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+draw_images = functools.cache(synthetic.draw_images)
 
 # Seconds a step of a contestant and of the bare loop beside it, one pair for each group of steps.
 Pairs = list[tuple[float, float]]
@@ -60,9 +69,7 @@ def configured(*overrides: str) -> TrainOptions:
 def new_network(width: int) -> nn.Module:
     """ResNet-9 in some width, for ten classes."""
     torch.manual_seed(0)
-    network = instantiate(configured(f"model.width={width}").model, torch.nn.Module, classes=10)
-    assert isinstance(network, nn.Module)
-    return network
+    return instantiate(configured(f"model.width={width}").model, torch.nn.Module, classes=10)
 
 
 def is_bf16_fast(device: torch.device) -> bool:
@@ -70,12 +77,13 @@ def is_bf16_fast(device: torch.device) -> bool:
     return precision.choose("auto", device)[0] == "bf16-mixed"
 
 
-def bare(race: Race, device: torch.device, *, bf16: bool, channels_last: bool = True) -> Iterator[None]:
-    """The bare loop on a network of its own."""
-    return baselines.bare_loop(new_network(race.width), race.batch_size, device, bf16=bf16, channels_last=channels_last)
+def synchronize() -> None:
+    """Wait for the accelerator, if there is one."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
-def advance(loop: Iterator[None], steps: int) -> float:
+def advance(loop: Iterator[Any], steps: int) -> float:
     """Take some steps; returns the seconds."""
     start = time.perf_counter()
     for _ in range(steps):
@@ -84,13 +92,36 @@ def advance(loop: Iterator[None], steps: int) -> float:
     return time.perf_counter() - start
 
 
+def bare_loop(race: Race, device: torch.device, *, bf16: bool, channels_last: bool = True) -> Iterator[None]:
+    """Training steps on tensors that are already on the device, one at each `next`: the limit of what a loop can reach.
+
+    No data path, no logging, no schedule.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = new_network(race.width).to(device).to(memory_format=layout).train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(race.batch_size, 3, 32, 32, generator=generator).to(device, memory_format=layout)
+    images = images.bfloat16() if bf16 else images  # what autocast would do at every step
+    labels = torch.randint(0, 10, (race.batch_size,), generator=generator).to(device)
+    while True:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        yield
+
+
 def race_bare_loops(race: Race, device: torch.device) -> dict[str, Pairs]:
     """The bare loop in other precisions and memory layouts, turn by turn beside the fastest kind."""
     fast = is_bf16_fast(device)
-    reference = bare(race, device, bf16=fast)
+    reference = bare_loop(race, device, bf16=fast)
     results = {}
     for bf16, channels_last in [(True, False), (False, True), (False, False)] if fast else [(False, False)]:
-        other = bare(race, device, bf16=bf16, channels_last=channels_last)
+        other = bare_loop(race, device, bf16=bf16, channels_last=channels_last)
         advance(other, race.warm)
         advance(reference, race.warm)
         name = f"bare loop, {'bf16' if bf16 else 'fp32'}, {'channels_last' if channels_last else 'NCHW'}"
@@ -101,34 +132,6 @@ def race_bare_loops(race: Race, device: torch.device) -> dict[str, Pairs]:
     return results
 
 
-class Beside(pl.Callback):
-    """Lets the bare loop take a turn after each turn of the Trainer, and keeps the seconds of both."""
-
-    def __init__(self, race: Race, loop: Iterator[None]) -> None:
-        self.race, self.loop, self.mark = race, loop, 0.0
-        self.turns: Pairs = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Change turns when it is time; the last callback, so that all others' work counts for the Trainer."""
-        step = trainer.global_step - self.race.warm
-        if step < 0 or step % self.race.turn:
-            return
-        synchronize()
-        if step:
-            self.turns.append((time.perf_counter() - self.mark, advance(self.loop, self.race.turn)))
-        else:
-            advance(self.loop, self.race.warm)
-        self.mark = time.perf_counter()
-
-    def pairs(self) -> Pairs:
-        """Seconds a step, by groups of turns."""
-        size = self.race.group // self.race.turn
-        groups = [self.turns[first : first + size] for first in range(0, len(self.turns), size)]
-        return [
-            (fmean(own for own, _ in g) / self.race.turn, fmean(bare for _, bare in g) / self.race.turn) for g in groups
-        ]
-
-
 def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
     """Our training through the Trainer, with everything on or with Trainer(barebones), beside the bare loop."""
     overrides = (f"model.width={race.width}", f"batch_size={race.batch_size}", "evaluation.every_n_epochs=0")
@@ -137,7 +140,22 @@ def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
     datamodule = build.build_datamodule(config, dataset)
     steps = race.warm + race.groups * race.group
     classifier = build.build_classifier(config, datamodule, steps)
-    beside = Beside(race, bare(race, device, bf16=is_bf16_fast(device)))
+    loop = bare_loop(race, device, bf16=is_bf16_fast(device))
+    turns: Pairs = []
+    mark = 0.0
+
+    def change_turns(trainer: pl.Trainer, *_: Any) -> None:
+        nonlocal mark
+        step = trainer.global_step - race.warm
+        if step < 0 or step % race.turn:
+            return
+        synchronize()
+        if step:
+            turns.append(((time.perf_counter() - mark) / race.turn, advance(loop, race.turn) / race.turn))
+        else:
+            advance(loop, race.warm)
+        mark = time.perf_counter()
+
     with tempfile.TemporaryDirectory() as folder:
         if barebones:
             trainer = pl.Trainer(
@@ -146,9 +164,12 @@ def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
             )  # fmt: skip
         else:
             trainer = build.build_trainer(config, Path(folder), steps, {}, steps_done=0, progress=True)
-        trainer.callbacks.append(beside)  # type: ignore[attr-defined]
+        # The last callback, so that all others' work counts for the Trainer.
+        trainer.callbacks.append(LambdaCallback(on_train_batch_end=change_turns))  # type: ignore[attr-defined]
         trainer.fit(classifier, datamodule)
-    return beside.pairs()
+    size = race.group // race.turn
+    groups = [turns[first : first + size] for first in range(0, len(turns), size)]
+    return [(fmean(own for own, _ in group), fmean(bare for _, bare in group)) for group in groups]
 
 
 def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:
@@ -156,7 +177,7 @@ def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:
 
     It has none of the settings that a run of this project makes for its process.
     """
-    loop = bare(race, device, bf16=is_bf16_fast(device))
+    loop = bare_loop(race, device, bf16=is_bf16_fast(device))
     advance(loop, race.warm)
     pairs, steps = [], max(4, race.group // 2)
     numbers = map(str, (race.width, race.batch_size, steps, race.warm))
@@ -167,12 +188,80 @@ def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:
     return pairs
 
 
+class ImageDataset(Dataset):
+    """uint8 images [n, 32, 32, 3] and labels, transformed one image at a time, as torchvision's data sets do it."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable[[Any], Tensor]) -> None:
+        self.images, self.labels, self.transform = images, labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def dataloader(batch_size: int, *, kind: str, cutout: bool, workers: int) -> DataLoader:
+    """A DataLoader as tutorials write it: crop, flip, tensor, normalise, and random erasing in place of cutout.
+
+    kind: "PIL", or "torchvision v2" for its transforms on tensors.
+    """
+    tv: Any = transforms if kind == "PIL" else v2
+    to_float = [tv.ToTensor()] if kind == "PIL" else [tv.ToDtype(torch.float32, scale=True)]
+    steps = [
+        tv.ToPILImage() if kind == "PIL" else tv.ToImage(), tv.RandomCrop(32, padding=4, padding_mode="reflect"),
+        tv.RandomHorizontalFlip(), *to_float, tv.Normalize(MEAN, STD),
+        *[tv.RandomErasing(p=1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0))] * cutout,
+    ]  # fmt: skip
+    return DataLoader(
+        ImageDataset(*draw_images(POOL, 0, "train"), tv.Compose(steps)), batch_size, shuffle=True,
+        num_workers=workers, drop_last=True, persistent_workers=workers > 0,
+    )  # fmt: skip
+
+
+class PlainModule(pl.LightningModule):
+    """The LightningModule of a tutorial: fp32, NCHW, a log of loss and accuracy at every step, torch's OneCycleLR."""
+
+    def __init__(self, network: nn.Module, total_steps: int) -> None:
+        super().__init__()
+        self.network, self.total_steps = network, total_steps
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        images, labels = batch
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """SGD and torch's own one-cycle scheduler."""
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
 def time_plain_script(width: int, batch_size: int, steps: int, warm: int) -> None:
-    """Print the seconds a step of the plain script."""
+    """Print the seconds a step in fp32 and NCHW, with every step logged, after the first `warm` steps."""
     warnings.filterwarnings("ignore")
-    images, labels = synthetic.draw_images(POOL, 0, "train")
-    loader = baselines.dataloader(images, labels, batch_size, kind="PIL", cutout=True, workers=2)
-    print(baselines.plain_script(new_network(width), loader, steps, warm))
+    times = []
+
+    def read_clock(trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in (warm, warm + steps):
+            synchronize()
+            times.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_epochs=-1, max_steps=steps + warm, precision="32-true", devices=1, accelerator="auto",
+            callbacks=[LambdaCallback(on_train_batch_end=read_clock)], logger=TensorBoardLogger(folder),
+            enable_model_summary=False, default_root_dir=folder, log_every_n_steps=1, enable_progress_bar=False,
+            enable_checkpointing=False,
+        )  # fmt: skip
+        loader = dataloader(batch_size, kind="PIL", cutout=True, workers=2)
+        trainer.fit(PlainModule(new_network(width), steps + warm), loader)
+    print((times[1] - times[0]) / steps)
 
 
 if __name__ == "__main__":

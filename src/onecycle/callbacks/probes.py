@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle.data.augment import Normalizer
-from onecycle.data.loader import Batch, BatchLoader
+from onecycle.data.datamodule import Batch, BatchLoader
 from onecycle.training import breakdown
 from onecycle.training.classifier import Classifier, accuracy
 

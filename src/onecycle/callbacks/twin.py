@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_scaled_gradients
-from onecycle.data.loader import Batch
+from onecycle.data.datamodule import Batch
 from onecycle.training.classifier import Classifier
 
 SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which the factors apply

@@ -29,24 +29,11 @@ class Draws(NamedTuple):
     cut_x: Tensor
 
 
-def random_draws(
-    augmentation: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator
-) -> Draws:
+def random_draws(a: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
     """Draws for `count` images. Parts that are off are drawn too, so that no part changes the draws of another."""
-
-    def integers(choices: int) -> Tensor:
-        return torch.randint(0, choices, (count,), generator=generator)
-
-    a = augmentation
-    return Draws(
-        crop_y=integers(2 * a.crop + 1) - a.crop,
-        crop_x=integers(2 * a.crop + 1) - a.crop,
-        flip=integers(2) if a.flip != "none" else integers(1),
-        shift_y=integers(2 * a.shift + 1) - a.shift,
-        shift_x=integers(2 * a.shift + 1) - a.shift,
-        cut_y=integers(height - a.cutout + 1),
-        cut_x=integers(width - a.cutout + 1),
-    )
+    crop, shift, flip = (-a.crop, a.crop + 1), (-a.shift, a.shift + 1), (0, 1 if a.flip == "none" else 2)
+    ranges = (crop, crop, flip, shift, shift, (0, height - a.cutout + 1), (0, width - a.cutout + 1))
+    return Draws(*(torch.randint(low, high, (count,), generator=generator) for low, high in ranges))
 
 
 class Normalizer:
@@ -61,27 +48,21 @@ class Normalizer:
         self.dtype = dtype
         self._scale = torch.tensor([1.0 / s for s in std], device=device)
         self._offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
-        self._floats = torch.empty((0, 0), device=device)
+        self._floats = torch.empty(0, device=device)  # reused from call to call
 
     def __call__(self, values: Tensor) -> Tensor:
         """uint8 [n, h, w, 3] → [n, 3, h, w] in channels_last."""
-        n, height, width, _ = values.shape
+        _, _, width, _ = values.shape
         if len(self._offset) != width * 3:
             # Rows of width × 3 values are vectorised; rows of the 3 values of one pixel would not be.
             self._offset, self._scale = self._offset[:3].repeat(width), self._scale[:3].repeat(width)
-        floats = self._buffer(n * height, width * 3)
+        rows = values.view(-1, width * 3)
+        is_result = self.dtype == torch.float32
+        floats = torch.empty_like(rows, dtype=torch.float32) if is_result else self._floats.resize_(rows.shape)
         # Converted first and then changed in place: given bytes, addcmul would allocate a second float tensor.
-        floats.copy_(values.view(-1, width * 3))
+        floats.copy_(rows)
         torch.addcmul(self._offset, floats, self._scale, out=floats)
-        return floats.to(self.dtype).view(n, height, width, 3).permute(0, 3, 1, 2)
-
-    def _buffer(self, rows: int, columns: int) -> Tensor:
-        """Uninitialised float32 [rows, columns]; reused between calls unless it becomes the result."""
-        if self.dtype == torch.float32:
-            return torch.empty((rows, columns), device=self._scale.device)
-        if len(self._floats) < rows or self._floats.shape[1] != columns:
-            self._floats = torch.empty((rows, columns), device=self._scale.device)
-        return self._floats[:rows]
+        return floats.to(self.dtype).view(values.shape).permute(0, 3, 1, 2)
 
 
 class Places(NamedTuple):

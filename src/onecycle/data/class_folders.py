@@ -1,5 +1,6 @@
 """Images in class folders, decoded to one size."""
 
+import contextlib
 import hashlib
 import logging
 import warnings
@@ -37,12 +38,9 @@ class ImageFolder:
         digest = hashlib.sha256()
         _, splits = self._list()
         for path, label in [file for split in splits.values() for file in split]:
-            try:
-                status = path.stat()
-                size, changed = status.st_size, status.st_mtime_ns
-            except OSError:  # a broken link: `decode` names it
-                size, changed = -1, -1
-            entry = f"{path.relative_to(self.root)}\0{label}\0{size}\0{changed}\n"
+            entry = f"{path.relative_to(self.root)}\0{label}\0"
+            with contextlib.suppress(OSError):  # a broken link: `decode` names it
+                entry += f"{path.stat().st_size}\0{path.stat().st_mtime_ns}\n"
             digest.update(entry.encode(errors="surrogateescape"))
         return {"name": self.name, "image_size": self.image_size, "decoding": DECODING, "files": digest.hexdigest()}
 
@@ -70,11 +68,9 @@ class ImageFolder:
                     refused.append(f"data.root: {_shown(path)} {error}")
             arrays[f"{split}_images"] = images
             arrays[f"{split}_labels"] = np.array([label for _, label in files], dtype=np.int64)
-        if len(refused) > MOST_NAMED:
-            others = f"data.root: {len(refused) - MOST_NAMED:,} more files in {_shown(self.root)} are refused as well"
-            refused[MOST_NAMED:] = [others]
         if refused:
-            raise ValueError("\n".join(refused))
+            others = f"data.root: {len(refused) - MOST_NAMED:,} more files in {_shown(self.root)} are refused as well"
+            raise ValueError("\n".join([*refused[:MOST_NAMED], others] if len(refused) > MOST_NAMED else refused))
         if resized:
             log.warning("%d images were cropped and resized to %d×%d.", resized, self.image_size, self.image_size)
         return arrays, classes
@@ -136,7 +132,12 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
             frames = getattr(opened, "n_frames", 1)
             # A phone's JPEG may hold a second picture (MPO): the first one is the photograph.
             if frames == 1 or opened.format not in ("PNG", "WEBP"):
-                image = _as_shown(ImageOps.exif_transpose(opened))
+                image: Any = ImageOps.exif_transpose(opened)
+                if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip at 255
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                if image.has_transparency_data:
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+                image = image.convert("RGB")
                 resized = image.size != (size, size)
                 return np.asarray(ImageOps.fit(image, (size, size)) if resized else image), resized
     except Exception as error:  # a damaged file makes decoders raise many kinds
@@ -145,17 +146,6 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
             reason = "it is no PNG, JPEG or WebP" if path.stat().st_size else "it is empty"
         raise ValueError(f"cannot be read as an image ({reason}). Repair or remove it.") from None
     raise ValueError(f"is an animation of {frames} frames. Keep one of them, or remove it.")
-
-
-def _as_shown(image: Any) -> Any:
-    """The image as RGB, on white where it is transparent."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -168,5 +158,4 @@ def _visible(folder: Path) -> list[Path]:
 
 def _shown(path: Path | str) -> str:
     """A name on one line: line feeds, and bytes that are no UTF-8, are escaped."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
+    return str(path) if str(path).isprintable() else ascii(str(path))

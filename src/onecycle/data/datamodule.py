@@ -1,16 +1,112 @@
-"""The LightningDataModule: data set, subset, augmentation and loaders."""
+"""The LightningDataModule, and its loader: batches of images that are stored on the training device."""
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Normalizer
-from onecycle.data.loader import BatchLoader
+from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, Places, random_draws
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, Split
 from onecycle.data.subsets import split_indices
+
+# Pixels that are made at a time by all ranks together, as whole batches: 8 batches of 256 images of 32×32. On a CPU a
+# single batch between two steps takes twice as long as one after another batch, because the step evicts the caches.
+AHEAD = 1 << 21
+
+
+class Batch(NamedTuple):
+    """Images [n, 3, h, w] in channels_last, of the normalizer's dtype, and int64 labels [n], on the loader's device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class BatchLoader:
+    """Batches of augmented, normalised images. Equal seeds give equal batches on every device and number of ranks.
+
+    An epoch's order and all its augmentations depend on (seed, epoch) only and are drawn by the loader's own generator:
+    global random state has no influence, and epoch and batch are the whole state, with which it continues mid-epoch.
+    `batch_size` counts the images of all ranks together; each rank takes its own slice of every batch. Without
+    `shuffle` the order is that of the split, and the last, smaller batch is kept.
+    """
+
+    def __init__(
+        self, split: Split, normalizer: Normalizer, *, batch_size: int, seed: int, device: torch.device,
+        augmentation: AugmentOptions = NO_AUGMENTATION, shuffle: bool = False, rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
+        assert not shuffle or (batch_size % world_size == 0 and batch_size <= len(split.labels))
+        self.canvas, self.labels = Canvas(split.pixels, augmentation, device), split.labels.to(device)
+        self.normalizer, self.size = normalizer, len(split.labels)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.ahead = max(1, AHEAD // (batch_size * self.canvas.height * self.canvas.width))  # batches made at a time
+        self.epoch, self.batch, self._restored = 0, 0, False
+
+    def __len__(self) -> int:
+        """Batches an epoch: full ones only where shuffled (every step then sees the same batch size)."""
+        return self.size // self.batch_size if self.shuffle else math.ceil(self.size / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the epoch where a state was loaded, else the next whole epoch."""
+        if self.batch >= len(self) or (self.batch and not self._restored):
+            self.epoch, self.batch = self.epoch + 1, 0
+        self._restored = False
+        order, draws = self._plan()
+        while self.batch < len(self):
+            for batch in self._gather(order, draws, self.batch, min(self.batch + self.ahead, len(self))):
+                self.batch += 1
+                yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and number of the next batch, and what must not change between saving and loading."""
+        return {name: getattr(self, name) for name in ("epoch", "batch", "seed", "size", "batch_size")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the last batch of the saved loader. Raises ValueError for the state of another loader."""
+        for name in ("seed", "size", "batch_size"):
+            own = getattr(self, name)
+            if state[name] != own:
+                raise ValueError(f"the saved loader had {name}={state[name]}, this one has {name}={own}")
+        self.epoch, self.batch, self._restored = state["epoch"], state["batch"], True
+
+    def positions(self) -> Tensor:
+        """Indices into the split of this rank's images, int64, in the order of an unshuffled epoch."""
+        parts = [torch.arange(*self._share(batch)) for batch in range(math.ceil(self.size / self.batch_size))]
+        return torch.cat([torch.arange(0), *parts])
+
+    def _share(self, batch: int) -> tuple[int, int]:
+        """Start and stop of this rank's slice of a batch, counted from the start of the epoch."""
+        start = batch * self.batch_size
+        stop = min(start + self.batch_size, self.size)
+        share = -(-(stop - start) // self.world_size)
+        return min(start + self.rank * share, stop), min(start + (self.rank + 1) * share, stop)
+
+    def _plan(self) -> tuple[Tensor, Draws]:
+        """This rank's part of the epoch's order, int64 [n], and the draws of its images in that order."""
+        generator = _generator(self.seed, self.epoch + 1)
+        order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
+        augmentation = self.canvas.augmentation
+        draws = random_draws(augmentation, self.size, self.canvas.height, self.canvas.width, generator)
+        if augmentation.flip == "alternating":
+            first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, 0))
+            draws = draws._replace(flip=(first[order] + self.epoch) % 2)
+        # One transfer per epoch, so that no step waits for a copy to the device.
+        mine, device = self.positions(), self.labels.device
+        return order[mine].to(device), Draws(*(part[mine].to(device) for part in draws))
+
+    def _gather(self, order: Tensor, draws: Draws, first: int, last: int) -> list[Batch]:
+        """This rank's slices of the batches from `first` to before `last`."""
+        sizes = [stop - start for start, stop in (self._share(0), *map(self._share, range(first, last)))]
+        start = first * sizes.pop(0)  # only the last batch of an epoch may be smaller than the first
+        mine = slice(start, start + sum(sizes))
+        where = self.canvas.places(order[mine], Draws(*(part[mine] for part in draws)))
+        parts = zip(*(part.split(sizes) for part in (*where, self.labels[order[mine]])), strict=True)
+        return [Batch(self.canvas.gather(Places(*part), self.normalizer), labels) for *part, labels in parts]
 
 
 class DataModule(pl.LightningDataModule):
@@ -24,29 +120,25 @@ class DataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        batch_size: int,
-        evaluation_batch_size: int,
-        seed: int,
-        augmentation: AugmentOptions,
-        classes: list[str] | None,
-        subset_size: int | float | None,
-        subset_seed: int,
-        val_size: int,
+        self, dataset: Dataset, *, batch_size: int, evaluation_batch_size: int, seed: int, augmentation: AugmentOptions,
+        classes: list[str] | None, subset_size: int | float | None, subset_seed: int, val_size: int,
         dtype: torch.dtype = torch.float32,
         normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
-        unknown = [name for name in classes or () if name not in dataset.classes]
-        if unknown:
-            known = ", ".join(dataset.classes)
-            raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {known}")
         if classes is not None:
+            unknown = [name for name in classes if name not in dataset.classes]
+            if unknown:
+                known = ", ".join(dataset.classes)
+                raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {known}")
             dataset = dataset.only([name for name in dataset.classes if name in classes])
         train = dataset.train
-        _check_augmentation(augmentation, min(train.pixels.shape[1:3]))
+        a, side = augmentation, min(train.pixels.shape[1:3])
+        if a.crop + a.shift >= side:
+            found = [f"data.augment.{name}={getattr(a, name)}" for name in ("crop", "shift") if getattr(a, name)]
+            raise ValueError(f"{', '.join(found)}: images of {side} pixels allow {side - 1}, for both together")
+        if a.cutout > side:
+            raise ValueError(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")
         subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
         self.dataset, self.classes = dataset, dataset.classes
         self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": dataset.test}
@@ -75,12 +167,11 @@ class DataModule(pl.LightningDataModule):
 
     def sample(self, count: int, name: str = "train") -> Split:
         """`count` images, or all if there are fewer, evenly spaced, because a folder's images are ordered by class."""
-        split = self.splits[name]
-        size = len(split.labels)
+        size = len(self.splits[name].labels)
         count = min(count, size)
-        return _take(split, np.arange(count) * size // count)
+        return _take(self.splits[name], np.arange(count) * size // count)
 
-    def normalized(self, count: int) -> torch.Tensor:
+    def normalized(self, count: int) -> Tensor:
         """A sample of `count` images without augmentation: float32 [count, 3, h, w], on the CPU."""
         return Normalizer(*self.normalization, torch.device("cpu"))(self.sample(count).pixels)
 
@@ -94,16 +185,11 @@ class DataModule(pl.LightningDataModule):
         """A new loader of the split "train", "val" or "test"; only the first is shuffled and augmented."""
         train = name == "train"
         return BatchLoader(
-            self.splits[name],
-            Normalizer(*self.normalization, device, self.dtype if train else torch.float32),
-            batch_size=self.batch_size if train else self.evaluation_batch_size,
-            seed=self.seed,
-            device=device,
-            augmentation=self.augmentation if train else NO_AUGMENTATION,
-            shuffle=train,
-            rank=rank,
-            world_size=world_size,
-        )
+            self.splits[name], Normalizer(*self.normalization, device, self.dtype if train else torch.float32),
+            batch_size=self.batch_size if train else self.evaluation_batch_size, seed=self.seed, device=device,
+            augmentation=self.augmentation if train else NO_AUGMENTATION, shuffle=train,
+            rank=rank, world_size=world_size,
+        )  # fmt: skip
 
     def teardown(self, stage: str) -> None:
         """Free the training images after a fit, and the others after a test.
@@ -111,7 +197,7 @@ class DataModule(pl.LightningDataModule):
         The garbage collector would free the Trainer, and what it refers to, only some runs later.
         """
         for name in [name for name in self._loaders if (name == "train") == (stage == "fit")]:
-            self._loaders.pop(name).close()
+            del self._loaders.pop(name).canvas  # up to half a gigabyte
 
     def _loader(self, name: str) -> BatchLoader:
         # The test images are used during training and at the end: they are copied to the device once.
@@ -125,13 +211,10 @@ class DataModule(pl.LightningDataModule):
 def _take(split: Split, indices: np.ndarray) -> Split:
     if len(indices) == len(split.labels):
         return split  # all of it, sorted: the memory map itself instead of a copy
-    chosen = torch.from_numpy(indices)
-    return Split(split.pixels[chosen], split.labels[chosen])
+    return Split(split.pixels[indices], split.labels[indices])
 
 
-def _check_augmentation(a: AugmentOptions, side: int) -> None:
-    found = [f"data.augment.{name}={getattr(a, name)}" for name in ("crop", "shift") if getattr(a, name)]
-    if a.crop + a.shift >= side:
-        raise ValueError(f"{', '.join(found)}: images of {side} pixels allow {side - 1}, for both together")
-    if a.cutout > side:
-        raise ValueError(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")
+def _generator(seed: int, stream: int) -> torch.Generator:
+    """A generator for epoch `stream` − 1, or, for stream 0, for what is drawn once for all epochs."""
+    words = np.random.SeedSequence([seed, stream]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 32 >> 1 | int(words[1]) >> 1)

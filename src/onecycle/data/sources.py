@@ -1,23 +1,31 @@
-"""Where images come from: CIFAR or the embedded set (here), or class folders. `load` makes a `Dataset` of each."""
+"""Where images come from: CIFAR or the embedded set (here), or class folders. `load` makes a `Dataset` of each.
 
+A decoded data set is cached on disk: a folder of memory-mapped arrays with a checksum, replaced as a whole.
+"""
+
+import contextlib
+import hashlib
+import json
 import logging
+import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from onecycle.data import synthetic
-from onecycle.data.cache import cached, key_digest
 
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte
+HEADER = "header.json"  # of a cached data set
 
 
 class DataUnavailableError(ValueError):
@@ -185,7 +193,94 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
         chunks = (images[first : first + 4096, ..., channel].ravel() for first in range(0, len(images), 4096))
         counts = sum((np.bincount(chunk, minlength=256) for chunk in chunks), start=np.zeros(256, dtype=np.int64))
         mean = float(counts @ values / counts.sum())
-        variance = float(counts @ (values - mean) ** 2 / counts.sum())
         means.append(mean)
-        stds.append(variance**0.5 or 1.0)
+        stds.append(float(counts @ (values - mean) ** 2 / counts.sum()) ** 0.5 or 1.0)
     return means, stds
+
+
+class Decoded(NamedTuple):
+    """Named arrays, their description as JSON, and the SHA-256 of both: every array's name, type, shape and bytes."""
+
+    arrays: Arrays
+    description: dict[str, Any]
+    fingerprint: str
+
+
+def key_digest(key: dict[str, Any]) -> str:
+    """The first 12 hex digits of a SHA-256 over `key`, independent of the order of its entries."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cached(
+    folder: Path, name: str, key: dict[str, Any], build: Callable[[], tuple[Arrays, dict[str, Any]]], keep: bool = True
+) -> Decoded:
+    """Arrays and their description, read from `folder`, or built and, if `keep`, written there.
+
+    `build` runs in one process at a time: a second process waits for the first and reads what it wrote. A truncated or
+    altered entry is built again. Where the folder cannot be written (full disk, read-only) the built arrays are used
+    from memory, with a warning.
+    """
+    path = folder / f"{name}-{key_digest(key)}"
+    lock = FileLock(f"{path}.lock")
+    made = [parent for parent in path.parents if not parent.exists()]
+    with contextlib.ExitStack() as stack:
+        if keep:
+            with contextlib.suppress(OSError):  # then writing fails as well, or the folder has no locks
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock)
+        try:
+            return _read(path, key)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except Exception as error:  # a damaged header makes numpy and json raise many kinds
+            log.warning("The cache %s cannot be used (%s): it is built again.", path, error)
+        try:
+            arrays, description = build()
+        except BaseException:
+            if lock.is_locked:  # leave nothing, unless another process has written something
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink()
+                    for parent in made:
+                        parent.rmdir()
+            raise
+        built = Decoded(arrays, description, _fingerprint(arrays, description))
+        if keep:
+            _try_write(path, key, built)
+        return built
+
+
+def _read(path: Path, key: dict[str, Any]) -> Decoded:
+    """An entry's arrays, memory-mapped copy-on-write."""
+    found = json.loads((path / HEADER).read_bytes())
+    arrays = {file.stem: np.load(file, mmap_mode="c") for file in path.glob("*.npy")}
+    if found["key"] != key or _fingerprint(arrays, found["description"]) != found["sha256"]:
+        raise ValueError("its contents do not match their checksum")
+    return Decoded(arrays, found["description"], found["sha256"])
+
+
+def _fingerprint(arrays: Arrays, description: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(json.dumps([name, arrays[name].dtype.str, arrays[name].shape]).encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data.cast("B"))
+    return digest.hexdigest()
+
+
+def _try_write(path: Path, key: dict[str, Any], built: Decoded) -> None:
+    """Write to a temporary folder and rename it: a reader sees the whole entry or none. An OSError is a warning."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, array in built.arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        header = {"key": key, "description": built.description, "sha256": built.fingerprint}
+        (temporary / HEADER).write_text(json.dumps(header))
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        log.warning(
+            "The cache %s cannot be written (%s). This run goes on without it, and the next one decodes the data set "
+            "again: free some space, or name another folder with data.cache=….", path, error.strerror or error,
+        )  # fmt: skip

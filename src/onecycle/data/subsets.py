@@ -1,29 +1,40 @@
-"""Class-balanced, nested choices of training images that depend on nothing but the labels and a seed."""
+"""Which images are trained on, and whether classes and sizes fit a data set. Nothing here imports torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from onecycle.data.class_folders import ImageFolder
+from onecycle.data.synthetic import CLASSES
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR_TRAINING = 50_000
+SIDE = 32  # pixels of the images of CIFAR and of the embedded set
 
 
 def split_indices(
     labels: np.ndarray, subset_size: int | float | None, val_size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training subset and of the held-out validation images.
+    """Class-balanced, nested choices: int64 indices of the training subset and of the held-out validation images.
 
     The images of every class are put in one random order. Subsets take them from the front, one class after the other,
     so that a smaller subset is contained in every larger one and the class counts differ by at most one while each
     class has images left. Validation takes them in the same way from the back, so that no subset contains any of them.
 
-    labels: int64 [n]. subset_size: a count (int), a fraction of what validation leaves (float in (0, 1]), or None
-    for all of it. Returns two int64 arrays; that of a full subset is sorted.
-
-    Raises ValueError where the sizes do not fit the n images.
+    labels: int64 [n]. subset_size: a count (int), a fraction of what validation leaves (float in (0, 1]), or None for
+    all of it, sorted. Raises ValueError where the sizes do not fit the n images.
     """
     size = subset_count(subset_size, val_size, len(labels))
-    available = len(labels) - val_size
-    front_order, back_order = _orders(labels, seed)
-    val = np.sort(back_order[:val_size])
-    rest = front_order[~np.isin(front_order, val)]
-    subset = rest[:size]
-    return (np.sort(subset) if size == available else subset), val
+    # Raw Philox output is the same in every version of numpy; the methods built on it need not be.
+    shuffle, front_ties, back_ties = np.random.Philox(key=seed).random_raw(3 * len(labels)).reshape(3, -1)
+    counts = np.bincount(labels)
+    rank = np.empty(len(labels), dtype=np.int64)  # of an image within its class, in the random order
+    rank[np.lexsort((shuffle, labels))] = np.concatenate([np.arange(count) for count in counts])
+    val = np.sort(np.lexsort((back_ties, counts[labels] - 1 - rank))[:val_size])
+    front = np.lexsort((front_ties, rank))
+    subset = front[~np.isin(front, val)][:size]
+    return (np.sort(subset) if size == len(labels) - val_size else subset), val
 
 
 def subset_count(subset_size: int | float | None, val_size: int, total: int) -> int:
@@ -34,7 +45,7 @@ def subset_count(subset_size: int | float | None, val_size: int, total: int) -> 
     if subset_size is None:
         return available
     size = max(1, round(subset_size * available)) if isinstance(subset_size, float) else subset_size
-    if not 1 <= size <= available or (isinstance(subset_size, float) and not 0 < subset_size <= 1):
+    if not 1 <= size <= available:
         raise ValueError(
             f"data.subset_size={subset_size}: a count must be 1 … {available}, a fraction above 0.0 and up to 1.0 "
             f"({available} training images are left beside validation)"
@@ -42,14 +53,56 @@ def subset_count(subset_size: int | float | None, val_size: int, total: int) -> 
     return size
 
 
-def _orders(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All indices in the order in which subsets, and in which validation, take them."""
-    # Raw Philox output is the same in every version of numpy; the methods built on it need not be.
-    shuffle, front_ties, back_ties = np.random.Philox(key=seed).random_raw(3 * len(labels)).reshape(3, -1)
-    by_class = np.lexsort((shuffle, labels))
-    counts = np.bincount(labels)
-    starts = np.cumsum(counts) - counts
-    rank = np.empty(len(labels), dtype=np.int64)
-    rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
-    rank_from_back = counts[labels] - 1 - rank
-    return np.lexsort((front_ties, rank)), np.lexsort((back_ties, rank_from_back))
+def data_problems(config: Mapping[str, Any]) -> list[str]:
+    """One line for each way in which a valid configuration does not fit its data set, before an image is read.
+
+    Nothing is reported for a source of another package. Of CIFAR-100 the classes are not known here.
+    """
+    data, source = config["data"], config["data"]["source"]
+    side = source.get("image_size", SIDE) if source["_target_"].startswith("onecycle.data.") else None
+    found = side_problems(config["resizing"], side) if side else []
+    try:
+        counts, total = training_counts(source)
+        if counts and data["classes"]:
+            unknown = [name for name in data["classes"] if name not in counts]
+            if unknown:
+                name = source.get("name", "synthetic")
+                raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {name} has {', '.join(counts)}")
+            total = sum(counts[name] for name in data["classes"])
+        if total is None or (data["classes"] and not counts):
+            return found
+        return found + batch_problems(config["batch_size"], subset_count(data["subset_size"], data["val_size"], total))
+    except ValueError as error:
+        return found + str(error).splitlines()
+
+
+def training_counts(source: Mapping[str, Any]) -> tuple[dict[str, int] | None, int | None]:
+    """Training images of each class and of all of them, from the options or the names of files; None where unknown.
+
+    Raises ValueError for a folder that holds no data set.
+    """
+    match source["_target_"]:
+        case "onecycle.data.class_folders.ImageFolder":
+            counts = ImageFolder(source["name"], source["root"], source["image_size"]).counts()
+            return counts, sum(counts.values())
+        case "onecycle.data.sources.Synthetic":
+            size = source["train_size"]
+            return (None if size % 10 else dict.fromkeys(CLASSES, size // 10)), size
+        case "onecycle.data.sources.Cifar":
+            ten = source["name"] == "cifar10"
+            return (dict.fromkeys(CIFAR10, CIFAR_TRAINING // 10) if ten else None), CIFAR_TRAINING
+    return None, None
+
+
+def side_problems(resizing: Sequence[Sequence[float]] | None, side: int) -> list[str]:
+    """A line where training images of `side` pixels would be enlarged."""
+    if not resizing or max(wanted for _, wanted in resizing) <= side:
+        return []
+    return [f"resizing={resizing}: the images have {side} pixels; use at most {side}"]
+
+
+def batch_problems(batch_size: int, size: int) -> list[str]:
+    """A line where a training subset of `size` images holds no full batch."""
+    if batch_size <= size:
+        return []
+    return [f"batch_size={batch_size}: larger than the {size} training images; use at most {size}"]

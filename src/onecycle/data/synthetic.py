@@ -40,27 +40,23 @@ class _Dice:
         return taken * (high - low) + low
 
     def between(self, low: float, high: float) -> Field:
-        """Return [n, 1, 1] numbers in (low, high)."""
+        """[n, 1, 1] numbers in (low, high)."""
         return self.columns_between(low, high, 1)[:, :, None]
 
     def below(self, chance: float) -> Field:
-        """Return [n, 1, 1] ones with probability `chance`, else zeros."""
+        """[n, 1, 1] ones with probability `chance`, else zeros."""
         return (self.between(0, 1) < chance).astype(np.float32)
-
-    def turn(self) -> tuple[Field, Field]:
-        """Return cosine and sine of a nearly uniform angle: a rational point, quarter-turned."""
-        t = self.between(-0.41421356, 0.41421356)
-        cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-        quarter = np.floor(self.between(0, 4))
-        odd = np.floor(quarter / 2) * 2 != quarter
-        cosine, sine = np.where(odd, -sine, cosine), np.where(odd, cosine, sine)
-        sign = np.where(quarter < 2, np.float32(1), np.float32(-1))
-        return cosine * sign, sine * sign
 
 
 def _frame(dice: _Dice, x: Field, y: Field, stretch: Field) -> tuple[Field, Field]:
-    """Return pixel coordinates [n, 32, 32] in a frame at (x, y), turned at random and stretched."""
-    cosine, sine = dice.turn()
+    """Pixel coordinates [n, 32, 32] in a frame at (x, y), turned at random and stretched."""
+    # Cosine and sine of a nearly uniform angle: a rational point, quarter-turned.
+    t = dice.between(-0.41421356, 0.41421356)
+    cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+    quarter = np.floor(dice.between(0, 4))
+    odd = np.floor(quarter / 2) * 2 != quarter
+    sign = np.where(quarter < 2, np.float32(1), np.float32(-1))
+    cosine, sine = np.where(odd, -sine, cosine) * sign, np.where(odd, cosine, sine) * sign
     centres = np.arange(SIDE, dtype=np.float32) + 0.5
     across, down = centres[None, None, :] - x, centres[None, :, None] - y
     return (cosine * across + sine * down) * stretch, (cosine * down - sine * across) / stretch
@@ -72,7 +68,7 @@ def _round(u: Field, v: Field, radius: Field | float) -> Field:
 
 
 def _five(u: Field, v: Field) -> tuple[Field, Field]:
-    """Return the largest and the second largest of the heights over the five sides of a pentagon."""
+    """The largest and the second largest of the heights over the five sides of a pentagon."""
     wide, narrow = 0.95105652 * u, 0.58778525 * u
     upper, lower = 0.30901699 * v, -0.80901699 * v
     first, second = v, np.full_like(v, -np.inf)
@@ -110,12 +106,12 @@ _TEXTURES = ("stripes", "checks")
 
 
 def _wave(t: Field) -> Field:
-    """Return a periodic trapezium of period 1 between −1 and 1."""
+    """A periodic trapezium of period 1 between −1 and 1."""
     return np.clip((np.abs(t - np.floor(t) - 0.5) - 0.25) * 8, -1, 1)
 
 
 def _contrasting(dice: _Dice, colour: Colour, low: float, high: float) -> Colour:
-    """Return a colour whose most different channel is low…high away from `colour`."""
+    """A colour whose most different channel is low…high away from `colour`."""
     step = dice.columns_between(-1, 1, 3)
     step = step / np.abs(step).max(axis=1, keepdims=True) * dice.columns_between(low, high, 1)
     moved = colour + step
@@ -129,7 +125,7 @@ def _lay(canvas: Field, cover: Field, colour: Field) -> None:
 
 
 def _texture(dice: _Dice) -> Field:
-    """Return a field of blotches, fine and coarse, some with faint stripes, within about ±1."""
+    """A field of blotches, fine and coarse, some with faint stripes, within about ±1."""
     knots = dice.columns_between(-1, 1, 81).reshape(-1, 9, 9)
     field = _stretched(knots) * dice.between(0, 0.5) + _stretched(knots[:, ::2, ::2]) * dice.between(0, 0.7)
     u, _ = _frame(dice, dice.between(0, 16), dice.between(0, 16), dice.between(0.1, 0.25))
@@ -137,7 +133,7 @@ def _texture(dice: _Dice) -> Field:
 
 
 def _stretched(knots: Field) -> Field:
-    """Return the lattice interpolated to the picture's size, [n, k, k] to [n, 32, 32]."""
+    """The lattice interpolated to the picture's size, [n, k, k] to [n, 32, 32]."""
     place = (np.arange(SIDE, dtype=np.float32) + 0.5) * ((knots.shape[1] - 1) / SIDE)
     floor = np.floor(place)
     left, weight = floor.astype(np.intp), place - floor
@@ -160,7 +156,7 @@ def _strew(canvas: Field, dice: _Dice, ground: Colour, length: float, width: flo
 
 
 def _object(dice: _Dice, labels: NDArray[np.int64]) -> tuple[Field, Field]:
-    """Return the cover of the object that the label names, and its paint between two colours, −1…1."""
+    """The cover of the object that the label names, and its paint between two colours, −1…1."""
     radius = np.maximum(dice.between(3.5, 13), dice.between(3.5, 13))  # small ones are rare
     room = 17 - radius
     x, y = 16 + room * dice.between(-1, 1), 16 + room * dice.between(-1, 1)
@@ -182,7 +178,7 @@ def _object(dice: _Dice, labels: NDArray[np.int64]) -> tuple[Field, Field]:
 
 
 def _pictures(words: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the pictures [n, 32, 32, 3] that the random words [n, _WORDS] make of the labels."""
+    """The pictures [n, 32, 32, 3] that the random words [n, _WORDS] make of the labels."""
     dice = _Dice(words[:, _NOISE_WORDS:])
     ground = dice.columns_between(20, 235, 3)
     other = _contrasting(dice, ground, 0, 110)
@@ -204,15 +200,9 @@ def _pictures(words: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDArray[n
 
 
 def _words(seed: int, stream: int, start: int, rows: int, width: int) -> NDArray[np.uint64]:
-    """Return rows start…start+rows of an endless table of random words; width is a multiple of 4."""
+    """Rows start…start+rows of an endless table of random words; width is a multiple of 4."""
     generator = np.random.Philox(key=seed + (stream << 64), counter=start * (width // 4))
     return generator.random_raw(rows * width).reshape(rows, width)
-
-
-def _labels(seed: int, stream: int, count: int) -> NDArray[np.int64]:
-    # Every ten images hold each class once, in random order: balanced at any count, and the same at each.
-    tens = _words(seed, stream, 0, -(-count // 10), 12)[:, :10]
-    return np.argsort(tens, axis=1, kind="stable").astype(np.int64).reshape(-1)[:count]
 
 
 def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -222,7 +212,9 @@ def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], N
     images hold each class once. "train" and "test" are separate random streams. The seed is in 0…2⁶⁴ − 1.
     """
     stream = 2 * ("train", "test").index(split)
-    labels = _labels(seed, stream + 1, count)
+    # Every ten images hold each class once, in random order: balanced at any count, and the same at each.
+    tens = _words(seed, stream + 1, 0, -(-count // 10), 12)[:, :10]
+    labels = np.argsort(tens, axis=1, kind="stable").astype(np.int64).reshape(-1)[:count]
     images = np.empty((count, SIDE, SIDE, 3), np.uint8)
 
     def fill(start: int) -> None:

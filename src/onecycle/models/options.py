@@ -19,15 +19,13 @@ def _distinct(value: Sequence[int]) -> Sequence[int]:
 
 # Not Literal[1, 2, 3], which accepts true for 1.
 Layers = Annotated[
-    Sequence[Annotated[int, Field(ge=1, le=3)]],
-    AfterValidator(_distinct),
+    Sequence[Annotated[int, Field(ge=1, le=3)]], AfterValidator(_distinct),
     allowed("a list of different layers out of 1, 2, 3"),
-]
+]  # fmt: skip
 Channels = Annotated[
-    Sequence[Annotated[int, Field(ge=1, le=8 * LARGEST_WIDTH)]],
-    Field(min_length=len(MULTIPLES), max_length=len(MULTIPLES)),
+    Sequence[Annotated[int, Field(ge=1, le=8 * LARGEST_WIDTH)]], Field(min_length=4, max_length=4),
     allowed(f"four whole numbers from 1 to {8 * LARGEST_WIDTH}"),
-]
+]  # fmt: skip
 Scale = Annotated[Number, Field(gt=0, le=1000)]
 PositiveFraction = Annotated[Number, Field(gt=0, le=1)]
 
@@ -42,9 +40,7 @@ class ResNet9Options(Options):
 
     in_channels: int = Field(ge=3, le=3, description="channels of the images, which are always RGB")
     width: int = Field(
-        ge=1,
-        le=LARGEST_WIDTH,
-        description="channels of the prep convolution; layers 1, 2, 3 have 2, 4 and 8 times it",
+        ge=1, le=LARGEST_WIDTH, description="channels of the prep convolution; layers 1, 2, 3 have 2, 4 and 8 times it"
     )
     channels: Channels | None = Field(
         description="channels of prep and of layers 1, 2, 3, in place of the multiples of width"
@@ -71,9 +67,7 @@ class ResNet9Options(Options):
         description="first convolution; whitening is fixed whitening filters, then a 1×1 convolution"
     )
     prep_padding: int = Field(
-        ge=0,
-        le=1,
-        description="padding of the first convolution; 0 makes 32×32 images 30, 15, 7 and 3 pixels wide",
+        ge=0, le=1, description="padding of the first convolution; 0 makes 32×32 images 30, 15, 7 and 3 pixels wide"
     )
     init: Literal["default", "dirac"] = Field(
         description="PyTorch's initialisation, or convolutions of layers 1, 2, 3 that start by passing their input on"

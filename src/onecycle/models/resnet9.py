@@ -7,11 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onecycle.models.norms import make_norm
+from onecycle.models.layers import PatchWhitening, make_norm, patch_whitening
 from onecycle.models.options import ResNet9Options
-from onecycle.models.whitening import PatchWhitening
 
-INCREASING = (nn.ReLU, nn.CELU)
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -28,17 +26,24 @@ class ResNet9(nn.Module):
         o = ResNet9Options(**options)
         self.head_pool, self.logit_scale = o.head_pool, o.logit_scale
         c0, c1, c2, c3 = o.layer_channels
-        self.prep = _prep(o, c0)
+        if o.prep == "conv":
+            self.prep = _block(o, o.in_channels, c0, padding=o.prep_padding)
+        else:
+            whiten = PatchWhitening(o.in_channels, o.prep_padding)
+            block = _block(o, whiten.out_channels, c0, kernel_size=1)
+            self.prep = nn.Sequential(OrderedDict([("whiten", whiten), *block.named_children()]))
         self.layer1 = _layer(o, 1, c0, c1)
         self.layer2 = _layer(o, 2, c1, c2)
         self.layer3 = _layer(o, 3, c2, c3)
         if o.init == "dirac":
-            for layer in (self.layer1, self.layer2, self.layer3):
-                layer.apply(_start_as_identity)
+            # The first filters of a convolution, one for each input channel, pass that channel on unchanged.
+            for conv in nn.ModuleList((self.layer1, self.layer2, self.layer3)).modules():
+                if isinstance(conv, nn.Conv2d):
+                    nn.init.dirac_(conv.weight.data[: conv.in_channels])
         self.head = nn.Linear(c3 * len(GLOBAL_POOLS[o.head_pool]), classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits [n, classes], already multiplied by `logit_scale`."""
+        """The logits [n, classes], already multiplied by `logit_scale`."""
         features = self.layer3(self.layer2(self.layer1(self.prep(images))))
         pooled = [pool(features) for pool in GLOBAL_POOLS[self.head_pool]]
         return self.head(torch.cat(pooled, dim=1) if len(pooled) > 1 else pooled[0]) * self.logit_scale
@@ -49,14 +54,11 @@ class ResNet9(nn.Module):
         return any(isinstance(module, PatchWhitening) and not module.fitted for module in self.prep)
 
     def fit_whitening(self, images: Tensor) -> None:
-        """Set the whitening filters from normalised training images [n, 3, height, width].
-
-        Some thousand images are enough. Raises `ValueError` for a network without whitening.
-        """
+        """Set the whitening filters from some thousand normalised training images [n, 3, height, width]."""
         whiten = self.prep[0]
-        if not isinstance(whiten, PatchWhitening):
-            raise ValueError("prep=conv: this network has no whitening filters; use prep=whitening")
-        whiten.fit(images)
+        assert isinstance(whiten, PatchWhitening), "only a network with prep=whitening has them"
+        whiten.weight.copy_(patch_whitening(images))
+        whiten.fitted = True
 
 
 class Residual(nn.Module):
@@ -64,8 +66,7 @@ class Residual(nn.Module):
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
-        self.first = first
-        self.second = second
+        self.first, self.second = first, second
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the branch to its input [n, c, height, width]."""
@@ -73,35 +74,20 @@ class Residual(nn.Module):
 
 
 def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Sort the trainable parameters of any network into "weights", "bias", "norm_scale" and "head".
+    """The trainable parameters of any network, by kind; all four keys are always there.
 
-    "bias" holds the biases of convolutions and norms (β), "norm_scale" the norms' scales (γ), "head" the
-    weights of `network.head`, and "weights" the rest: here, the convolutions. All four keys are always there.
-    Frozen parameters are in no group.
+    "bias": of convolutions and norms (β). "norm_scale": of norms (γ). "head": the weights of `network.head`.
+    "weights": the rest, here the convolutions.
     """
     groups: dict[str, list[nn.Parameter]] = {"weights": [], "bias": [], "norm_scale": [], "head": []}
-    norms = tuple(name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS))
+    norms = {name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS)}
     for name, parameter in network.named_parameters():
         owner, _, kind = name.rpartition(".")
-        if not parameter.requires_grad:
-            continue
-        if kind == "bias":
-            groups["bias"].append(parameter)
-        elif owner in norms:
-            groups["norm_scale"].append(parameter)
-        elif name.startswith("head."):
-            groups["head"].append(parameter)
-        else:
-            groups["weights"].append(parameter)
+        if kind != "bias":
+            kind = "norm_scale" if owner in norms else "head" if name.startswith("head.") else "weights"
+        if parameter.requires_grad:
+            groups[kind].append(parameter)
     return groups
-
-
-def _prep(o: ResNet9Options, channels: int) -> nn.Sequential:
-    if o.prep == "conv":
-        return _block(o, o.in_channels, channels, padding=o.prep_padding)
-    whiten = PatchWhitening(o.in_channels, o.prep_padding)
-    block = _block(o, whiten.out_channels, channels, kernel_size=1)
-    return nn.Sequential(OrderedDict([("whiten", whiten), *block.named_children()]))
 
 
 def _layer(o: ResNet9Options, number: int, c_in: int, c_out: int) -> nn.Sequential:
@@ -118,47 +104,22 @@ def _layer(o: ResNet9Options, number: int, c_in: int, c_out: int) -> nn.Sequenti
 
 
 def _block(
-    o: ResNet9Options,
-    c_in: int,
-    c_out: int,
-    *,
-    kernel_size: int = 3,
-    stride: int = 1,
-    padding: int | None = None,
+    o: ResNet9Options, c_in: int, c_out: int, *, kernel_size: int = 3, stride: int = 1, padding: int | None = None,
     pool: str | None = None,
-) -> nn.Sequential:
+) -> nn.Sequential:  # fmt: skip
     """Convolution, norm and activation, with a 2×2 max pooling before or after the last two."""
     norm = make_norm(c_out, o)
     padding = kernel_size // 2 if padding is None else padding
-    modules = OrderedDict[str, nn.Module]()
-    modules["conv"] = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=padding, bias=norm is None)
-    if pool == "before":
-        modules["pool"] = nn.MaxPool2d(2)
-    if norm is not None:
-        modules["norm"] = norm
-    activation = _activation(o)
-    # An increasing function commutes with the maximum: pooled first, it has a quarter of the values to compute.
-    if pool == "after" and isinstance(activation, INCREASING):
-        modules["pool"] = nn.MaxPool2d(2)
-    modules["act"] = activation
-    if pool == "after" and not isinstance(activation, INCREASING):
-        modules["pool"] = nn.MaxPool2d(2)
-    return nn.Sequential(modules)
-
-
-@torch.no_grad()
-def _start_as_identity(module: nn.Module) -> None:
-    """Make the first filters of a convolution, one for each input channel, pass that channel on unchanged."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.dirac_(module.weight[: module.in_channels])
-
-
-def _activation(o: ResNet9Options) -> nn.Module:
     # Not in place after ghost norm: it returns a view, and autograd copies the gradient of a changed view.
     inplace = o.norm != "ghost"
-    if o.activation == "relu":
-        return nn.ReLU(inplace)
-    return nn.CELU(o.celu_alpha, inplace) if o.activation == "celu" else nn.GELU()
+    act = {"relu": nn.ReLU(inplace), "celu": nn.CELU(o.celu_alpha, inplace), "gelu": nn.GELU()}[o.activation]
+    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=padding, bias=norm is None)
+    modules: list[tuple[str, nn.Module]] = [("conv", conv), *([("norm", norm)] if norm else []), ("act", act)]
+    if pool is not None:
+        # An increasing function commutes with the maximum: pooled first, it has a quarter of the values to compute.
+        last = len(modules) if o.activation == "gelu" else len(modules) - 1
+        modules.insert(1 if pool == "before" else last, ("pool", nn.MaxPool2d(2)))
+    return nn.Sequential(OrderedDict(modules))
 
 
 def _global_max(features: Tensor) -> Tensor:
@@ -169,8 +130,4 @@ def _global_average(features: Tensor) -> Tensor:
     return features.mean((2, 3))
 
 
-GLOBAL_POOLS = {
-    "max": (_global_max,),
-    "average": (_global_average,),
-    "concat": (_global_max, _global_average),
-}
+GLOBAL_POOLS = {"max": (_global_max,), "average": (_global_average,), "concat": (_global_max, _global_average)}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from onecycle.data.loader import Batch
+from onecycle.data.datamodule import Batch
 
 # An operator belongs to the component with a word that is in its name, or else in the name of one that called it.
 WORDS = {
@@ -30,19 +30,13 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
 def of_steps(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: Iterable[Batch],
-    *,
-    steps: int,
-    warm: int = 2,
-    bf16: bool = False,
-    label_smoothing: float = 0.0,
-) -> dict[str, float]:
+    network: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Batch], *, steps: int, warm: int = 2,
+    bf16: bool = False, label_smoothing: float = 0.0,
+) -> dict[str, float]:  # fmt: skip
     """Seconds a step by component, largest first, over `steps` training steps of `network` after `warm` others.
 
-    `loader` is iterated again and again. "data" is the time to make a batch, averaged over as many as the loader makes
-    at a time. On a CPU these are the operators' own times, on a GPU those of the kernels that they start.
+    "data" is the time to make a batch, averaged over as many as the loader makes at a time. On a CPU these are the
+    operators' own times, on a GPU those of the kernels that they start.
     """
     batches = chain.from_iterable(repeat(loader))
     device = next(network.parameters()).device
@@ -80,11 +74,7 @@ def component(event: FunctionEvent) -> str:
     while caller is not None:
         names.append(caller.name.lower())
         caller = caller.cpu_parent
-    for range_name in ("data", "optimizer"):
-        if WORDS[range_name][0] in names:
-            return range_name
-    for name in names:
-        for part, words in WORDS.items():
-            if any(word in name for word in words):
-                return part
-    return OTHER
+    for part in ("data", "optimizer"):
+        if WORDS[part][0] in names:
+            return part
+    return next((part for name in names for part, words in WORDS.items() if any(word in name for word in words)), OTHER)

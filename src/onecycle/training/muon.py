@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor, iterations: int) -> Tensor:
-    """Return about U·Vᵀ of `matrix` = U·Σ·Vᵀ, of shape [m, n]: every singular value moves to between 0.7 and 1.2.
+    """About U·Vᵀ of `matrix` = U·Σ·Vᵀ, of shape [m, n]: every singular value moves to between 0.7 and 1.2.
 
     That takes about five iterations; after fewer, small singular values are still below. Each iteration is
     X ← (a + b·G + c·G²)·X with G = X·Xᵀ. As these factors commute with G, their product is formed on the smaller side,

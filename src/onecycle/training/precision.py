@@ -10,12 +10,11 @@ INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 def device_of(accelerator: str) -> torch.device:
     """The kind of device that Lightning will train on."""
-    if accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available()):
+    current = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator == "cpu" or (accelerator == "auto" and current is None):
         return torch.device("cpu")
-    if accelerator != "auto" and not torch.accelerator.is_available():
+    if current is None:
         raise ConfigError([f"trainer.accelerator={accelerator}: there is none on this machine; take auto or cpu"])
-    current = torch.accelerator.current_accelerator()
-    assert current is not None
     return current
 
 

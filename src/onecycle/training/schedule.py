@@ -1,7 +1,6 @@
 """Learning-rate and momentum curves as pure functions of the progress t of a run, t in [0, 1].
 
-A curve knows no steps, epochs or optimizer: `progress` converts a step to t, and `set_learning_rate` writes the values
-into an optimizer's parameter groups. Nothing here imports torch.
+A curve knows no steps, epochs or optimizer: the classifier does. Nothing here imports torch.
 
 Sources: L. N. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
 Rates" (2017), for one cycle, the opposite cycle of momentum and the range test; D. Page, "How to Train Your ResNet"
@@ -11,37 +10,13 @@ Rates" (2017), for one cycle, the opposite cycle of momentum and the range test;
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from onecycle.config.types import Fraction, NonNegativeNumber, Options, PositiveNumber
-
-
-def progress(step: int, total_steps: int) -> float:
-    """Progress k/T at which step k of 1..T is applied.
-
-    The first step is thus above the start of the curve and the last one ends it exactly, as in cifar10-fast,
-    whose optimizer counts a step before it reads the schedule. Raises ValueError for any other step.
-    """
-    if not 1 <= step <= total_steps:
-        raise ValueError(f"step={step}: must be from 1, the first step, to total_steps={total_steps}, the last")
-    return step / total_steps
-
-
-def set_learning_rate(groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
-    """Write `lr` times the group's own `lr_multiplier`, and `momentum`, into each of an optimizer's parameter groups.
-
-    Raises ValueError for an optimizer without momentum, on which half of the schedule would have no effect.
-    """
-    for group in groups:
-        if "momentum" not in group:
-            raise ValueError("optimizer: its parameter groups hold no 'momentum'; use torch.optim.SGD")
-        group["lr"] = lr * group["lr_multiplier"]
-        group["momentum"] = momentum
-
 
 Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
@@ -76,10 +51,6 @@ class Schedule(Options, ABC):
     def momentum(self, t: float, base: float) -> float:
         """Momentum at progress t; `base` for a curve that keeps it constant."""
         return base
-
-    def at(self, t: float, base: float) -> tuple[float, float]:
-        """Learning rate and momentum at progress t."""
-        return self.lr(t), self.momentum(t, base)
 
 
 class OneCycle(Schedule):
@@ -189,6 +160,5 @@ def _interpolate(knots: Sequence[Sequence[float]], t: float, cosine: bool = Fals
 
 def _blend(first: float, last: float, fraction: float) -> float:
     # Measured from the nearer end, so that both ends, and a constant stretch, come out exact.
-    if fraction < 0.5:
-        return first + (last - first) * fraction
-    return last - (last - first) * (1 - fraction)
+    rise = last - first
+    return first + rise * fraction if fraction < 0.5 else last - rise * (1 - fraction)

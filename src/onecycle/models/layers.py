@@ -1,4 +1,6 @@
-"""Normalisation layers: batch, ghost batch and group norm, each with a trainable or a frozen scale."""
+"""Layers of ResNet-9: norms with a trainable or a frozen scale, and fixed whitening filters."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -6,20 +8,19 @@ from torch import Tensor, nn
 
 from onecycle.models.options import ResNet9Options
 
+KERNEL = 3  # of the whitening filters
+CHUNK = 256
+
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over groups of `ghost_size` images, whatever the size of the batch.
 
-    A batch of n images makes k = n // ghost_size full groups. They are interleaved, as in cifar10-fast: image
-    i belongs to group i mod k. The remaining images form a smaller group; a single remaining image forms a
-    group with the last `ghost_size` images before it. A batch that makes one group is plain batch norm.
+    A batch of n images makes k = n // ghost_size full groups, interleaved as in cifar10-fast: image i belongs to group
+    i mod k. The remaining images form a smaller group; a single one forms a group with the last `ghost_size` (at least
+    2) images before it. A batch that makes one group is plain batch norm. The running statistics move by the mean over
+    the groups. Evaluation, state and parameters are those of `nn.BatchNorm2d`: a checkpoint of one fits the other.
 
-    The running statistics move by the mean over the groups: new = (1 − momentum)·old + momentum·mean(group
-    statistics). Evaluation, state and parameters are those of `nn.BatchNorm2d`, so a checkpoint of the one
-    loads into the other. `ghost_size` is at least 2.
-
-    Sources: Hoffer, Hubara and Soudry 2017, "Train longer, generalize better"; Page 2019, "How to Train Your
-    ResNet 8".
+    Sources: Hoffer, Hubara and Soudry 2017, "Train longer, generalize better"; Page 2019, "How to Train Your ResNet" 8.
     """
 
     # nn.BatchNorm2d declares these as possibly absent; here they always exist.
@@ -29,15 +30,13 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     momentum: float
 
     def __init__(self, channels: int, ghost_size: int, *, momentum: float, eps: float) -> None:
-        assert ghost_size >= 2
         super().__init__(channels, eps=eps, momentum=momentum)
         self.ghost_size = ghost_size
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in nn.BatchNorm2d)
         """Normalise [n, channels, height, width] group by group; keeps the memory format."""
         groups, remainder = divmod(len(input), self.ghost_size)
-        if remainder == 1:
-            groups -= 1
+        groups -= remainder == 1
         grouped_images = groups * self.ghost_size
         has_tail = grouped_images < len(input)
         if not self.training or groups + has_tail <= 1:
@@ -67,27 +66,21 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             pixels = images.permute(0, 2, 3, 1).unflatten(0, (-1, groups))
             merged = pixels.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
         normalized = F.batch_norm(
-            merged,
-            means.view(-1),
-            variances.view(-1),
-            self.weight.repeat(groups),
-            self.bias.repeat(groups),
-            training=True,
-            momentum=1.0,
-            eps=self.eps,
-        )
+            merged, means.view(-1), variances.view(-1), self.weight.repeat(groups), self.bias.repeat(groups),
+            training=True, momentum=1.0, eps=self.eps,
+        )  # fmt: skip
         if channels_first:
             return normalized.view(images.shape)
         pixels = normalized.permute(0, 2, 3, 1).unflatten(3, (groups, self.num_features))
         return pixels.permute(0, 3, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
-        """Name the ghost size beside the arguments of batch norm."""
+        """Arguments of batch norm, and the ghost size."""
         return f"{super().extra_repr()}, ghost_size={self.ghost_size}"
 
 
 def make_norm(channels: int, options: ResNet9Options) -> nn.Module | None:
-    """Return the norm of `channels` feature maps, or None for norm=none.
+    """The norm of `channels` feature maps, or None for norm=none.
 
     γ starts at 1 and β at 0. Where `train_scale` is false γ stays 1: it is in the state but takes no gradient
     (Page 2019, "How to Train Your ResNet 8", frozen batch norm scales).
@@ -105,3 +98,52 @@ def make_norm(channels: int, options: ResNet9Options) -> nn.Module | None:
             layer = nn.BatchNorm2d(channels, momentum=momentum, eps=eps)
     layer.weight.requires_grad_(options.train_scale)
     return layer
+
+
+def patch_whitening(images: Tensor, eps: float = 1e-2) -> Tensor:
+    """The filters that decorrelate the 3×3 patches of `images`, largest eigenvalue first.
+
+    Float [n, c, height, width] → float32 [9c, c, 3, 3] on the same device. With eigenvalues Λ and unit eigenvectors V
+    of the second moments of all patches (about zero, without padding), filter i is V_i / √(Λ_i + eps). Over these
+    patches response i has the second moment Λ_i / (Λ_i + eps), and two responses are uncorrelated.
+
+    Source: Page 2019, "How to Train Your ResNet" 8.
+    """
+    channels = images.shape[1]
+    size = channels * KERNEL**2
+    moments = torch.zeros(size, size, dtype=torch.float64, device=images.device)
+    count = 0
+    # All patches of 10,000 images at once would take 1 GB. Sums of a chunk lose nothing that matters in fp32.
+    for chunk in images.split(CHUNK):
+        patches = F.unfold(chunk, KERNEL).transpose(0, 1).reshape(size, -1)
+        moments += (patches @ patches.T).double()
+        count += patches.shape[1]
+    # On the CPU the same images give the same eigenvectors, signs included, whatever device trains.
+    eigenvalues, eigenvectors = torch.linalg.eigh(moments.cpu() / count)
+    filters = (eigenvectors / (eigenvalues.clamp(min=0) + eps).sqrt()).T.flip(0)
+    return filters.reshape(size, channels, KERNEL, KERNEL).to(images.device, torch.float32)
+
+
+class PatchWhitening(nn.Module):
+    """A 3×3 convolution whose fixed filters whiten patches: a buffer, all zero until `patch_whitening` fills it."""
+
+    weight: Tensor
+
+    def __init__(self, in_channels: int, padding: int = KERNEL // 2) -> None:
+        super().__init__()
+        self.padding = padding
+        self.out_channels = in_channels * KERNEL**2
+        self.register_buffer("weight", torch.zeros(self.out_channels, in_channels, KERNEL, KERNEL))
+        # Kept in Python, because reading it from the device would make every step wait.
+        self.fitted = False
+        self.register_load_state_dict_post_hook(_find_out_whether_fitted)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[n, 9c, height, width] of images that are zero-padded by `padding` pixels."""
+        if not self.fitted:
+            raise RuntimeError("prep=whitening: call fit_whitening(images) first, or load a fitted state")
+        return F.conv2d(images, self.weight, padding=self.padding)
+
+
+def _find_out_whether_fitted(module: PatchWhitening, _incompatible_keys: Any) -> None:
+    module.fitted = bool(module.weight.any())
