@@ -161,6 +161,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     for _ in range(3):
         process, folder = start_long_run(tmp_path, "-m", "seed=0", epochs=8)

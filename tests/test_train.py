@@ -251,7 +251,7 @@ def test_a_run_that_was_killed_behind_its_last_step_is_only_tested_again(
 ) -> None:
     whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(summary, "finish", crash_now)
+        patch.setattr(summary, "test_and_record", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*recipe), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
@@ -265,7 +265,7 @@ def test_a_diverged_run_that_was_killed_before_its_record_stays_diverged(
 ) -> None:
     overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(summary, "finish", crash_now)
+        patch.setattr(summary, "test_and_record", crash_now)
         with pytest.raises(CrashError):
             train(tiny(*overrides), [], sweep=tmp_path / "broken")
     resumed = train(tiny(*overrides), [], sweep=tmp_path / "broken")

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 
+from onecycle.callbacks.figures import Figures
 from onecycle.callbacks.twin import Average
 from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
@@ -216,8 +217,9 @@ def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.
     """A Trainer that only tests, in the precision of the configuration."""
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    # Ours, whatever class the configuration names: a run's folder may be a stranger's.
     part = (config.callbacks or {}).get("figures") if figures else None
-    callbacks = _built({"figures": part}, pl.Callback, "callbacks")
+    callbacks = [Figures(part.get("mistakes", 25))] if part else []
     attach_all(callbacks, RunContext(folder))
     return pl.Trainer(
         accelerator=config.trainer.accelerator, devices=1, logger=False,

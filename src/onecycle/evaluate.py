@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import evaluation_errors, validated
-from onecycle.data import subsets
 from onecycle.errors import ConfigError
 from onecycle.runs.record import read_result, write_atomically
 from onecycle.runs.saved import saved_config, saved_errors
@@ -63,8 +62,10 @@ def evaluation_word_errors(config: DictConfig) -> list[str]:
         return lines
     lines += saved_errors(Path(config.run))
     if not lines and config.data:
+        from onecycle.data.subsets import training_counts  # imports numpy
+
         try:
-            subsets.training_counts(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
+            training_counts(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
         except ValueError as error:
             lines += str(error).splitlines()
     return lines

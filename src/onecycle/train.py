@@ -8,7 +8,6 @@ from typing import Any
 
 from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import check_classes
-from onecycle.data import subsets
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, short_name
@@ -31,7 +30,9 @@ def train(
 
     Raises ConfigError for a configuration that cannot be run.
     """
-    unfit = subsets.data_problems(config.model_dump())
+    from onecycle.data.subsets import data_problems  # imports numpy
+
+    unfit = data_problems(config.model_dump())
     if unfit:
         raise ConfigError(unfit)
     arguments = (config, overrides, sweep, progress, keep)

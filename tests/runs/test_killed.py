@@ -35,9 +35,9 @@ def anywhere(number: int, seed: int) -> Plan:
     "overrides",
     [
         ("trainer.precision=32-true",),
-        ("trainer.precision=bf16-mixed",),
-        ("evaluation.every_n_epochs=0",),
-        ("evaluation.every_n_epochs=2", "trainer.max_epochs=3"),
+        pytest.param(("trainer.precision=bf16-mixed",), marks=pytest.mark.slow),
+        pytest.param(("evaluation.every_n_epochs=0",), marks=pytest.mark.slow),
+        pytest.param(("evaluation.every_n_epochs=2", "trainer.max_epochs=3"), marks=pytest.mark.slow),
     ],
 )
 def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(overrides: tuple[str, ...], tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(overrides: tuple[str, 
     assert sum(entry["code"] != 0 for entry in found) >= 2  # stopped on their way, not after their end
 
 
-@pytest.mark.parametrize("every", [0, 2])
+@pytest.mark.parametrize("every", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_killed_right_after_an_epoch_a_run_ends_as_if_it_had_not_been(every: int, tmp_path: Path) -> None:
     # 7 steps an epoch: the process ends before the eighth and the fifteenth.
     plan: Plan = [("SIGKILL", "step", 8), ("SIGTERM", "step", 8), ("SIGKILL", "step", 15)]
@@ -56,6 +56,7 @@ def test_killed_right_after_an_epoch_a_run_ends_as_if_it_had_not_been(every: int
     assert [entry["code"] for entry in found] == [-9, 130, -9]
 
 
+@pytest.mark.slow
 def test_killed_while_it_evaluates_writes_or_tests_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     found = killed(tmp_path, PLACES)
     assert [entry for entry in found if entry["last"] or entry["differences"]] == []

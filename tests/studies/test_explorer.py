@@ -158,6 +158,7 @@ def test_the_best_of_every_arm_is_trained_again_with_other_seeds(searched: Path)
         assert "seed=2" in again["overrides"]
 
 
+@pytest.mark.slow
 def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_path: Path) -> None:
     folder, chance = tmp_path / "logs", random.Random(1)
     before: dict[Path, tuple[bytes, int]] = {}
