@@ -219,7 +219,7 @@ def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.
         torch.set_num_threads(config.trainer.threads)
     # Ours, whatever class the configuration names: a run's folder may be a stranger's.
     part = (config.callbacks or {}).get("figures") if figures else None
-    callbacks = [Figures(part.get("mistakes", 25))] if part else []
+    callbacks: list[pl.Callback] = [Figures(part.get("mistakes", 25))] if part else []
     attach_all(callbacks, RunContext(folder))
     return pl.Trainer(
         accelerator=config.trainer.accelerator, devices=1, logger=False,
