@@ -85,3 +85,7 @@ def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
     if record is None or "classes" not in record.get("data", {}):
         raise ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
     return list(record["data"]["classes"])
+
+
+if __name__ == "__main__":
+    raise SystemExit("write python -m onecycle evaluate … or onecycle-evaluate …")

@@ -120,3 +120,7 @@ def job_name(study: Mapping[str, Any] | None, overrides: list[str]) -> str:
     """What tells a run of a sweep from the others, as a folder's name: the study's label, or what was overridden."""
     label = study and study.get("label")
     return folder_name(label) if label else short_name(overrides)
+
+
+if __name__ == "__main__":
+    raise SystemExit("write python -m onecycle train … or onecycle-train …")

@@ -103,7 +103,8 @@ def _errors(overrides: list[Override], name: str, sweeping: bool, validate: Vali
         for override in overrides if known else ():
             if _options(override) is None and (line := _key_error(override, known)):
                 wrong[id(override)] = line
-        whole = _composed(name, [_first(override) for override in overrides if id(override) not in wrong])
+        rest = [override for override in overrides if id(override) not in wrong]
+        whole = base if rest == groups else _composed(name, [_first(override) for override in rest])
         if isinstance(whole, str) or not wrong:
             return list(wrong.values()) or [reason]
     good = [override for override in overrides if id(override) not in wrong]
