@@ -11,10 +11,15 @@ from onecycle.errors import ConfigError
 from onecycle.studies.plan import points
 from onecycle.studies.rows import row_of
 from onecycle.studies.study import at_scale
-from onecycle.studies.sweep import ColumnCheck, known_columns
+from onecycle.studies.sweep import ColumnCheck, known_columns, named_columns
 from onecycle.train import train
 
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
+# Columns that only callbacks write.
+MEASURED = {
+    "final_loss", "final_test_loss", "recency", "recency_z", "twin_deviation", "twin_deviation_last", "data_share",
+    "norm_share",
+}  # fmt: skip
 CLAIM = {
     "id": "one", "text": "One.", "unit": "points", "effect": "value", "metric": "test_accuracy", "of": {"arm": "a"},
     "at_least": 1.0,
@@ -44,6 +49,8 @@ def test_every_study_names_columns_that_its_records_may_have(name: str, tmp_path
     for scale in config.study.scales:
         spec = at_scale({**plain(config)["study"], "scale": scale})
         check_of(spec, config, tmp_path / name)
+        measured = MEASURED | {"study"} if spec["records_of"] else MEASURED
+        assert {column for _, column in named_columns(spec)} - known_columns(spec, points(spec), config) <= measured
 
 
 def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..., Any], tmp_path: Path) -> None:

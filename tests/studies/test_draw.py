@@ -1,15 +1,17 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import matplotlib
 import pandas as pd
 import pytest
 from picture import figure_of, run, tick_texts
 
-from onecycle.studies.figures import draw
+from onecycle.studies.figures import KINDS, draw
 from onecycle.studies.figures.columns import number_text
 from onecycle.studies.figures.drawing import INK, contrast, round_numbers, save
+from onecycle.studies.study import FigureKind
 
 CURVE = {"kind": "curves", "x": "peak_lr", "y": "test_loss"}
 ROWS = [run(peak_lr=lr, subset_size=size, test_loss=lr) for lr in (0.1, 0.2) for size in (5000, 50000)]
@@ -29,6 +31,10 @@ def test_ticks_are_round_and_have_room() -> None:
     assert round_numbers(0.1, 10) == [0.1, 0.3, 1, 3, 10]
     rows = [run(peak_lr=0.1 * 1.2**step, test_loss=1.0) for step in range(12)]
     assert 4 <= len(tick_texts(figure_of(rows, **CURVE).axes[0])) <= 8
+
+
+def test_the_schema_and_the_program_know_the_same_kinds_of_figures() -> None:
+    assert set(get_args(FigureKind)) == set(KINDS)
 
 
 def test_text_on_a_colour_has_the_higher_contrast() -> None:

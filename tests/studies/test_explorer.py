@@ -187,29 +187,6 @@ def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        ([*SEARCH, "data.val_size=0"], "data.val_size=0: "),
-        (["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[]"], "hydra.sweeper.coordinates="),
-        (
-            ["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[{key:schedule.peak_lr,factor:-2}]"],
-            "hydra.sweeper.coordinates.schedule.peak_lr.factor=-2: ",
-        ),
-        (
-            ["hydra/sweeper=coordinate", "hydra.sweeper.coordinates=[{key:hyperparameters.momentum,start:1.5}]"],
-            "hyperparameters.momentum=1.5: ",
-        ),
-    ],
-)
-def test_an_error_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: list[str], line: str) -> None:
-    refused = ended(start(tmp_path / "logs", "-m", "data.val_size=50", *arguments))
-    assert refused.returncode == 2
-    assert refused.stdout.startswith(line)
-    assert len(refused.stdout.splitlines()) == 1
-    assert not (tmp_path / "logs").exists()
-
-
-@pytest.mark.parametrize(
     ("entry", "words"),
     [
         ({"start": 0.1}, "has no key"),

@@ -104,27 +104,6 @@ def test_a_failing_run_does_not_stop_the_others_and_is_reported(undisturbed: Pat
     assert "Traceback" not in broken.stdout
 
 
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (("study.scale=huge",), "study.scale=huge: "),
-        (("model.width=4,8",), "model.width: "),
-        (("study.clams=[]",), "study.clams"),
-        (("study=lr_vs_subset_sise",), "lr_vs_subset_size"),
-        (("study=base",), "study=base: "),
-        (("seed=[]",), "seed=[]: "),
-        (("schedule.peak_lr=",), "schedule.peak_lr"),
-        (("schedule.peak_lr=0.05,-1",), "schedule.peak_lr=-1: "),
-    ],
-)
-def test_an_error_is_shown_and_leaves_nothing(tmp_path: Path, overrides: tuple[str, ...], words: str) -> None:
-    refused = study(tmp_path / "logs", *overrides)
-    assert refused.returncode == 2, refused.stdout
-    assert words in refused.stdout
-    assert "Traceback" not in refused.stdout
-    assert not (tmp_path / "logs").exists()
-
-
 def test_a_column_that_the_first_record_does_not_have_stops_the_study_there_and_stands_on_its_page(
     tmp_path: Path,
 ) -> None:

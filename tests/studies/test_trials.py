@@ -216,23 +216,3 @@ def test_two_processes_share_one_storage(tmp_path: Path) -> None:
     assert len(done) == len(results(folder)) == 6
     assert len({trial.user_attrs[trials.OWNER] for trial in done}) == 2  # both of them worked
     assert len({trial.params["schedule.peak_lr"] for trial in done}) == 6
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["hydra.sweeper.sampler=magic"], "hydra.sweeper.sampler=magic: "),
-        (["hydra.sweeper.budget=0"], "hydra.sweeper.budget=0: "),
-        (["schedule.peak_lr=interval(1,0.1)"], "hydra.sweeper.space.schedule.peak_lr={"),
-        (["schedule.peak_lr=interval(-1,1)"], "schedule.peak_lr=-1.0: "),
-        (["batch_size=choice(64,0)"], "batch_size=0: "),
-    ],
-)
-def test_an_error_on_the_command_line_is_one_line_and_leaves_nothing(
-    tmp_path: Path, words: list[str], line: str
-) -> None:
-    refused = ended(start(tmp_path / "logs", *SEARCH, *words))
-    assert refused.returncode == 2
-    (shown,) = refused.stdout.splitlines()
-    assert shown.startswith(line)
-    assert not (tmp_path / "logs").exists()

@@ -65,7 +65,7 @@ def launch_one_by_one(
     every other run, and the page, would fail at the end of its work in the same way.
     """
     results: list[JobReturn] = []
-    before = {key: (path, _written(path)) for key, path in plan.finished_runs(folder).items()}
+    before = {key: (path, _written(path)) for key, (path, _) in plan.finished_runs(folder).items()}
     with _runs_log_warnings_only():
         for number, point in enumerate(points):
             started = time.perf_counter()

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle.config.compose import plain
+from onecycle.config.compose import plain, without_hydra
 from onecycle.config.validate import training_errors
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs import record as run
@@ -97,11 +97,7 @@ def refuse_values(values: Mapping[str, Sequence[Any]], config: DictConfig) -> No
         for value in given:
             if is_group and isinstance(value, str):
                 continue
-            own = config.copy()
-            OmegaConf.set_readonly(own, False)
-            OmegaConf.set_struct(own, False)
-            own.pop("hydra", None)
-            OmegaConf.set_struct(own, True)
+            own = without_hydra(config)
             try:
                 OmegaConf.update(own, key, value)
                 problems += [line for line in training_errors(plain(own)) if line.startswith(f"{key}=")]
@@ -132,13 +128,13 @@ def read_plan(folder: Path) -> Plan:
         raise ConfigError([f"{folder / PLAN}: is not a study's plan ({error})"]) from None
 
 
-def finished_runs(folder: Path) -> dict[tuple[str, ...], Path]:
-    """The folder of every finished or diverged run by the overrides that can change a result.
+def finished_runs(folder: Path) -> dict[tuple[str, ...], tuple[Path, dict[str, Any]]]:
+    """Folder and record of every finished or diverged run, by the overrides that can change a result.
 
     After a change of the program the same overrides may have two records: the newer one counts. One that cannot be
     read counts as none, with a warning.
     """
-    found: dict[tuple[str, ...], tuple[str, Path]] = {}
+    found: dict[tuple[str, ...], tuple[Path, dict[str, Any]]] = {}
     for path in sorted(folder.glob(f"*/{run.RESULT}")):
         try:
             result = run.read_result(path.parent)
@@ -147,8 +143,9 @@ def finished_runs(folder: Path) -> dict[tuple[str, ...], Path]:
             continue
         if result and result["status"] in run.DONE:
             key = settings(result["overrides"])
-            found[key] = max(found.get(key, ("", path.parent)), (result.get("started", ""), path.parent))
-    return {key: path for key, (_, path) in found.items()}
+            if key not in found or result.get("started", "") >= found[key][1].get("started", ""):
+                found[key] = (path.parent, result)
+    return found
 
 
 def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Point]:

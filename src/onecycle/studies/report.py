@@ -130,9 +130,9 @@ def published_and_here(published: Mapping[str, Any], rows: pd.DataFrame) -> list
     for entry in published["rows"]:
         metric = entry.get("metric", published["metric"])
         own = table.select(rows, entry["of"]) if entry.get("of") else rows.iloc[:0]
-        mean = table.summary(own, [], [metric])[metric].iloc[0] if len(own) else math.nan
+        numbers = [cell for cell in table.cells(own, metric) if table.is_number(cell) and math.isfinite(cell)]
         values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
-        here = f"{mean:.4g} (n = {len(own)})" if math.isfinite(mean) else ""
+        here = f"{np.mean(numbers):.4g} (n = {len(numbers)})" if numbers else ""
         found.append((entry["text"], " / ".join(f"{value:g}" for value in values), here))
     return found
 
@@ -148,7 +148,7 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     body = []
     for line in table.summary(rows, axes, metrics).to_dict("records"):
         found = ["" if table.is_missing(line[axis]) else line[axis] for axis in axes]
-        cells = [f"{value:g}" if isinstance(value, float) else str(value) for value in found]
+        cells = list(map(table.value_text, found))
         cells.append(f"{line['n']}" + (f" ({line['diverged']} diverged)" if line["diverged"] else ""))
         body.append(cells + [mean_and_sd(line[metric], line[f"{metric}_sd"]) for metric in metrics])
     return header, body

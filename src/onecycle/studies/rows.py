@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.runs import record as run
 from onecycle.runs.identity import settings
 from onecycle.studies.plan import Point, finished_runs, read_plan
 from onecycle.studies.search.coordinate import read_decisions
@@ -55,9 +54,8 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
     for name in plan.study.get("records_of") or ():
         found += [row | {"study": name} for row in _entries(folder.parent / name)]
     for point in plan.points:
-        path = done.get(settings(point.overrides))
-        result = run.read_result(path) if path else None
-        if path and result:
+        if settings(point.overrides) in done:
+            path, result = done[settings(point.overrides)]
             row = row_of(point, path, result)
             row |= decided.get((point.values.get("arm"), point.values.get("number")), {})
             found.append(row | DERIVED[plan.study["derive"]](path) if plan.study.get("derive") else row)

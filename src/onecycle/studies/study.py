@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,12 +31,18 @@ class RunOptions(Options):
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = None
 
 
+FigureKind = Literal[
+    "curves", "histories", "lists", "progress", "arms", "scatter", "stacked", "layers", "heat_map_pair", "path",
+    "surfaces", "optuna",
+]  # fmt: skip
+
+
 class FigureOptions(Options):
     """A figure: its kind, the rows that it shows, and the parameters of its kind."""
 
     model_config = ConfigDict(extra="allow")
 
-    kind: Text
+    kind: FigureKind
     name: Text | None = None
     where: Where | None = None
 
@@ -192,6 +198,8 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
         lines.append("study.runs: must have at least one run, or there must be searches or records_of")
     if set(scaled.get("confirm") or ()) & set(scaled["seeds"]):
         lines.append(f"study.confirm={scaled['confirm']}: must be seeds that are not in study.seeds")
+    if scaled.get("confirm") and not all(block.get("arm") for block in scaled.get("runs") or ()):
+        lines.append("study.confirm: the best point of each arm is confirmed; give every block of study.runs an arm")
     if lines:
         raise ConfigError(lines)
     return scaled

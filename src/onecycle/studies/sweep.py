@@ -20,7 +20,6 @@ from onecycle.config.compose import plain
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError, storage_errors_named
-from onecycle.runs import record as run
 from onecycle.runs.identity import settings
 from onecycle.studies import plan
 from onecycle.studies.effects import columns_of, filters_of
@@ -34,7 +33,7 @@ from onecycle.studies.study import ClaimOptions, at_scale, of_search
 log = logging.getLogger(__name__)
 
 # Parameters of figures that name a column of the rows, where they are texts.
-NAMING = ("x", "y", "z", "by", "panels", "select_by", "column")
+NAMING = ("x", "y", "z", "by", "panels", "select_by", "column", "size")
 OF_METRICS = {"histories": ("x", "y")}  # these are columns of a run's metrics.csv
 MEASURE_NOTHING = ("progress", "training_log", "checkpoint", "divergence", "figures")  # callbacks
 RECORD: dict[str, Any] = {
@@ -159,11 +158,10 @@ class ColumnCheck:
 
     def check(self, point: plan.Point) -> None:
         """Look at the record of a run that has ended, if it is the first; raises as above."""
-        path = plan.finished_runs(self.folder).get(settings(point.overrides)) if self.is_open else None
-        record = run.read_result(path) if path else None
-        if path and record and record["status"] == "finished":
+        found = plan.finished_runs(self.folder).get(settings(point.overrides)) if self.is_open else None
+        if found and found[1]["status"] == "finished":
             self.is_open = False
-            self._refuse(self.known | row_of(point, path, record).keys())
+            self._refuse(self.known | row_of(point, *found).keys())
 
     def _refuse(self, known: Collection[str]) -> None:
         lines = [
@@ -209,6 +207,6 @@ def named_columns(study: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for number, figure in enumerate(study.get("figures") or ()):
         where = f"study.figures[{number}]"
         yield from ((f"{where}.where", name) for name in figure.get("where") or {})
-        for parameter in set(NAMING) - set(OF_METRICS.get(figure["kind"], ())):
+        for parameter in [name for name in NAMING if name not in OF_METRICS.get(figure["kind"], ())]:
             if isinstance(figure.get(parameter), str):
                 yield f"{where}.{parameter}", figure[parameter]

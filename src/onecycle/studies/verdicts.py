@@ -19,7 +19,7 @@ from onecycle.errors import ConfigError
 from onecycle.studies import rows as table
 from onecycle.studies.effects import EFFECTS, axes_of, columns_of, filters_of, metric_of
 from onecycle.studies.responses import Runs
-from onecycle.studies.rows import Filter, UnmeasurableError, cells, filter_text, is_number, levels, value_text
+from onecycle.studies.rows import Filter, UnmeasurableError, filter_text, is_number, levels, value_text
 from onecycle.studies.study import CLAIMS, ClaimOptions, block_errors
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -238,11 +238,7 @@ def _missing(frame: pd.DataFrame, where: Mapping[str, Any]) -> str:
         return f"{column} is {' or '.join(found[:SHOWN_VALUES])}" + " or …" * (len(found) > SHOWN_VALUES)
 
     for column, wanted in where.items():
-        absent = [
-            value
-            for value in table.choices(wanted)
-            if not any(table.same(cell, value) for cell in cells(frame, column))
-        ]
+        absent = [value for value in table.choices(wanted) if not table.chosen(frame, {column: [value]}).any()]
         if absent:
             return f"no run has {filter_text({column: absent})}; {there(column)}"
     if table.select(frame, where).empty:

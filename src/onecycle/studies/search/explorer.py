@@ -111,7 +111,7 @@ class Explorer:
         if own is None:
             return words
         target = self.folder / f"best_{folder_name(arm)}.yaml"
-        text = experiment_text(own, f"Found by {arm} ({method}, {len(path.steps)} points): {words}")
+        text = experiment_text(own[0], f"Found by {arm} ({method}, {len(path.steps)} points): {words}")
         with storage_errors_named("run this again"):
             run.write_atomically(target, text)
         return f"{words}. Ready for conf/experiment: {target}"

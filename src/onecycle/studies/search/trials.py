@@ -19,7 +19,7 @@ import psutil
 
 from onecycle.callbacks.options import PRUNED
 from onecycle.callbacks.optuna_storage import make_pruner, open_storage, optuna_object
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, reason_of
 from onecycle.studies.search import coordinate
 from onecycle.studies.search.coordinate import Evaluate, Values
 from onecycle.studies.search.options import OptunaAxis, OptunaSearch
@@ -168,7 +168,7 @@ def _distribution(key: str, axis: OptunaAxis) -> Any:
             return kinds.IntDistribution(axis.low, axis.high, log=axis.log, step=axis.step or 1)  # type: ignore[arg-type]
         return kinds.FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise ConfigError([f"{key}: {' '.join(str(error).split())}"]) from None
+        raise ConfigError([f"{key}: {reason_of(error)}"]) from None
 
 
 def _sampler(options: OptunaSearch, seed: int) -> Any:
