@@ -28,19 +28,6 @@ A key is set on the command line, `onecycle-train trainer.max_epochs=10`, or in 
 at once, one line each, before anything is trained. Keys of a component that is not listed here are the arguments of its
 constructor. Editors complete and check the files of `conf/` by `conf/schema.json`, which the same command writes.
 """
-# Files of conf/ by the definition in schema.json that they follow.
-FOLDERS = (
-    "callbacks",
-    "data",
-    "experiment",
-    "hyperparameters",
-    "logger",
-    "model",
-    "optimizer",
-    "schedule",
-    "study",
-    "trainer",
-)
 
 
 def page() -> str:

@@ -18,29 +18,15 @@ def good(here: Path) -> None:
                 Image.fromarray(np.full((32, 32, 3), 20 * number, dtype=np.uint8)).save(folder / f"{number}.png")
 
 
-def no_classes(here: Path) -> None:
-    (here / "images" / "train").mkdir(parents=True)
-
-
 def empty_class(here: Path) -> None:
     good(here)
     for path in (here / "images" / "train" / "b").iterdir():
         path.rename(path.with_suffix(".txt"))
 
 
-def foreign_class(here: Path) -> None:
-    good(here)
-    (here / "images" / "test" / "b").rename(here / "images" / "test" / "zebra")
-
-
 def no_test(here: Path) -> None:
     good(here)
     (here / "images" / "test").rename(here / "images" / "validation")
-
-
-def link_to_nowhere(here: Path) -> None:
-    good(here)
-    (here / "images" / "train" / "c").symlink_to("gone")
 
 
 def class_without_utf8(here: Path) -> None:
@@ -76,46 +62,10 @@ def config_is_folder(here: Path) -> None:
     (here / "images" / "config.yaml").mkdir(parents=True)
 
 
-def _with_image(here: Path, content: bytes, name: str | bytes = "4.png") -> None:
-    good(here)
-    with open(bytes(here / "images" / "train" / "a") + b"/" + os.fsencode(name), "wb") as file:  # noqa: PTH123 (bytes)
-        file.write(content)
-
-
-def garbage_image(here: Path) -> None:
-    _with_image(here, b"no image at all")
-
-
-def empty_image(here: Path) -> None:
-    _with_image(here, b"")
-
-
-def cut_image(here: Path) -> None:
-    good(here)
-    path = here / "images" / "train" / "a" / "3.png"
-    path.write_bytes(path.read_bytes()[:60])
-
-
-def image_without_utf8_name(here: Path) -> None:
-    _with_image(here, b"no image at all", b"\xff.png")
-
-
-def two_bad_images(here: Path) -> None:
-    garbage_image(here)
-    (here / "images" / "test" / "b" / "4.jpg").write_bytes(b"")
-
-
-def mixed_sizes(here: Path) -> None:
-    """No mistake: they are cropped and resized, and the program says so."""
-    good(here)
-    Image.fromarray(np.zeros((50, 40, 3), dtype=np.uint8)).save(here / "images" / "train" / "a" / "4.png")
-
-
 FOLDERS: dict[str, Callable[[Path], None]] = {
     made.__name__: made
     for made in (
-        good, no_classes, empty_class, foreign_class, no_test, link_to_nowhere, class_without_utf8, file_for_root,
-        broken_config, config_with_code, config_is_link, config_is_folder, garbage_image, empty_image, cut_image,
-        image_without_utf8_name, two_bad_images, mixed_sizes,
+        good, empty_class, no_test, class_without_utf8, file_for_root, broken_config, config_with_code, config_is_link,
+        config_is_folder,
     )
 }  # fmt: skip

@@ -111,10 +111,10 @@ def _errors(overrides: list[Override], name: str, sweeping: bool, validate: Vali
     sweeping = sweeping or OmegaConf.select(whole, "hydra.mode", throw_on_resolution_failure=False) is not None
     if not sweeping:
         wrong |= {id(override): _sweep_error(override) for override in good if override.is_sweep_override()}
-    found = validate(_own(whole), sweeping)
+    found = validate(without_hydra(whole), sweeping)
     for override in good if sweeping else ():
         for changed in _along(override, good, whole, name):
-            found += [changed] if isinstance(changed, str) else validate(_own(changed), sweeping)
+            found += [changed] if isinstance(changed, str) else validate(without_hydra(changed), sweeping)
     # Where a word is left out, only what is said of the others is certain: the rest may result from its absence.
     keys = tuple(f"{override.get_key_element().lstrip('+~')}=" for override in good)
     return [*wrong.values(), *(line for line in found if not wrong or line.startswith(keys))]
@@ -222,7 +222,7 @@ def _sweep_error(override: Override) -> str:
     return f"{key}={value}: must be one value; for a run of each add -m, for a list write {key}=[{value}]"
 
 
-def _own(config: DictConfig) -> DictConfig:
+def without_hydra(config: DictConfig) -> DictConfig:
     """A composed configuration without Hydra's part."""
     own = config.copy()
     OmegaConf.set_struct(own, False)

@@ -5,6 +5,7 @@ component from elsewhere is passed through: its constructor checks its own argum
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from onecycle.callbacks.options import CALLBACKS, LOGGERS
 from onecycle.config.hyperparameters import peak_lr_from_effective_decay, peak_lr_from_per_example
 from onecycle.config.types import (
+    BelowOne,
     Count,
     CountOrZero,
     FolderName,
@@ -61,7 +63,6 @@ MOVED = {
 NO_TARGET = "must name its class in _target_"
 Precision = Literal["auto", "16-mixed", "bf16-mixed", "32-true"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
-BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 
 
 def _with_target(component: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +142,7 @@ class HyperparametersOptions(Options):
     momentum: BelowOne = Field(description="ρ")
     weight_decay: NonNegativeNumber = Field(description="α")
     groups: GroupsOptions = Field(description="factors by kind of parameter")
-    peak_lr: Any = Field(None, description="the schedule's λ, with parametrisation direct; set schedule.peak_lr")
+    peak_lr: Number | None = Field(None, description="set by schedule.peak_lr, with parametrisation direct")
     effective_decay: PositiveNumber | None = Field(None, description="λα/(1−ρ), with parametrisation effective")
     per_example_lr: PositiveNumber | None = Field(None, description="λ/N, with parametrisation per_example")
 
@@ -174,7 +175,7 @@ class TrainerOptions(Options):
     SET_BY_PROGRAM: ClassVar[tuple[str, ...]] = (
         "max_time", "min_epochs", "min_steps", "logger", "callbacks", "num_sanity_val_steps",
         "check_val_every_n_epoch", "limit_val_batches", "enable_progress_bar", "enable_model_summary",
-        "enable_checkpointing", "use_distributed_sampler", "default_root_dir",
+        "enable_checkpointing", "use_distributed_sampler", "default_root_dir", "plugins",
     )  # fmt: skip
     # Keys that Lightning's constructor is not given.
     OWN: ClassVar[tuple[str, ...]] = ("compile", "threads", "max_epochs", "max_steps")
@@ -194,6 +195,10 @@ class TrainerOptions(Options):
     compile: bool = Field(description="compile the network with torch.compile")
     threads: Annotated[Count, Field(le=1024)] | None = Field(description="CPU threads; null: torch's choice")
     sync_batchnorm: bool = Field(False, description="batch norm over the whole batch of several GPUs")
+
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor is given, its `_target_` included."""
+        return self.model_dump(exclude=set(self.OWN), exclude_unset=True)
 
 
 class TrainOptions(Options):
@@ -221,7 +226,7 @@ class TrainOptions(Options):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainOptions":
         peak_lr = self.schedule.get("peak_lr")
-        if isinstance(peak_lr, int | float) and 0 < peak_lr < math.inf:
+        if isinstance(peak_lr, int | float) and 0 < peak_lr <= sys.float_info.max:
             line = self.hyperparameters.contradiction(peak_lr, self.batch_size)
             if line:
                 raise ValueError(line)

@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onecycle.config.schema import ALLOWED_TARGETS, TrainerOptions, TrainOptions
-from onecycle.config.validate import did_you_mean, is_allowed, shown
+from onecycle.config.schema import ALLOWED_TARGETS, TrainOptions
+from onecycle.config.validate import components, did_you_mean, is_allowed, shown
 from onecycle.errors import ConfigError
 
 
@@ -36,11 +36,7 @@ def check_classes(config: TrainOptions) -> None:
 
     This imports the classes and builds none.
     """
-    trainer = config.trainer.model_dump(exclude=set(TrainerOptions.OWN), exclude_unset=True)
-    parts: dict[str, Any] = {"data.source": config.data.source, "trainer": trainer}
-    parts |= {name: getattr(config, name) for name in ("model", "schedule", "optimizer")}
-    for group in ("callbacks", "logger"):
-        parts |= {f"{group}.{name}": part for name, part in (getattr(config, group) or {}).items() if part}
+    parts = {key: part for key, part, _ in components(config.model_dump())} | {"trainer": config.trainer.arguments()}
     errors = [line for key, part in parts.items() for line in class_errors(part, (), key)]
     if errors:
         raise ConfigError(errors)

@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -115,22 +115,26 @@ def shown(value: Any) -> str:
 def _component_errors(values: Mapping[str, Any]) -> list[str]:
     """Errors in the options of this package's own components."""
     lines = []
-    for group, classes in COMPONENTS.items():
-        parent, _, name = group.rpartition(".")
-        holder = values.get(parent) if parent else values
-        node = holder.get(name) if isinstance(holder, Mapping) else None
-        members = {group: node} if group not in ("callbacks", "logger") else _members(group, node)
-        for key, part in members.items():
-            options = classes.get(str(part.get("_target_"))) if isinstance(part, Mapping) else None
-            if options and isinstance(part, Mapping):
-                lines += errors_of(options, {name: value for name, value in part.items() if name != "_target_"}, key)
+    for key, part, options in components(values):
+        if options:
+            lines += errors_of(options, {name: value for name, value in part.items() if name != "_target_"}, key)
     trainer = values.get("trainer")
     given = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(trainer, Mapping) and key in trainer]
     return lines + [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in given]
 
 
-def _members(group: str, node: Any) -> dict[str, Any]:
-    return {f"{group}.{name}": part for name, part in node.items()} if isinstance(node, Mapping) else {}
+def components(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type[Options] | None]]:
+    """Key, keys and values of each component of a plain configuration; its options, if it is one of this package."""
+    for group, classes in COMPONENTS.items():
+        node: Any = values
+        for name in group.split("."):
+            node = node.get(name) if isinstance(node, Mapping) else None
+        parts = {group: node}
+        if group in ("callbacks", "logger"):
+            parts = {f"{group}.{name}": part for name, part in node.items()} if isinstance(node, Mapping) else {}
+        for key, part in parts.items():
+            if isinstance(part, Mapping):
+                yield key, part, classes.get(str(part.get("_target_")))
 
 
 def _place(error: Any, values: Any) -> tuple[tuple[str, ...], Any]:
