@@ -23,7 +23,7 @@ BIN := .venv/bin
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report benchmark test test-all fuzz audit schema lint format tensorboard lock clean
+.PHONY: help setup train study studies search report benchmark test test-all accept fuzz audit schema lint format tensorboard lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ test: $(STAMP) ## run the fast tests
 
 test-all: $(STAMP) ## run all tests, including the slow ones
 	@$(BIN)/python -m pytest -m '' $(ARGS)
+
+accept: $(STAMP) ## compare a CUDA GPU with the CPU and with itself, and print what was measured (two minutes)
+	@$(BIN)/python -m pytest tests/gpu -n 0 $(ARGS)
 
 fuzz: $(STAMP) ## COUNT (10000) mutated inputs of each kind of file: record, config, image, checkpoint
 	@$(BIN)/python tests/runs/test_fuzz.py --count $(COUNT) $(ARGS)

@@ -57,6 +57,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
 
     summary.silence_libraries()
     environment.keep_freed_memory()
+    environment.forget_earlier_runs()
     processes.join(config)
     check_classes(config)
     with build.value_errors_as_config_errors():

@@ -57,6 +57,14 @@ def keep_freed_memory() -> bool:
     return False
 
 
+def forget_earlier_runs() -> None:
+    """Reset what the runs before, in this process, left: the peak of the GPU's memory, and the compiled networks."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and the import takes a second
+        torch.compiler.reset()
+
+
 def peak_memory(device: torch.device) -> dict[str, int]:
     """The largest resident memory of this process so far, and the largest allocation on its GPU, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB

@@ -7,6 +7,7 @@ from itertools import chain, cycle, islice, repeat
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -24,16 +25,17 @@ WORDS = {
     "casts": ("aten::to", "_to_copy"),
 }
 OTHER = "other"
+WARM = 2  # steps before those that are measured
 
 # The profiler's library prints each start and stop, and a missing GPU as an error, between the lines of a study.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
 def of_steps(
-    network: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Batch], *, steps: int, warm: int = 2,
+    network: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Batch], *, steps: int,
     bf16: bool = False, label_smoothing: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
-    """Seconds a step by component, largest first, over `steps` training steps of `network` after `warm` others.
+    """Seconds a step by component, largest first, over `steps` training steps of `network` after `WARM` others.
 
     "data" is the time to make a batch, averaged over as many as the loader makes at a time. On a CPU these are the
     operators' own times, on a GPU those of the kernels that they start.
@@ -51,7 +53,7 @@ def of_steps(
             optimizer.zero_grad()
 
     network.train()
-    for batch in islice(batches, warm):
+    for batch in islice(batches, WARM):
         step(batch)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as profiler:
@@ -61,6 +63,8 @@ def of_steps(
             step(batch)
     seconds = dict.fromkeys((*WORDS, OTHER), 0.0)
     for event in profiler.events() or ():
+        if event.device_type != DeviceType.CPU:
+            continue  # a kernel: its time stands at the operator that started it, too
         own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
         part = component(event)
         seconds[part] += own / 1e6 / (len(made) if part == "data" else steps)
