@@ -94,19 +94,6 @@ def test_a_failing_run_of_a_sweep_is_named_and_the_others_are_finished(tmp_path:
 
 
 @pytest.mark.slow
-def test_a_local_pool_runs_a_sweep_in_parallel(tmp_path: Path) -> None:
-    sweep = ["-m", "hydra/launcher=local_pool", *TINY, "seed=0,1,2"]
-    first = run(*sweep, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    rows = records(tmp_path / "logs" / "sweeps" / "debug")
-    assert [row["status"] for row in rows.values()] == ["finished"] * 3
-    serial = run("-m", *TINY, "seed=0,1,2", "output=serial", cwd=tmp_path)
-    assert serial.returncode == 0, serial.stderr
-    for name, row in records(tmp_path / "serial" / "sweeps" / "debug").items():
-        assert rows[name]["test"] == row["test"]
-
-
-@pytest.mark.slow
 def test_a_worker_of_a_parallel_study_that_is_killed_is_one_line_and_costs_no_finished_run(tmp_path: Path) -> None:
     study = ["study=scale_symmetry", "study.scale=tiny", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     process = subprocess.Popen(

@@ -15,7 +15,6 @@ from onecycle.config.compose import CONF
 from onecycle.data import synthetic
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
-from onecycle.runs import checkpoints
 from onecycle.train import train
 
 Compose = Callable[..., Any]
@@ -109,19 +108,3 @@ def test_folders_and_checkpoints_that_are_none_are_refused(tmp_path: Path, tiny:
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(ConfigError, match=r"checkpoint=.*last.ckpt: cannot be read"):
         evaluate(configured(f"run={folder}"))
-
-
-class Code:
-    def __reduce__(self) -> tuple:
-        return (print, ("executed",))
-
-
-def test_a_checkpoint_with_code_in_it_is_not_executed(
-    tmp_path: Path, tiny: Compose, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = trained(tmp_path, tiny)
-    torch.save({"state_dict": {}, "onecycle": Code()}, folder / "checkpoints" / "last.ckpt")
-    checkpoints.seal(folder / "checkpoints" / "last.ckpt")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        evaluate(configured(f"run={folder}"))
-    assert "executed" not in capsys.readouterr().out

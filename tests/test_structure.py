@@ -20,12 +20,10 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE / "onecycle").with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path, *, everywhere: bool = True) -> set[str]:
+def imports(path: Path) -> set[str]:
     """The modules of the package that a file imports, at its top or anywhere in it."""
-    tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if everywhere else tree.body
     found = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "onecycle":
             module = node.module.removeprefix("onecycle").lstrip(".")
             for alias in node.names:

@@ -17,12 +17,12 @@ from onecycle.callbacks.figures import Figures
 from onecycle.callbacks.twin import Average
 from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
-from onecycle.config.schema import TrainerOptions, TrainOptions
+from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import instantiate
 from onecycle.data import subsets
 from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, reason_of
 from onecycle.runs import checkpoints
 from onecycle.runs.loggers import RunContext, attach_all
 from onecycle.training import precision
@@ -114,8 +114,10 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
 def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int) -> Classifier:
     h, settings = config.hyperparameters, dict(config.optimizer)
     schedule = instantiate(config.schedule, Schedule, "schedule")
-    if config.trainer.gradient_clip_val and "fused" in settings:
-        settings["fused"] = None  # a fused optimizer unscales the gradients itself, too late for them to be clipped
+    # A fused optimizer unscales the gradients itself: too late for them to be clipped, and where the very first ones
+    # overflow it skips the step but leaves the momentum that it allocated unset.
+    if "fused" in settings and (config.trainer.gradient_clip_val or config.trainer.precision == "16-mixed"):
+        settings["fused"] = None
     return Classifier(
         network,
         schedule=schedule,
@@ -158,7 +160,7 @@ def build_trainer(
     attach_all([*callbacks, *loggers], RunContext(folder, steps_done, key))
     every = config.evaluation.every_n_epochs
     trainer = instantiate(
-        config.trainer.model_dump(exclude=set(TrainerOptions.OWN), exclude_unset=True), pl.Trainer, "trainer",
+        config.trainer.arguments(), pl.Trainer, "trainer",
         max_epochs=-1, max_steps=steps, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0,
         check_val_every_n_epoch=every or 1, limit_val_batches=1.0 if every else 0,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
@@ -198,8 +200,7 @@ def restore(
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"checkpoint={checkpoint}: is not of this network: {reason}") from None
+        raise ValueError(f"checkpoint={checkpoint}: is not of this network: {reason_of(error)}") from None
     return _classifier(config, network, steps=1), datamodule
 
 

@@ -19,6 +19,7 @@ from onecycle import evaluate, train
 from onecycle.config import compose
 from onecycle.config.validate import validated
 from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
+from onecycle.runs.identity import override_key
 from onecycle.runs.processes import show_messages
 from onecycle.runs.record import earlier_result
 from onecycle.runs.saved import resumed_config, saved_errors
@@ -56,7 +57,7 @@ def train_job(config: DictConfig) -> float:
 def _one_run(config: DictConfig, settings: Any, words: list[str], sweeping: bool) -> dict[str, Any]:
     try:
         # A run's folder may be a stranger's: nothing is written where its configuration says.
-        keep = config.resume is None or any(word.lstrip("+").startswith("data.cache=") for word in words)
+        keep = config.resume is None or "data.cache" in map(override_key, words)
         if config.resume is None:
             options = validated(config)
         elif sweeping:
@@ -88,7 +89,8 @@ def score(record: dict[str, Any]) -> float:
 def evaluate_job(config: DictConfig) -> float:
     """One evaluation; returns the test accuracy."""
     show_messages()
-    with config_errors_shown() if HydraConfig.get().mode == RunMode.RUN else contextlib.nullcontext():
+    alone = HydraConfig.get().mode == RunMode.RUN
+    with config_errors_shown() if alone else contextlib.nullcontext(), storage_errors_named("run this again"):
         return float(evaluate.evaluate(config)["test"]["accuracy"])
 
 

@@ -37,6 +37,11 @@ def one_line(problem: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem)
 
 
+def reason_of(error: BaseException) -> str:
+    """What the system or a library says of an error, on one line; the error's name where it says nothing."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def show(error: ConfigError) -> None:
     """Write a line for each problem to standard error."""
     for problem in error.problems:
@@ -45,7 +50,7 @@ def show(error: ConfigError) -> None:
 
 @contextlib.contextmanager
 def config_errors_shown() -> Iterator[None]:
-    """Show a user's mistake and end the process with 2, without the lines that Hydra writes around an error."""
+    """Show a configuration's errors and end the process with 2, without the lines that Hydra writes around an error."""
     try:
         yield
     except ConfigError as error:
@@ -54,7 +59,7 @@ def config_errors_shown() -> Iterator[None]:
 
 
 class InfrastructureError(CompactHydraException):
-    """Something around a run broke: nobody's mistake, but no traceback's worth either."""
+    """Something around a run failed that the user can mend: a line is shown, no traceback."""
 
 
 class StorageError(InfrastructureError):

@@ -32,13 +32,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.run)
     recorded = read_result(folder)
     from onecycle import build  # only now: rejected words must not wait seconds for torch
-    from onecycle.runs import summary
+    from onecycle.runs import checkpoints, summary
 
     summary.silence_libraries()
     with build.value_errors_as_config_errors():
         own = build.choose_precision(_own_config(config, saved_config(folder)))
         _, dataset, _ = build.load_dataset(own, keep=bool(config.data))
-        checkpoint = folder / "checkpoints" / config.checkpoint
+        checkpoint = folder / checkpoints.FOLDER / config.checkpoint
         checkpoint = checkpoint if checkpoint.exists() else Path(config.checkpoint)
         classifier, datamodule = build.restore(own, dataset, checkpoint, _class_names(folder, recorded))
         output = folder / "evaluations" / f"{datetime.now():%Y-%m-%d_%H%M%S}_{dataset.name}"

@@ -27,10 +27,6 @@ def noise(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-
 def write_batch(path: Path, content: dict[str, Any]) -> list[str]:
     """One of CIFAR's pickles; returns the name and the MD5 that torchvision expects."""
     path.parent.mkdir(parents=True, exist_ok=True)

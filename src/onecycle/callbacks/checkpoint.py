@@ -91,7 +91,7 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
         if trainer.is_global_zero:
             self._took = checkpoints.replace_last(self.folder, trainer.save_checkpoint)
         else:
-            trainer.save_checkpoint(self.folder / "last.part")  # every rank takes part, the first one writes
+            trainer.save_checkpoint(self.folder / checkpoints.PART)  # every rank takes part, the first one writes
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
 

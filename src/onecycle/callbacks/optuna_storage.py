@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from onecycle.callbacks.options import PRUNERS
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, reason_of
 
 if TYPE_CHECKING:
     import optuna
@@ -43,7 +43,7 @@ def optuna_object(kind: str, name: str, class_name: str, options: Mapping[str, A
     try:
         return getattr(getattr(optuna, f"{kind}s"), class_name)(**options)
     except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError([f"{kind}={name}: {' '.join(str(error).split())}"]) from None
+        raise ConfigError([f"{kind}={name}: {reason_of(error)}"]) from None
 
 
 def make_pruner(name: str, options: Mapping[str, Any]) -> "optuna.pruners.BasePruner":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from onecycle.data.augment import Normalizer
 from onecycle.data.datamodule import Batch, BatchLoader
+from onecycle.errors import ConfigError
 from onecycle.training import breakdown
 from onecycle.training.classifier import Classifier, accuracy
 
@@ -146,7 +147,7 @@ class StepBreakdown(Probe):
         network, optimizer = copy_with_optimizer(trainer, module)
         loader = trainer.datamodule.loader("train", trainer.strategy.root_device)  # type: ignore[attr-defined]
         seconds = breakdown.of_steps(
-            network, optimizer, loader, steps=self.steps, warm=2, bf16=trainer.precision == "bf16-mixed",
+            network, optimizer, loader, steps=self.steps, bf16=trainer.precision == "bf16-mixed",
             label_smoothing=module.label_smoothing,
         )  # fmt: skip
         milliseconds = {name: 1e3 * part for name, part in seconds.items()}
@@ -156,9 +157,9 @@ class StepBreakdown(Probe):
 
 
 def refuse_scaled_gradients(name: str, trainer: pl.Trainer) -> None:
-    """Raise ValueError for a precision that scales gradients, which a step outside the Trainer does not do."""
+    """Raise ConfigError for a precision that scales gradients, which a step outside the Trainer does not do."""
     if trainer.scaler is not None:
-        raise ValueError(f"trainer.precision={trainer.precision}: callbacks.{name} takes bf16-mixed or 32-true")
+        raise ConfigError([f"trainer.precision={trainer.precision}: callbacks.{name} takes bf16-mixed or 32-true"])
 
 
 def layers(network: nn.Module) -> dict[str, Tensor]:

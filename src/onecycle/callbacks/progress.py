@@ -123,5 +123,5 @@ class Progress(ProgressBar):
                 loss, accuracy, *_, speed = callback.latest.values()
                 numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:,.0f} images/s"
         epochs = trainer.max_steps / trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
-        description = f"epoch {module.epochs_done():.1f}/{epochs:g}"
+        description = f"epoch {module.epochs_done():.1f}/{round(epochs, 1):g}"
         bar.update(self._task, completed=trainer.global_step, description=description, numbers=numbers, refresh=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_scaled_gradients
 from onecycle.data.datamodule import Batch
+from onecycle.errors import ConfigError
 from onecycle.training.classifier import Classifier
 
 SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which the factors apply
@@ -52,7 +53,7 @@ class Twin(Probe):
     twin_deviation: by step, the largest ‖w′ − k·w‖ / ‖k·w‖ of a convolution; twin_deviation_max, twin_deviation_last:
     of all steps, and after the last. twin_loss_gap: the largest |loss′ − loss| of a batch.
 
-    It takes the time of a second training inside the fit. Raises ValueError where the copy cannot follow: with clipped
+    It takes the time of a second training inside the fit. Raises ConfigError where the copy cannot follow: with clipped
     or scaled gradients, or on several devices.
     """
 
@@ -69,9 +70,9 @@ class Twin(Probe):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse what the copy's step does not do."""
         if trainer.gradient_clip_val:
-            raise ValueError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: callbacks.twin takes null")
+            raise ConfigError([f"trainer.gradient_clip_val={trainer.gradient_clip_val}: callbacks.twin takes null"])
         if trainer.world_size > 1:
-            raise ValueError(f"trainer.devices={trainer.world_size}: callbacks.twin takes 1")
+            raise ConfigError([f"trainer.devices={trainer.world_size}: callbacks.twin takes 1"])
         refuse_scaled_gradients("twin", trainer)
 
     def state_dict(self) -> dict[str, Any]:

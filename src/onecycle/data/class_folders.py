@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from onecycle.errors import reason_of
+
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -99,13 +101,14 @@ class ImageFolder:
 
 
 def _class_names(folder: Path) -> list[str]:
-    names = [path.name for path in _visible(folder) if path.is_dir()]
+    found = _visible(folder)
+    names = [path.name for path in found if path.is_dir()]
     if not names:
         raise ValueError(
             f"data.root: {_shown(folder.absolute())} holds no class folders. Lay the images out as "
             f"train/<class>/* and test/<class>/* and name their folder with data.root=…"
         )
-    for path in _visible(folder):
+    for path in found:
         if not path.exists():
             raise ValueError(f"data.root: {_shown(path)} is a broken link. Repair or remove it.")
         if path.is_dir() and not path.name.isprintable():
@@ -141,10 +144,10 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
                 resized = image.size != (size, size)
                 return np.asarray(ImageOps.fit(image, (size, size)) if resized else image), resized
     except Exception as error:  # a damaged file makes decoders raise many kinds
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+        why = reason_of(error)
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = "it is no PNG, JPEG or WebP" if path.stat().st_size else "it is empty"
-        raise ValueError(f"cannot be read as an image ({reason}). Repair or remove it.") from None
+            why = "it is no PNG, JPEG or WebP" if path.stat().st_size else "it is empty"
+        raise ValueError(f"cannot be read as an image ({why}). Repair or remove it.") from None
     raise ValueError(f"is an animation of {frames} frames. Keep one of them, or remove it.")
 
 

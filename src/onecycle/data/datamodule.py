@@ -12,7 +12,7 @@ from torch import Tensor
 from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, Places, random_draws
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, Split
-from onecycle.data.subsets import split_indices
+from onecycle.data.subsets import check_class_names, split_indices
 
 # Pixels that are made at a time by all ranks together, as whole batches: 8 batches of 256 images of 32×32. On a CPU a
 # single batch between two steps takes twice as long as one after another batch, because the step evicts the caches.
@@ -127,10 +127,7 @@ class DataModule(pl.LightningDataModule):
     ) -> None:  # fmt: skip
         super().__init__()
         if classes is not None:
-            unknown = [name for name in classes if name not in dataset.classes]
-            if unknown:
-                known = ", ".join(dataset.classes)
-                raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {dataset.name} has {known}")
+            check_class_names(classes, dataset.classes, dataset.name)
             dataset = dataset.only([name for name in dataset.classes if name in classes])
         train = dataset.train
         a, side = augmentation, min(train.pixels.shape[1:3])

@@ -1,16 +1,15 @@
 """Which images are trained on, and whether classes and sizes fit a data set. Nothing here imports torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from onecycle.data.class_folders import ImageFolder
-from onecycle.data.synthetic import CLASSES
+from onecycle.data.synthetic import CLASSES, SIDE
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR_TRAINING = 50_000
-SIDE = 32  # pixels of the images of CIFAR and of the embedded set
 
 
 def split_indices(
@@ -64,10 +63,7 @@ def data_problems(config: Mapping[str, Any]) -> list[str]:
     try:
         counts, total = training_counts(source)
         if counts and data["classes"]:
-            unknown = [name for name in data["classes"] if name not in counts]
-            if unknown:
-                name = source.get("name", "synthetic")
-                raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {name} has {', '.join(counts)}")
+            check_class_names(data["classes"], counts, source.get("name", "synthetic"))
             total = sum(counts[name] for name in data["classes"])
         if total is None or (data["classes"] and not counts):
             return found
@@ -92,6 +88,13 @@ def training_counts(source: Mapping[str, Any]) -> tuple[dict[str, int] | None, i
             ten = source["name"] == "cifar10"
             return (dict.fromkeys(CIFAR10, CIFAR_TRAINING // 10) if ten else None), CIFAR_TRAINING
     return None, None
+
+
+def check_class_names(wanted: Sequence[str], known: Collection[str], name: str) -> None:
+    """Raise ValueError for classes that the data set `name` does not have."""
+    unknown = [one for one in wanted if one not in known]
+    if unknown:
+        raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {name} has {', '.join(known)}")
 
 
 def side_problems(resizing: Sequence[Sequence[float]] | None, side: int) -> list[str]:

@@ -18,6 +18,7 @@ from onecycle.errors import ConfigError
 log = logging.getLogger("onecycle")
 
 FOLDER, LAST, PREVIOUS = "checkpoints", "last.ckpt", "previous.ckpt"
+PART = "last.part"  # written by all ranks, before it becomes LAST
 RUN = "onecycle_run"  # what a run that goes on from a checkpoint must agree in
 PARTS: dict[str, type | tuple[type, ...]] = {
     "state_dict": dict, "global_step": int, "onecycle": dict, RUN: (dict, type(None)),
@@ -46,7 +47,7 @@ def replace_last(folder: Path, write: Callable[[Path], Any]) -> float:
     """
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    part, last = folder / "last.part", folder / LAST
+    part, last = folder / PART, folder / LAST
     try:
         write(part)
         seal(part)

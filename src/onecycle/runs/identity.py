@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onecycle.config.schema import COMPONENTS, MOVED, NO_EFFECT, TrainOptions
+from onecycle.config.schema import MOVED, NO_EFFECT, TrainOptions
 from onecycle.config.types import Options
+from onecycle.config.validate import components
 
 
 def identity(config: TrainOptions, data_key: Mapping[str, Any]) -> str:
@@ -54,14 +55,8 @@ def _effective(config: TrainOptions) -> dict[str, Any]:
     """Flat keys and values that can change a result, without options at their defaults."""
     values = config.model_dump(exclude_unset=True)
     defaults = _defaults(TrainOptions)
-    for group, classes in COMPONENTS.items():
-        parent, _, name = group.rpartition(".")
-        node = (values[parent] if parent else values)[name]
-        is_one = "_target_" in (node or {})
-        parts = {group: node} if is_one else {f"{group}.{name}": part for name, part in (node or {}).items()}
-        for key, part in parts.items():
-            options = classes.get(part["_target_"]) if isinstance(part, Mapping) and "_target_" in part else None
-            defaults |= _defaults(options, f"{key}.") if options else {}
+    for key, _, options in components(values):
+        defaults |= _defaults(options, f"{key}.") if options else {}
     return {
         key: value
         for key, value in flat(values).items()

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import from_json, to_json
 
 from onecycle.config.types import Fraction, NonNegativeNumber, Number
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, reason_of
 from onecycle.runs import processes
 from onecycle.runs.lock import LostLeaseError, exclusive
 
@@ -158,7 +158,7 @@ def _reason(error: Exception) -> str:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         return f"{key}={ascii(first['input'])[:60]}: {first['msg']}" if key else first["msg"]
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+    return reason_of(error)
 
 
 def new_folder(output: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import training_errors, validated
-from onecycle.errors import ConfigError, one_line
+from onecycle.errors import ConfigError, one_line, reason_of
 from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
 from onecycle.runs.record import CONFIG, LARGEST
 
@@ -29,30 +29,34 @@ def read_saved(folder: Path) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError("it holds no configuration")
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError([one_line(f"{folder}: is not a run's folder ({CONFIG}: {reason})")]) from None
+        raise ConfigError([one_line(f"{folder}: is not a run's folder ({CONFIG}: {reason_of(error)})")]) from None
     return with_moved_targets(values)
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    values = read_saved(folder)
+    errors = unresolved(values) or training_errors(values)
+    if errors:
+        raise ConfigError([one_line(f"{folder / CONFIG}: {line}") for line in errors])
+    return values
 
 
 def saved_errors(folder: Path) -> list[str]:
     """Why a folder is not that of a run, or its configuration cannot be used; a line each."""
     try:
-        values = read_saved(folder)
+        _checked(folder)
     except ConfigError as error:
         return error.problems
-    return [one_line(f"{folder / CONFIG}: {line}") for line in unresolved(values) or training_errors(values)]
+    return []
 
 
 def saved_config(folder: Path) -> TrainOptions:
     """The validated configuration in a run's folder, which downloads nothing; raises ConfigError with every error."""
-    errors = saved_errors(folder)
-    if errors:
-        raise ConfigError(errors)
-    values = read_saved(folder)
+    values = _checked(folder)
     # Its owner chose the place: nothing is downloaded into it by others.
     if "download" in values["data"]["source"]:
         values["data"]["source"]["download"] = False
-    return validated(values)
+    return TrainOptions.model_validate(values)
 
 
 def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:

@@ -35,7 +35,7 @@ class Classifier(pl.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         # Only the network is compiled: of the module, the logging would be traced too. The list keeps the compiled
         # network out of state_dict, whose keys stay those of the plain one.
-        self._callable = [torch.compile(self.network) if compile_network else self.network]
+        self._callable = [torch.compile(self.network, dynamic=False) if compile_network else self.network]
         self.schedule, self.point, self.resizing = schedule, hyperparameters, resizing
         self.groups, self.optimizer_config = groups, optimizer
         self.total_steps, self.label_smoothing, self.tta = total_steps, label_smoothing, tta
@@ -62,7 +62,8 @@ class Classifier(pl.LightningModule):
         settings = dict(self.optimizer_config)
         if not momentum and "nesterov" in settings:
             settings["nesterov"] = False  # torch refuses it; without momentum the two are one
-        return instantiate(settings, torch.optim.Optimizer, params=groups, lr=self.point.peak_lr, momentum=momentum)
+        arguments = {"params": groups, "lr": self.point.peak_lr, "momentum": momentum}
+        return instantiate(settings, torch.optim.Optimizer, "optimizer", **arguments)
 
     def on_fit_start(self) -> None:
         """Move the sums to the device once, and start the clock."""
@@ -92,8 +93,6 @@ class Classifier(pl.LightningModule):
         """Set learning rate and momentum for the step about to be taken."""
         lr, momentum = self.current_rate()
         for group in self.trainer.optimizers[0].param_groups:
-            if "momentum" not in group:
-                raise ValueError("optimizer: its parameter groups hold no 'momentum'; use torch.optim.SGD")
             group["lr"], group["momentum"] = lr * group["lr_multiplier"], momentum
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from onecycle.config.types import Count, Number, Options, allowed
+from onecycle.config.types import BelowOne, Count, Number, Options, allowed
 
 
 class SgdOptions(Options):
@@ -32,7 +32,7 @@ OPTIMIZERS: dict[str, type[Options]] = {"torch.optim.SGD": SgdOptions, "onecycle
 class EmaOptions(Options):
     """Exponential moving average of the weights, which is what is tested."""
 
-    decay: Annotated[Number, Field(ge=0, lt=1)] = Field(description="share of the average that an update keeps")
+    decay: BelowOne = Field(description="share of the average that an update keeps")
     every_n_steps: Count = Field(description="steps from one update of the average to the next")
 
 
