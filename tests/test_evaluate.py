@@ -15,13 +15,15 @@ from onecycle.config.compose import CONF
 from onecycle.data import synthetic
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
+from onecycle.runs.saved import saved_config
 from onecycle.train import train
+from onecycle.training.options import EmaOptions
 
 Compose = Callable[..., Any]
 
 RECIPES: dict[str, list[str]] = {
     "plain": ["model.width=8", "batch_size=32"],
-    "averaged": ["ema={decay:0.9,every_n_steps:1}", "model.norm=ghost", "model.prep=whitening"],
+    "averaged": ["ema={decay_per_step:0.9,every_n_steps:1}", "model.norm=ghost", "model.prep=whitening"],
     "two classes": ["data.classes=[disc,star]", "batch_size=16", "trainer.precision=bf16-mixed"],
 }
 
@@ -52,6 +54,15 @@ def test_the_recorded_accuracy_is_reproduced_exactly_from_the_runs_own_configura
     assert right / images == pytest.approx(record["test"]["accuracy"])
     (written,) = folder.glob("evaluations/*/evaluation.json")
     assert json.loads(written.read_text())["test"] == record["test"]
+
+
+def test_a_run_of_version_1_with_averaged_weights_is_evaluated(tmp_path: Path, tiny: Compose) -> None:
+    folder = trained(tmp_path, tiny, "ema={decay_per_step:0.5,every_n_steps:2}")
+    written = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(written.replace("decay_per_step: 0.5", "decay: 0.25"))
+    assert "decay: 0.25" in (folder / "config.yaml").read_text()
+    assert saved_config(folder).ema == EmaOptions(decay_per_step=0.5, every_n_steps=2)
+    assert evaluate(configured(f"run={folder}"))["test"] == json.loads((folder / "result.json").read_text())["test"]
 
 
 def class_folders(root: Path, classes: list[str], count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -155,7 +155,7 @@ def build_trainer(
     if not progress:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     if config.ema:
-        callbacks.append(Average(decay=config.ema.decay, update_every_n_steps=config.ema.every_n_steps))
+        callbacks.append(Average(config.ema.decay_per_step, config.ema.every_n_steps))
     loggers = _built(config.logger, Logger, "logger")
     attach_all([*callbacks, *loggers], RunContext(folder, steps_done, key))
     every = config.evaluation.every_n_epochs

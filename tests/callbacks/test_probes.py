@@ -81,7 +81,7 @@ def everything(trainer: pl.Trainer) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    "recipe", [(), ("ema={decay:0.9,every_n_steps:2}", "model.norm=ghost", "trainer.max_epochs=1.4")]
+    "recipe", [(), ("ema={decay_per_step:0.9,every_n_steps:2}", "model.norm=ghost", "trainer.max_epochs=1.4")]
 )
 def test_probes_change_no_bit_of_a_run(recipe: tuple[str, ...], fit: Fit) -> None:
     left = []
@@ -132,7 +132,7 @@ def test_measuring_the_final_weights_adds_nothing_to_the_seconds_of_fit(fit: Fit
 
 def test_a_run_resumed_after_its_last_step_is_measured_again(fit: Fit) -> None:
     first, again = probes()[:-1], probes()[:-1]
-    overrides = ("ema={decay:0.9,every_n_steps:2}",)
+    overrides = ("ema={decay_per_step:0.9,every_n_steps:2}",)
     fit(*first, overrides=overrides, folder="run")
     assert fit(*again, overrides=overrides, folder="run").global_step == 10
     assert [probe.measures for probe in again] == [probe.measures for probe in first]
@@ -143,7 +143,7 @@ def test_the_final_loss_is_that_of_the_averaged_weights_on_plain_images_in_train
     images: int, used: int, fit: Fit
 ) -> None:
     probe = FinalLoss(images)
-    overrides = ("label_smoothing=0.2", "ema={decay:0.9,every_n_steps:2}")
+    overrides = ("label_smoothing=0.2", "ema={decay_per_step:0.9,every_n_steps:2}")
     trainer = fit(probe, overrides=overrides)
     network = copy.deepcopy(network_of(trainer)).train()
     data = trainer.datamodule  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ def errors(config: DictConfig) -> list[str]:
 @pytest.fixture(scope="module")
 def bases() -> list[dict[str, Any]]:
     """Resolved configurations in which, together, every key of CASES stands."""
-    ema = "ema={decay: 0.9, every_n_steps: 2}"
+    ema = "ema={decay_per_step: 0.9, every_n_steps: 2}"
     data = [composed(ema, f"data={name}") for name in ("synthetic", "cifar10", "image_folder")]
     return [plain(config) for config in (*data, composed("optimizer=muon"))]
 
@@ -54,7 +54,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "seed": ([-1, 2**32, 1.0, True, "0", None, NAN], [0, 2**32 - 1]),
     "batch_size": ([0, -5, 64.0, True, "64", None, INF, 10**9 + 1, 2**64], [1, 4096]),
     "label_smoothing": ([-0.1, 1, 1.0, NAN, INF, False, "0", None], [0, 0.0, 0.999]),
-    "ema.decay": ([-0.1, 1.0, NAN, True, None], [0, 0.999]),
+    "ema.decay_per_step": ([-0.1, 1.0, NAN, True, None], [0, 0.999]),
     "ema.every_n_steps": ([0, 1.5, True, None], [1, 50]),
     "resizing": (
         [

@@ -34,7 +34,7 @@ def composed(folder: Path, *overrides: str) -> Any:
     tiny = [
         "experiment=debug", f"data.cache={folder / 'cache'}", f"output={folder}", "data.source.train_size=320",
         "data.val_size=40", "evaluation.every_n_epochs=1", "batch_size=40", "trainer.max_epochs=2",
-        "callbacks.figures=null", "callbacks.progress=null", "ema={decay:0.9,every_n_steps:2}",
+        "callbacks.figures=null", "callbacks.progress=null", "ema={decay_per_step:0.9,every_n_steps:2}",
         "data.augment.flip=alternating", "callbacks.checkpoint.every_n_steps=1", "trainer.detect_anomaly=false",
     ]  # fmt: skip
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):

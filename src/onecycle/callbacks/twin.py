@@ -19,11 +19,20 @@ SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which t
 class Average(EMAWeightAveraging):
     """Lightning's averaging of all weights and buffers, kept on the training device; replaces the weights exactly once.
 
+    Each `every_n_steps` steps the average keeps decay_per_step ** every_n_steps of itself and takes the rest from the
+    weights (all of them at the first update). Source: Page 2019, "How to Train Your ResNet" 8, whose 0.99 is a step's.
+
     Lightning chooses the average's device before the network has been moved, and replaces the weights at the end of
     training, which a run that is resumed after its last step never reaches.
     """
 
-    _replaced = False
+    def __init__(self, decay_per_step: float, every_n_steps: int) -> None:
+        super().__init__(decay=decay_per_step**every_n_steps, update_every_n_steps=every_n_steps)
+        self._replaced = False
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """After each `every_n_steps`-th step; Lightning's own is after the first one, the sixth one, …."""
+        return step_idx is not None and (step_idx + 1) % self.update_every_n_steps == 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the average on the device that will train."""

@@ -32,7 +32,9 @@ OPTIMIZERS: dict[str, type[Options]] = {"torch.optim.SGD": SgdOptions, "onecycle
 class EmaOptions(Options):
     """Exponential moving average of the weights, which is what is tested."""
 
-    decay: BelowOne = Field(description="share of the average that an update keeps")
+    decay_per_step: BelowOne = Field(
+        description="share of the average that is left after a step; an update keeps its every_n_steps-th power"
+    )
     every_n_steps: Count = Field(description="steps from one update of the average to the next")
 
 
