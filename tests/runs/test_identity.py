@@ -34,7 +34,8 @@ def test_the_identity_depends_on_what_can_change_a_result_and_on_nothing_else() 
         assert identity(configured(same), KEY) == base, same
     others = [
         "seed=1", "schedule.peak_lr=0.2", "model.width=8", "data.subset_size=5000", "trainer.max_epochs=3",
-        "trainer.precision=bf16-mixed", "data.augment.crop=2", "optimizer=muon", "ema={decay_per_step:0.9,every_n_steps:2}",
+        "trainer.precision=bf16-mixed", "data.augment.crop=2", "optimizer=muon",
+        "ema={decay_per_step:0.9,every_n_steps:2}",
         "callbacks.divergence.max_loss=3", "hyperparameters.groups.bias.lr=64", "+trainer.sync_batchnorm=true",
     ]  # fmt: skip
     different = {identity(configured(), {"name": "cifar100"}), *(identity(configured(o), KEY) for o in others)}

@@ -31,9 +31,9 @@ def read_saved(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError([one_line(f"{folder}: is not a run's folder ({CONFIG}: {reason_of(error)})")]) from None
     match values.get("ema"):
-        case {"decay": int() | float() as decay, "every_n_steps": int(steps)} as ema if decay > 0 and steps > 0:
-            values["ema"] = {**ema, "decay_per_step": decay ** (1 / steps)}  # version 0.1: the share an update keeps
-            del values["ema"]["decay"]
+        case {"decay": int() | float() as kept, "every_n_steps": int(steps), **others} if kept > 0 and steps > 0:
+            # version 0.1: the share that an update keeps
+            values["ema"] = {**others, "decay_per_step": kept ** (1 / steps), "every_n_steps": steps}
     return with_moved_targets(values)
 
 
