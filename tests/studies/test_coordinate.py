@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onecycle.studies.search import coordinate
-from onecycle.studies.search.coordinate import SETTLED, SPENT, Step, Values
+from onecycle.studies.search.coordinate import SETTLED, SPENT, Values
 from onecycle.studies.search.options import Coordinate, CoordinateSearch, Interval, RandomSearch
 
 Score = Callable[[Values], float]
@@ -93,8 +93,8 @@ def test_pairs_ask_for_both_neighbours_and_go_the_better_way(optimum: int) -> No
 def test_of_two_neighbours_that_are_both_better_the_search_goes_to_one() -> None:
     scores = {1.0: 0.5, 2.0: 0.6, 0.5: 0.7, 0.25: 0.6}
     path, _ = solve({"x": START}, lambda point: scores[point["x"]], pairs=True)
-    assert [(step.values["x"], step.decision, step.beside) for step in path.steps[1:]] == [
-        (2.0, "worse", 0.5), (0.5, "better", 0.5), (0.25, "worse", 0.7),
+    assert [(step.values["x"], step.decision, step.reason.split()[-2]) for step in path.steps[1:]] == [
+        (2.0, "worse", "50.00"), (0.5, "better", "50.00"), (0.25, "worse", "70.00"),
     ]  # fmt: skip
 
 
@@ -164,7 +164,8 @@ def test_a_diverged_draw_is_worse_than_any_other() -> None:
     path = draw(0, 3, lambda point: next(answers), x=Interval(low=1, high=2))
     assert [step.decision for step in path.steps] == ["start", "better", "worse"]
     assert [math.isinf(step.score) for step in path.steps] == [True, False, True]
-    assert coordinate.reason(Step(1, {}, 0.3, "", "better", -math.inf)).startswith("30.00 %")
+    assert [step.reason for step in path.steps[::2]] == ["the first point", "it diverged"]
+    assert path.steps[1].reason.startswith("30.00 %")
 
 
 @pytest.mark.parametrize("text", [None, "", "arm,number\na,x\n", "nothing"])

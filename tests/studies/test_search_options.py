@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import yaml
 
-from onecycle.callbacks.optuna_storage import PRUNERS
+from onecycle.callbacks.optuna_storage import PRUNERS, SAMPLERS
 from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies.search import trials
-from onecycle.studies.search.options import SEARCH_OPTIONS, Coordinate, CoordinateSearch, OptunaSearch
+from onecycle.studies.search.options import METHODS, Coordinate, CoordinateSearch, OptunaSearch
 from onecycle.studies.study import block_errors
 
 BLOCKS: dict[str, dict[str, Any]] = {
@@ -19,7 +19,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
 
 def test_the_searches_of_the_studies_are_valid_and_keep_their_order() -> None:
     blocks = yaml.safe_load((CONF / "study/tuning_path.yaml").read_text())["study"]["searches"]
-    first, *_ = [SEARCH_OPTIONS.validate_python(block) for block in blocks]
+    first, *_ = [METHODS[block["method"]].model_validate(block) for block in blocks]
     assert isinstance(first, CoordinateSearch)
     assert next(iter(first.coordinates)) == "hyperparameters.effective_decay"
     assert first.coordinates["hyperparameters.momentum"] == Coordinate(start=0.5, factor=2, complement=True)
@@ -68,7 +68,7 @@ def test_an_error_in_a_search_is_one_line_with_its_key_and_value(method: str, ch
 
 def test_samplers_and_pruners_have_their_classes() -> None:
     fields = OptunaSearch.model_fields
-    assert fields["sampler"].annotation.__args__ == tuple(trials.SAMPLERS)  # type: ignore[union-attr]
+    assert fields["sampler"].annotation.__args__ == tuple(SAMPLERS)  # type: ignore[union-attr]
     assert fields["pruner"].annotation.__args__ == tuple(PRUNERS)  # type: ignore[union-attr]
 
 
