@@ -84,24 +84,6 @@ def test_diverged_and_failed_runs_are_told_as_failed_and_the_search_goes_on(tmp_
     assert path.best.number == 3
 
 
-def test_two_searches_on_one_storage_share_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "_is_gone", lambda owner: False)  # as of two processes
-    storage = f"sqlite:///{tmp_path / 'trials.db'}"
-    asked: list[Values] = []
-
-    def score(values: Values) -> float:
-        asked.append(values)
-        if len(asked) == 2:  # amid the first one, at its second point, another process makes the rest
-            other = solve(tmp_path, score, storage=storage, budget=6)
-            assert len(other.steps) == 5  # one is read back, one is running
-        return bowl(values)
-
-    path = solve(tmp_path, score, storage=storage, budget=6)
-    assert len(path.steps) == 6  # those of the other process are read back
-    assert [trial.state for trial in stored(storage)] == [TrialState.COMPLETE] * 6
-    assert len({point["lr"] for point in asked}) == 6
-
-
 def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
     callbacks: list[dict[str, Any]] = []
 

@@ -99,7 +99,7 @@ def scatter(
     A cross at the bad edge stands at the mean x of the runs that diverged.
     """
     columns.refuse_mixed(rows, [by])
-    figure, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
+    _, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
     axes.margins(0.1)
     table = pd.DataFrame({"x": numbers(rows, x), "y": columns.finite_numbers(rows, y)})
     styles, lost, several = line_styles(levels(rows, by), linestyle="none", markersize=7.5), {}, False
@@ -118,10 +118,10 @@ def scatter(
     if not axes.lines and not lost:
         raise ValueError(f"no run has values of both {x} and {y}")
     notes = ["one seed", "mean ± sd"] * several + ["diverged"] * bool(lost)
-    drawing.finish_figure([axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels,
-                          heading=label_of(by, labels), notes=notes)  # fmt: skip
-    drawing.crosses([axes], [lost], lower=columns.is_lower_better(y))
-    return figure
+    return drawing.finish_figure(
+        [axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels, notes=notes,
+        heading=label_of(by, labels), lost=[lost], lower=columns.is_lower_better(y),
+    )  # fmt: skip
 
 
 def stacked(
@@ -144,11 +144,7 @@ def stacked(
     table = table[kept].assign(**{"other": rest.sum(axis=1)} if len(rest.columns) else {})
     figure, (axes,) = drawing.panel_grid(size=(7.0, 1.7 + 0.55 * len(table)))
     axes.set_xlim(0, 1.14 * total.max())
-    share, scale = table.div(total, axis=0), drawing.inches(axes)[0] / axes.get_xlim()[1]
-    texts = (100 * share).map("{:.0f}%".format)
-    has_room = table * scale >= drawing.LETTER * texts.map(len)
-    inside = texts.where(has_room & (share >= LABELLED_SHARE), "")
-    outside = texts.apply(lambda column: f"{column.name} " + column).where(~has_room & (share >= LABELLED_SHARE))
+    inside, outside = _share_texts(table, drawing.inches(axes)[0] / axes.get_xlim()[1])
     merged = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(rest) - {"other"} else "other"
     left = table.cumsum(axis=1) - table
     bars = []
@@ -167,6 +163,18 @@ def stacked(
     figure.legend(handles=handles, loc="outside lower center", ncols=COLUMNS, handlelength=1.1, handleheight=1.1,
                   columnspacing=1.4)  # fmt: skip
     return figure
+
+
+def _share_texts(table: pd.DataFrame, scale: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The shares that are worth a text, by bar and component: inside of the bars, and those that have no room there.
+
+    scale: inches of a millisecond.
+    """
+    share = table.div(table.sum(axis=1), axis=0)
+    texts, is_large = (100 * share).map("{:.0f}%".format), share >= LABELLED_SHARE
+    has_room = table * scale >= drawing.LETTER * texts.map(len)
+    named = texts.apply(lambda column: f"{column.name} " + column)
+    return texts.where(has_room & is_large, ""), named.where(~has_room & is_large)
 
 
 def norms_by_layer(

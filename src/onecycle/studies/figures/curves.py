@@ -34,7 +34,7 @@ def response_curves(
     rows = rows.assign(**{x: numbers(rows, x)})
     lower, values = columns.is_lower_better(y, direction), levels_of(rows, panels)
     styles = drawing.line_styles(levels_of(rows, by))
-    figure, grid = drawing.panel_grid(columns.panel_texts(panels, values, labels))
+    _, grid = drawing.panel_grid(columns.panel_texts(panels, values, labels))
     drawn: list[pd.DataFrame] = []
     lost: list[dict[str, dict[float, str]]] = [{} for _ in grid]
     for axes, value, marks in zip(grid, values, lost, strict=True):
@@ -57,11 +57,10 @@ def response_curves(
     notes = ["optimum"] * any(line.get_label() == "_optimum" for axes in grid for line in axes.lines)
     notes += ["mean, n = 1" if counts.max() == 1 else runs] * bool(len(counts))
     notes += ["diverged, no value"] * any(lost)
-    drawing.finish_figure(grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(points.index),
-                          styles=styles if by else None, labels=labels, heading=label_of(by, labels),
-                          notes=notes)  # fmt: skip
-    drawing.crosses(grid, lost, lower=lower)
-    return figure
+    return drawing.finish_figure(
+        grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(points.index), lost=lost, lower=lower,
+        styles=styles if by else None, labels=labels, heading=label_of(by, labels), notes=notes,
+    )  # fmt: skip
 
 
 def _line(axes: Axes, table: pd.DataFrame, style: dict[str, Any], *, optimum: bool, lower: bool) -> None:
@@ -117,7 +116,7 @@ def training_curves(
         raise ValueError(f"no run has a finite value of {y}")
     lower, values = columns.is_lower_better(y, direction), levels_of(rows, panels)
     styles = drawing.line_styles(levels_of(rows, by), linewidth=2, marker="")
-    figure, grid = drawing.panel_grid(columns.panel_texts(panels, values, labels))
+    _, grid = drawing.panel_grid(columns.panel_texts(panels, values, labels))
     if log_x:
         drawing.logarithmic(grid[0].xaxis, x, shown.index)
     if log_y:
@@ -135,11 +134,10 @@ def training_curves(
         grid[0].set_ylim(*y_limits)
     drawn = {artist.get_label() for axes in grid for artist in (*axes.lines, *axes.collections)}
     notes = [note for note in NOTES if NOTES[note] in drawn] + ["diverged"] * any(lost)
-    drawing.finish_figure(grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(shown.index),
-                          styles=styles, labels=labels, heading=(labels or {}).get("label", ""),
-                          notes=notes)  # fmt: skip
-    drawing.crosses(grid, lost, lower=lower)
-    return figure
+    return drawing.finish_figure(
+        grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(shown.index), lost=lost, lower=lower,
+        styles=styles, labels=labels, heading=(labels or {}).get("label", ""), notes=notes,
+    )  # fmt: skip
 
 
 def _seed(curve: pd.Series, smooth: int, status: str) -> Seed:
@@ -185,7 +183,7 @@ def search_progress(
     keys = rows["number"].astype(object).where(rows["number"].notna(), labels_alone)
     score = columns.finite_numbers(rows, select_by) * (-1 if columns.is_lower_better(select_by) else 1)
     table = pd.DataFrame({"y": columns.finite_numbers(rows, y), "score": score})
-    figure, (axes,) = drawing.panel_grid(size=(7.0, 4.8))
+    _, (axes,) = drawing.panel_grid(size=(7.0, 4.8))
     searches = [name for name in levels_of(rows, by) if name not in levels]
     styles, entries = drawing.line_styles(searches), dict[str, dict[str, Any]]()
     for place, name in enumerate([*searches, *levels]):
@@ -205,5 +203,4 @@ def search_progress(
     if not entries:
         raise ValueError(f"no run has values of both {y} and {select_by}")
     label = f"{label_of(y, labels)} of the best so far"
-    drawing.finish_figure([axes], "points tried", label, title, styles=entries)
-    return figure
+    return drawing.finish_figure([axes], "points tried", label, title, styles=entries)

@@ -23,6 +23,8 @@ EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad 
 LETTER = 0.085  # inches of a letter of the style sheet's font
 HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
 MARK: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": MUTED}
+# Where runs diverged, for each panel: by a line's colour, and by x, the text on the left of a cross.
+Lost = Sequence[Mapping[str, Mapping[float, str]]]
 NOTES: dict[str, dict[str, Any]] = {
     "optimum": {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.6},
     "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
@@ -69,7 +71,7 @@ def panel_grid(
     count = len(titles)
     columns = min(count, columns if count != 4 else 2)
     lines = -(-count // columns)
-    width, height = size or (7.0 if count == 1 else 8.4, 4.2 if lines == 1 else 3.0)
+    width, height = size or (7.0 if count == 1 else 8.4, 4.2 if lines == 1 else 3.6)
     figure = Figure(figsize=(width, height * lines))
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for unused in panels[count:]:
@@ -130,14 +132,8 @@ def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
     axes.plot(x, y, "o", markersize=3.5, color=colour, markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)
 
 
-def crosses(panels: Sequence[Axes], lost: Sequence[Mapping[str, Mapping[float, str]]], *, lower: bool) -> None:
-    """The marks of diverged runs in a strip beyond the values, at the top where lower values are better.
-
-    lost: for each panel by a line's colour, and by x, the text on the left of a mark. The lines' marks stand above each
-    other. To be called last: the strip has no ticks.
-    """
-    if not any(lost):
-        return
+def _crosses(panels: Sequence[Axes], lost: Lost, lower: bool) -> None:
+    """The marks of diverged runs in a strip beyond the values, those of each line above the other; it has no ticks."""
     height = min(0.5, EDGE + STEP * max(map(len, lost)))  # of the strip, in heights of the axes
     bottom, top = panels[0].get_ylim()
     scale = panels[0].yaxis.get_transform()
@@ -162,12 +158,13 @@ def crosses(panels: Sequence[Axes], lost: Sequence[Mapping[str, Mapping[float, s
 def finish_figure(
     panels: Sequence[Axes], x: str, y: str, title: str | None, *, x_ticks: Collection[float] = (),
     styles: Mapping[Any, Mapping[str, Any]] | None = None, labels: Labels | None = None, heading: str = "",
-    notes: Sequence[Any] = (),
-) -> None:  # fmt: skip
-    """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, and the legend.
+    notes: Sequence[Any] = (), lost: Lost = (), lower: bool = False,
+) -> Figure:  # fmt: skip
+    """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, legend and crosses.
 
     styles: of each line by its value; `heading` stands above them. notes: names in NOTES, what follows a comma is said
-    of the mark, or entries. The legend stands beside the panels, or below them without lines or for long texts.
+    of the mark, or entries. The legend stands beside the panels, or below them without lines or for long texts. Crosses
+    stand at the top where lower values are better.
     """
     figure: Any = panels[0].get_figure(root=True)
     figure.suptitle(textwrap.fill(title or "", int(figure.get_figwidth() * 8.8)), linespacing=1.25)
@@ -192,3 +189,6 @@ def finish_figure(
     elif lines or marks:
         columns = max(1, int(figure.get_figwidth() * 10 / (max(longest, 12) + 5)))
         figure.legend(handles=lines + marks, loc="outside lower center", ncols=columns, title=heading or None)
+    if any(lost):
+        _crosses(panels, lost, lower)
+    return figure

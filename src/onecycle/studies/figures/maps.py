@@ -167,8 +167,7 @@ def search_path(
     rank = table["size"].map(lambda value: float(f"{value:.6g}")).rank(method="dense") - 1
     table["marker"] = SMALLEST + (LARGEST - SMALLEST) * rank / rank.max() if rank.max() > 0 else 9.0
     shades = ScalarMappable(Normalize(table["z"].min(), table["z"].max()))
-    texts = columns.panel_texts(panels, values, labels)
-    figure, grid = drawing.panel_grid(texts, size=(7.0 if len(values) == 1 else 8.4, 4.2))
+    figure, grid = drawing.panel_grid(columns.panel_texts(panels, values, labels))
     for axis, name, which in ((grid[0].xaxis, x, "x"), (grid[0].yaxis, y, "y")):
         drawing.logarithmic(axis, name, table[which])
         grid[0].set(**{f"{which}lim": (table[which].min() / 2, table[which].max() * 2)})
