@@ -24,6 +24,8 @@ ARMS = [run(arm=arm, seed=seed, test_accuracy=mean + step)
 def test_curves_have_means_sample_sds_single_seeds_and_a_ring_at_the_best_point_of_a_whole_line() -> None:
     figure = figure_of(ROWS, **CURVES)
     axes = figure.axes[0]
+    colours: Any = [line.get_color() for line in axes.lines if line.get_label() == "_line"]
+    assert colours == ["#63cb5f", "#46085c"]  # of numbers from light to dark
     (x, small, spans), (_, large, _) = bars(axes)
     assert (x, small, large) == (LRS, pytest.approx([2.1, 1.2, 0.5]), pytest.approx([1.1, 0.8, 1.6]))
     sd = 0.2 / math.sqrt(2)
@@ -43,14 +45,6 @@ def test_curves_have_means_sample_sds_single_seeds_and_a_ring_at_the_best_point_
     ]
     single = [run(peak_lr=lr, test_loss=1.0) for lr in LRS]
     assert legends(figure_of(single, kind="curves", x="peak_lr", y="test_loss")) == [["optimum", "mean, n = 1"]]
-
-
-def test_colours_of_numbers_go_from_light_to_dark_and_words_have_the_palette_and_markers() -> None:
-    numbers: Any = figure_of(ROWS, **CURVES).axes[0].containers
-    assert [line.lines[0].get_color() for line in numbers] == ["#63cb5f", "#46085c"]
-    rows = [run(arm=arm, peak_lr=lr, test_loss=1.0) for arm in "ab" for lr in LRS]
-    words: Any = figure_of(rows, kind="curves", x="peak_lr", y="test_loss", by="arm").axes[0].containers
-    assert [(line.lines[0].get_color(), line.lines[0].get_marker()) for line in words] == [("C0", "o"), ("C1", "s")]
 
 
 def test_crosses_of_diverged_runs_stand_in_a_strip_beyond_the_limits_without_ticks() -> None:

@@ -116,15 +116,13 @@ def ticks(axis: Any, values: Collection[float] = ()) -> None:
 
 def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers between two positive limits, three to about ten of them."""
-    found: list[float] = []
-    for least, locator in (
-        *((4, LogLocator(subs=steps, numticks=99)) for steps in ((1,), (1, 3))),
-        (3, LogLocator(subs=(1, 2, 5), numticks=99)), (0, MaxNLocator(5)),
-    ):  # fmt: skip
-        found = [float(f"{place:.6g}") for place in locator.tick_values(low, high) if low <= place <= high]
-        if len(found) >= least:
-            break
-    return found
+    locators = [*(LogLocator(subs=steps, numticks=99) for steps in ((1,), (1, 3), (1, 2, 5))), MaxNLocator(5)]
+    decades, thirds, fifths, even = (
+        [float(f"{place:.6g}") for place in locator.tick_values(low, high) if low <= place <= high]
+        for locator in locators
+    )
+    enough = [places for places in (decades, thirds, fifths) if len(places) >= 4]
+    return enough[0] if enough else fifths if len(fifths) == 3 else even
 
 
 def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
@@ -180,15 +178,20 @@ def finish_figure(
     lines = [Line2D([], [], label=level_text(value, labels), **style) for value, style in (styles or {}).items()]
     marks = [Line2D([], [], label=note, **{**MARK, **NOTES[note.partition(",")[0]]}) if isinstance(note, str) else note
              for note in notes]  # fmt: skip
+    _legend(panels, lines, marks, heading or None)
+    if any(lost):
+        _crosses(panels, lost, lower)
+    return figure
+
+
+def _legend(panels: Sequence[Axes], lines: list[Any], marks: list[Any], heading: str | None) -> None:
+    figure: Any = panels[0].get_figure(root=True)
     longest = max((len(str(line.get_label())) for line in lines), default=0)
     if lines and longest <= 20:
         gap = [Line2D([], [], linestyle="none", label=" ")] * bool(marks)
         last = next(axes for axes in panels if axes.get_subplotspec().is_last_col())  # type: ignore[union-attr]
-        last.legend(handles=lines + gap + marks, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading or None,
+        last.legend(handles=lines + gap + marks, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading,
                     borderaxespad=0, alignment="left")  # fmt: skip
     elif lines or marks:
         columns = max(1, int(figure.get_figwidth() * 10 / (max(longest, 12) + 5)))
-        figure.legend(handles=lines + marks, loc="outside lower center", ncols=columns, title=heading or None)
-    if any(lost):
-        _crosses(panels, lost, lower)
-    return figure
+        figure.legend(handles=lines + marks, loc="outside lower center", ncols=columns, title=heading)
