@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
@@ -13,6 +14,7 @@ from onecycle.callbacks import optuna_storage
 from onecycle.callbacks.options import PRUNED
 from onecycle.callbacks.pruning import Pruning
 from onecycle.errors import ConfigError
+from onecycle.studies.figures import draw
 from onecycle.studies.search import coordinate, trials
 from onecycle.studies.search.coordinate import Score, Values
 from onecycle.studies.search.options import OptunaSearch, space_of
@@ -52,6 +54,13 @@ def test_tpe_comes_near_the_optimum_of_a_known_function_and_equal_seeds_draw_ali
     assert sum(step.score for step in path.steps[20:]) > sum(step.score for step in path.steps[:10])
     assert path.steps == again.steps
     assert path.steps[0].values != other.steps[0].values
+
+
+def test_optunas_figures_are_drawn(tmp_path: Path) -> None:
+    solve(tmp_path / "study", budget=6)
+    figures = [{"kind": "optuna", "arm": "optuna", "show": show, "name": show} for show in trials.PLOTS]
+    drawn, problems = draw({"figures": figures}, pd.DataFrame([{"folder": str(tmp_path / "study" / "run")}]))
+    assert (set(drawn), problems) == (set(trials.PLOTS), [])
 
 
 def test_a_search_that_was_interrupted_goes_on_with_the_point_that_was_running(tmp_path: Path) -> None:

@@ -189,5 +189,4 @@ def optuna_figure(rows: "pd.DataFrame", *, show: str, arm: str, kept_in: str | N
         log.warning("Optuna's %s is left out: %s.", show, str(error).rstrip("."))
         return None
     figure: Figure = np.ravel(drawn)[0].get_figure()
-    figure.set_layout_engine("tight")
     return figure
