@@ -1,11 +1,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from onecycle.callbacks.figures import confusion_figure, image_grid, mistakes_figure, to_uint8
+from onecycle.callbacks.figures import confusion_figure, mistakes_figure, training_picture
 from onecycle.train import train
 
 CLASSES = ("cat", "dog", "ship")
@@ -37,25 +38,15 @@ def test_mistakes_are_shown_worst_first_with_their_own_pictures() -> None:
     assert "The 0 worst mistakes" in faultless.get_suptitle()
 
 
-def test_colours_come_back_from_normalised_images() -> None:
+def test_the_picture_has_the_colours_of_the_images_row_by_row_two_pixels_apart() -> None:
     mean, std = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
-    colours = torch.randint(0, 256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    colours = torch.randint(0, 256, (20, 3, 4, 5), generator=torch.Generator().manual_seed(0))
     scale, offset = (torch.tensor(part).view(3, 1, 1) for part in (std, mean))
-    assert torch.equal(to_uint8((colours - offset) / scale, mean, std), colours.to(torch.uint8))
-
-
-def test_the_grid_places_images_row_by_row_two_pixels_apart() -> None:
-    images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 5)
-    grid = image_grid(images, columns=2)
-    assert grid.shape == (10, 12, 3)
-    for place, value in (
-        (grid[:4, :5], 0),
-        (grid[:4, 7:], 1),
-        (grid[6:, :5], 2),
-        (grid[4:6], 255),
-        (grid[6:, 5:], 255),
-    ):
-        assert (place == value).all()
+    picture = np.asarray(training_picture((colours - offset) / scale, mean, std))
+    assert picture.shape == (10, 16 * 7 - 2, 3)
+    for place, image in ((picture[:4, :5], 0), (picture[:4, 105:], 15), (picture[6:, 7:12], 17)):
+        assert np.array_equal(place, colours[image].permute(1, 2, 0))
+    assert (picture[4:6] == 255).all()
 
 
 def test_a_run_leaves_its_figures_as_files_and_in_tensorboard(tmp_path: Path, tiny: Any, drawn: list[str]) -> None:

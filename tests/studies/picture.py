@@ -30,29 +30,23 @@ def problem_of(rows: list[dict[str, Any]], **settings: Any) -> str:
 
 def marked(axes: Axes, label: str) -> list[tuple[list[float], list[float]]]:
     """x and y of every line with a label."""
-    found = [np.asarray(line.get_xydata(), float).T for line in axes.lines if line.get_label() == label]
-    return [(list(map(float, x)), list(map(float, y))) for x, y in found]
+    found = [np.asarray(line.get_xydata(), float).T.tolist() for line in axes.lines if line.get_label() == label]
+    return [(x, y) for x, y in found]
 
 
-def means(axes: Axes) -> list[tuple[list[float], list[float]]]:
-    """x and y of every series with error bars."""
-    bars: list[Any] = [one for one in axes.containers if isinstance(one, ErrorbarContainer)]
-    return [(list(map(float, bar.lines[0].get_xdata())), list(map(float, bar.lines[0].get_ydata()))) for bar in bars]
-
-
-def spans(axes: Axes) -> list[Any]:
-    """The ends of the error bars of every series: [[x, y], [x, y]] each, nothing where there is no deviation."""
-    bars: list[Any] = [one for one in axes.containers if isinstance(one, ErrorbarContainer)]
-    return [[part.tolist() for part in lines.get_segments()] for bar in bars for lines in bar.lines[2]]
+def bars(axes: Axes) -> list[Any]:
+    """Every series with error bars: its x, its y and the ends of its bars, [[x, y], [x, y]] each."""
+    found: list[Any] = [one for one in axes.containers if isinstance(one, ErrorbarContainer)]
+    return [(list(bar.lines[0].get_xdata()), list(bar.lines[0].get_ydata()),
+             [part.tolist() for lines in bar.lines[2] for part in lines.get_segments()]) for bar in found]  # fmt: skip
 
 
 def legends(figure: Figure) -> list[list[str]]:
     """The texts of every legend, its title first if it has one."""
     inside = [child for axes in figure.axes for child in axes.get_children() if isinstance(child, Legend)]
-    texts = [[one.get_title().get_text(), *(text.get_text() for text in one.get_texts())] for one in inside]
-    return [[text for text in one if text] for one in texts] + [
-        [text.get_text() for text in one.get_texts()] for one in figure.legends
-    ]
+    texts = [[one.get_title().get_text(), *(text.get_text() for text in one.get_texts())]
+             for one in [*inside, *figure.legends]]  # fmt: skip
+    return [[text for text in one if text.strip()] for one in texts]
 
 
 def tick_texts(axes: Any, which: str = "x") -> list[str]:

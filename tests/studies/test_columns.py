@@ -33,11 +33,6 @@ def study(**changes: Any) -> dict[str, Any]:
     return {**own, "claims": [CLAIM], "figures": figures, **changes}
 
 
-def composed(drawn: list[str], *overrides: str) -> DictConfig:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("train", overrides=[*drawn, *overrides])
-
-
 def check_of(spec: Mapping[str, Any], config: DictConfig, folder: Path) -> ColumnCheck:
     return ColumnCheck(dict(spec), points(spec), config, folder)
 
@@ -61,10 +56,9 @@ def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..
     assert known == row.keys()
     bare = known_columns(study(), points(study()), tiny("evaluation.tta=none"))
     assert known - bare == {"val_accuracy", "val_loss", "test_accuracy_tta"}
-    derived = known_columns(study(derive="range_test"), [], config)
-    assert derived >= {"usable_lr", "lr_at_minimum"}
-    searched = study(searches=[{"arm": "b", "budget": 2, "coordinates": {"hyperparameters.momentum": {}}}])
-    assert known_columns(searched, [], config) >= {"number", "momentum", "arm"}
+    search = {"arm": "b", "budget": 2, "coordinates": {"hyperparameters.momentum": {}}}
+    more = known_columns(study(derive="range_test", searches=[search]), [], config)
+    assert more >= {"usable_lr", "lr_at_minimum", "number", "momentum", "arm"}
 
 
 @pytest.mark.parametrize(
@@ -80,24 +74,22 @@ def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..
     ],
 )  # fmt: skip
 def test_a_name_that_no_record_can_have_is_refused_without_one(
-    changes: dict[str, Any], line: str, drawn: list[str], tmp_path: Path
+    changes: dict[str, Any], line: str, composed: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_of(study(**changes), composed(drawn), tmp_path)
+        check_of(study(**changes), composed(), tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith(line)
-    histories = {"kind": "histories", "x": "epoch", "y": "train/loss"}  # columns of a run's curves
-    check_of(study(figures=[histories]), composed(drawn), tmp_path)
 
 
 def test_a_name_that_a_callback_may_measure_is_looked_for_in_the_first_record(
-    tiny: Callable[..., Any], drawn: list[str], tmp_path: Path
+    tiny: Callable[..., Any], composed: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     probe = "+callbacks.final_loss={_target_:onecycle.callbacks.probes.FinalLoss,images:8}"
     spec = study(claims=[CLAIM | {"metric": "final_loss"}], figures=[])
     with pytest.raises(ConfigError, match="no column 'final_loss'"):
-        check_of(spec, composed(drawn), tmp_path)
-    config = composed(drawn, probe)
+        check_of(spec, composed(), tmp_path)
+    config = composed(probe)
     point = points(spec)[0]
     train(tiny(probe), list(point.overrides), sweep=tmp_path / "study")
     right = check_of(spec, config, tmp_path / "study")

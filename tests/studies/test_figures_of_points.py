@@ -3,9 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture import figure_of, legends, marked, means, problem_of, run, spans, tick_texts
-
-from onecycle.studies.figures.drawing import line_styles
+from picture import bars, figure_of, legends, marked, problem_of, run, tick_texts
 
 # Two sizes, three learning rates; of the small set at the highest rate one of two seeds diverged.
 LRS = [0.05, 0.2, 0.8]
@@ -23,68 +21,47 @@ ARMS = [run(arm=arm, seed=seed, test_accuracy=mean + step)
         for arm, mean in (("plain", 93.0), ("tta", 94.0)) for seed, step in enumerate((-0.1, 0.0, 0.1))]  # fmt: skip
 
 
-def test_curves_have_means_sample_sds_and_single_seeds() -> None:
-    axes = figure_of(ROWS, **CURVES).axes[0]
-    assert means(axes) == [(LRS, pytest.approx([2.1, 1.2, 0.5])), (LRS, pytest.approx([1.1, 0.8, 1.6]))]
-    small, sd = spans(axes)[0], 0.2 / math.sqrt(2)
-    assert np.array(small[0]) == pytest.approx(np.array([[0.05, 2.1 - sd], [0.05, 2.1 + sd]]))
-    assert [len(part) for part in small] == [2, 2, 0]  # none for a single seed
+def test_curves_have_means_sample_sds_single_seeds_and_a_ring_at_the_best_point_of_a_whole_line() -> None:
+    figure = figure_of(ROWS, **CURVES)
+    axes = figure.axes[0]
+    colours: Any = [line.get_color() for line in axes.lines if line.get_label() == "_line"]
+    assert colours == ["#63cb5f", "#46085c"]  # of numbers from light to dark
+    (x, small, spans), (_, large, _) = bars(axes)
+    assert (x, small, large) == (LRS, pytest.approx([2.1, 1.2, 0.5]), pytest.approx([1.1, 0.8, 1.6]))
+    sd = 0.2 / math.sqrt(2)
+    assert np.array(spans[0]) == pytest.approx(np.array([[0.05, 2.1 - sd], [0.05, 2.1 + sd]]))
+    assert [len(part) for part in spans] == [2, 2, 0]  # none for a single seed
     assert marked(axes, "_seeds")[0] == ([0.05, 0.05, 0.2, 0.2], [2.0, 2.2, 1.0, 1.4])
-    assert axes.get_xscale() == "log"
-    assert tick_texts(axes) == ["0.05", "0.2", "0.8"]
-
-
-def test_numbers_go_from_light_to_dark_and_words_differ_in_colour_and_marker() -> None:
-    assert [style["color"] for style in line_styles([3125, 50000]).values()] == ["#63cb5f", "#46085c"]
-    assert [(style["color"], style["marker"]) for style in line_styles("ab").values()] == [("C0", "o"), ("C1", "s")]
-
-
-def test_no_line_leads_to_a_diverged_point_and_its_cross_says_how_many() -> None:
-    axes = figure_of(ROWS, **CURVES).axes[0]
+    assert (axes.get_xscale(), tick_texts(axes)) == ("log", ["0.05", "0.2", "0.8"])
+    # No line leads to the point where a run diverged, and it is no optimum.
     (_, small), (_, large) = marked(axes, "_line")
-    assert small[:2] == pytest.approx([2.1, 1.2])
-    assert math.isnan(small[2])
-    assert large == pytest.approx([1.1, 0.8, 1.6])
-    ((x, y),) = marked(axes, "_diverged")
-    assert (x, y[0] > 0.9) == ([0.8], True)
-    assert [text.get_text() for text in axes.texts] == ["1 of 2"]
-    beyond = figure_of(ROWS, **CURVES, y_limits=[0.7, 2.5]).axes[0]
-    assert [text.get_text() for text in beyond.texts] == ["1 of 2, else 0.5"]
-
-
-def test_crosses_stand_at_the_lower_edge_where_more_is_better() -> None:
-    rows = [{**row, "test_accuracy": row["final_loss"]} for row in ROWS]
-    for figure in (figure_of(rows, **CURVES | {"y": "test_accuracy"}), figure_of(ROWS, **CURVES, direction="accuracy")):
-        ((_, (height,)),) = marked(figure.axes[0], "_diverged")
-        assert height < 0.1
-
-
-def test_crosses_at_one_place_stand_in_a_strip_beyond_the_limits_without_ticks() -> None:
-    rows = [*ROWS, run(peak_lr=0.8, subset_size=9, final_loss=math.inf), run(peak_lr=0.2, subset_size=9, final_loss=1)]
-    axes: Any = figure_of(rows, **CURVES, y_limits=[0.0, 2.5]).axes[0]
-    low, high = axes.get_ylim()
-    (strip,) = (patch for patch in axes.patches if patch.get_label() == "_strip")
-    assert (low, strip.get_y(), strip.get_y() + strip.get_height()) == pytest.approx((0.0, 2.5, high))
-    heights = [y[0] for _, y in marked(axes, "_diverged")]
-    assert len(set(heights)) == 2
-    assert min(heights) * high > 2.5 >= max(axes.get_yticks())
-
-
-def test_the_ring_is_at_the_best_point_without_a_diverged_run() -> None:
-    assert marked(figure_of(ROWS, **CURVES).axes[0], "_optimum") == [
-        ([0.2], [pytest.approx(1.2)]), ([0.2], [pytest.approx(0.8)])
-    ]  # fmt: skip
+    assert (small[:2], math.isnan(small[2]), large) == (pytest.approx([2.1, 1.2]), True, pytest.approx([1.1, 0.8, 1.6]))
+    assert marked(axes, "_optimum") == [([0.2], [pytest.approx(1.2)]), ([0.2], [pytest.approx(0.8)])]
     highest = figure_of(ROWS, **CURVES, direction="accuracy").axes[0]
     assert [x for x, _ in marked(highest, "_optimum")] == [[0.05], [0.8]]
     assert not marked(figure_of(ROWS, **CURVES, optimum=False).axes[0], "_optimum")
-
-
-def test_legends_have_the_values_by_size_the_marks_and_n() -> None:
-    assert sorted(legends(figure_of(ROWS, **CURVES))) == [
-        ["optimum", "mean ± sd, n = 2", "diverged, no value"], ["training images", "3,125", "50,000"]
-    ]  # fmt: skip
+    assert legends(figure) == [
+        ["training images", "3,125", "50,000", "optimum", "mean ± sd, n = 2", "diverged, no value"]
+    ]
     single = [run(peak_lr=lr, test_loss=1.0) for lr in LRS]
     assert legends(figure_of(single, kind="curves", x="peak_lr", y="test_loss")) == [["optimum", "mean, n = 1"]]
+
+
+def test_crosses_of_diverged_runs_stand_in_a_strip_beyond_the_limits_without_ticks() -> None:
+    rows = [*ROWS, run(peak_lr=0.8, subset_size=9, final_loss=math.inf), run(peak_lr=0.2, subset_size=9, final_loss=1)]
+    axes: Any = figure_of(rows, **CURVES, y_limits=[0.7, 2.5]).axes[0]
+    low, high = axes.get_ylim()
+    (strip,) = (patch for patch in axes.patches if patch.get_label() == "_strip")
+    assert (low, strip.get_y(), strip.get_y() + strip.get_height()) == pytest.approx((0.7, 2.5, high))
+    (_, (first,)), (_, (second,)) = marked(axes, "_diverged")
+    assert first > second > (2.5 - low) / (high - low)  # in heights of the axes
+    assert max(axes.get_yticks()) <= 2.5
+    assert [text.get_text() for text in axes.texts] == ["", "1 of 2, else 0.5"]
+    for more in ({"y": "test_accuracy"}, {"direction": "accuracy"}):  # at the lower edge where more is better
+        rows = [{**row, "test_accuracy": row["final_loss"]} for row in ROWS]
+        axes = figure_of(rows, **CURVES | more).axes[0]
+        ((x, (height,)),) = marked(axes, "_diverged")
+        assert (x, height < 0.1, [text.get_text() for text in axes.texts]) == ([0.8], True, ["1 of 2"])
 
 
 def test_panels_share_the_y_axis_and_labels_replace_texts() -> None:
@@ -94,17 +71,16 @@ def test_panels_share_the_y_axis_and_labels_replace_texts() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["N = 128", "N = 1,024"]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes", "rate")
-    assert ["images", "few", "50,000"] in legends(figure)
+    assert legends(figure)[0][:3] == ["images", "few", "50,000"]
 
 
 def test_runs_of_one_seed_that_differ_in_a_setting_are_no_repetitions() -> None:
     rows = [run(peak_lr=0.1, momentum=momentum, test_loss=1.0) for momentum in (0.9, 0.95)]
     settings = {"kind": "curves", "x": "peak_lr", "y": "test_loss"}
     assert "differ in momentum" in problem_of(rows, **settings)
-    assert len(means(figure_of(rows, **settings, by="momentum").axes[0])) == 2
-    assert "differ in peak_lr" in problem_of(
-        [run(arm="a", peak_lr=lr, test_loss=1.0) for lr in LRS], kind="arms", y="test_loss"
-    )
+    assert len(bars(figure_of(rows, **settings, by="momentum").axes[0])) == 2
+    rows = [run(arm="a", peak_lr=lr, test_loss=1.0) for lr in LRS]
+    assert "differ in peak_lr" in problem_of(rows, kind="arms", y="test_loss")
 
 
 @pytest.mark.parametrize(
@@ -116,31 +92,28 @@ def test_runs_of_one_seed_that_differ_in_a_setting_are_no_repetitions() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_one_line(row: dict[str, Any], settings: dict[str, Any], words: str) -> None:
-    problem = problem_of(
-        [run(test_loss=2.0, **row)], **{"kind": "curves", "x": "peak_lr", "y": "test_loss", **settings}
-    )
+    settings = {"kind": "curves", "x": "peak_lr", "y": "test_loss", **settings}
+    problem = problem_of([run(test_loss=2.0, **row)], **settings)
     assert problem.startswith("study.figures[0]")
     assert words in problem
     assert "\n" not in problem
 
 
-def test_arms_far_from_zero_are_dots_with_seeds_and_numbers() -> None:
+def test_arms_far_from_zero_are_dots_and_others_bars_unless_it_is_said() -> None:
     axes = figure_of(ARMS, kind="arms", y="test_accuracy").axes[0]
     assert tick_texts(axes, "y") == ["plain", "tta"]
-    assert means(axes) == [([pytest.approx(93.0), pytest.approx(94.0)], [0.0, 1.0])]
-    assert axes.get_xlim()[0] > 90
+    assert bars(axes)[0][:2] == ([pytest.approx(93.0), pytest.approx(94.0)], [0, 1])
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first arm on top
     assert marked(axes, "_seeds")[0][0] == pytest.approx([92.9, 93.0, 93.1, 93.9, 94.0, 94.1])
     assert [text.get_text() for text in axes.texts] == ["93.0 ± 0.1  (n = 3)", "94.0 ± 0.1  (n = 3)"]
-
-
-def test_arms_are_bars_from_zero_where_values_reach_down_to_it_or_where_it_is_said() -> None:
     mixed = [*ARMS, run(arm="none", test_accuracy=10.0)]
-    cases: Any = ((mixed, {}, [93, 94, 10]), (ARMS, {"form": "bars"}, [93, 94]), (mixed, {"form": "dots"}, []))
-    for rows, more, bars in cases:
-        axes: Any = figure_of(rows, kind="arms", y="test_accuracy", **more).axes[0]
-        assert [bar.get_width() for bar in axes.patches] == pytest.approx(bars)
-        assert (axes.get_xlim()[0] == 0) == bool(bars)
+    cases: Any = (
+        (ARMS, {}, []), (mixed, {}, [93, 94, 10]), (ARMS, {"form": "bars"}, [93, 94]), (mixed, {"form": "dots"}, []),
+    )  # fmt: skip
+    for rows, more, widths in cases:
+        drawn: Any = figure_of(rows, kind="arms", y="test_accuracy", **more).axes[0]
+        assert [bar.get_width() for bar in drawn.patches] == pytest.approx(widths)
+        assert (drawn.get_xlim()[0] == 0) == bool(widths)
     assert "form=pie" in problem_of(ARMS, kind="arms", y="test_accuracy", form="pie")
 
 
@@ -149,8 +122,7 @@ def test_published_values_are_diamonds_and_a_diverged_arm_has_a_cross() -> None:
                      for seed, status in enumerate(["diverged", "finished"]))]  # fmt: skip
     figure = figure_of(rows, kind="arms", y="test_accuracy", reference={"tta": 94.6, "another": 90.0})
     ((x, y),) = marked(figure.axes[0], "_published")
-    assert np.nansum(x) == 94.6
-    assert y[int(np.nanargmax(x))] == 1.0
+    assert (np.nansum(x), y[int(np.nanargmax(x))]) == (94.6, 1.0)
     ((x, y),) = marked(figure.axes[0], "_diverged")
     assert (x[0] < 0.1, y) == (True, [2.0])
     assert figure.axes[0].texts[2].get_text() == "93.5  (1 of 2)"
@@ -174,9 +146,10 @@ def test_scatter_has_means_and_deviations_in_both_directions() -> None:
     rows.append(run(arm="tta", seed=3, seconds_fit=60.0, test_accuracy=math.nan, status="diverged"))
     figure = figure_of(rows, kind="scatter", x="seconds_fit", y="test_accuracy")
     axes = figure.axes[0]
-    assert means(axes) == [([20.0], [pytest.approx(93.0)]), ([21.0], [pytest.approx(94.0)])]
-    assert [x for x, _ in spans(axes)[0][0]] == pytest.approx([10.0, 30.0])
+    (x, y, spans), (tta, _, _) = bars(axes)
+    assert (x, y, tta) == ([20.0], [pytest.approx(93.0)], [21.0])
+    assert [x for x, _ in spans[0]] == pytest.approx([10.0, 30.0])
     assert marked(axes, "_seeds")[0] == ([10.0, 20.0, 30.0], pytest.approx([92.9, 93.0, 93.1]))
-    ((x, y),) = marked(axes, "_diverged")
-    assert (x, y[0] < 0.1) == ([60.0], True)
-    assert sorted(legends(figure)) == [["one seed", "mean ± sd", "diverged"], ["plain", "tta"]]
+    ((x, (height,)),) = marked(axes, "_diverged")
+    assert (x, height < 0.1) == ([60.0], True)
+    assert legends(figure) == [["plain", "tta", "one seed", "mean ± sd", "diverged"]]

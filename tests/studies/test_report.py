@@ -152,7 +152,7 @@ def test_a_search_of_its_own_has_no_scale_and_shows_what_it_decided(tmp_path: Pa
     plan.write_plan(folder, Plan({**STUDY, "scale": None, "claims": []}, points, "x"))
     decided = Decisions(folder)
     decided.add("a", Step(0, {"schedule.peak_lr": 0.1}, 0.5, "start", "start"), 1)
-    decided.add("a", Step(1, {"schedule.peak_lr": 0.4}, 0.7, "schedule.peak_lr", "better", 0.5), 1)
+    decided.add("a", Step(1, {"schedule.peak_lr": 0.4}, 0.7, "schedule.peak_lr", "better"), 1)
     report.build(folder)
     assert "Scale" not in page_of(folder)
     header, body = report.summary_table(plan.read_plan(folder), table.read(folder))

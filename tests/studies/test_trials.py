@@ -1,11 +1,11 @@
 import math
-import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
@@ -14,10 +14,11 @@ from onecycle.callbacks import optuna_storage
 from onecycle.callbacks.options import PRUNED
 from onecycle.callbacks.pruning import Pruning
 from onecycle.errors import ConfigError
+from onecycle.studies.figures import draw
 from onecycle.studies.search import coordinate, trials
 from onecycle.studies.search.coordinate import Score, Values
 from onecycle.studies.search.options import OptunaSearch, space_of
-from studying import ended, finished, killed, results, start, unchanged
+from studying import ended, results, start
 
 SPACE = {"lr": {"low": 0.01, "high": 1.0, "log": True}}
 SEARCH = [
@@ -45,75 +46,51 @@ def stored(where: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="optuna", storage=optuna_storage.open_storage(where)).trials
 
 
-def test_tpe_comes_near_the_optimum_of_a_known_function(tmp_path: Path) -> None:
-    path = solve(tmp_path, budget=40)
-    assert (len(path.steps), path.end) == (40, coordinate.SPENT)
+def test_tpe_comes_near_the_optimum_of_a_known_function_and_equal_seeds_draw_alike(tmp_path: Path) -> None:
+    path, again, other = (solve(tmp_path / f"{place}", budget=30, seed=seed) for place, seed in enumerate((1, 1, 2)))
+    assert (len(path.steps), path.end) == (30, coordinate.SPENT)
     assert path.best.values["lr"] == pytest.approx(0.1, rel=0.15)
     assert path.best.score == max(step.score for step in path.steps)
-    later = [bowl(step.values) for step in path.steps[20:]]
-    assert sum(later) / 20 > sum(bowl(step.values) for step in path.steps[:10]) / 10
+    assert sum(step.score for step in path.steps[20:]) > sum(step.score for step in path.steps[:10])
+    assert path.steps == again.steps
+    assert path.steps[0].values != other.steps[0].values
 
 
-def test_equal_seeds_draw_alike(tmp_path: Path) -> None:
-    paths = [solve(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
-    first, same, other = ([step.values for step in path.steps] for path in paths)
-    assert first == same
-    assert first != other
+def test_optunas_figures_are_drawn(tmp_path: Path) -> None:
+    solve(tmp_path / "study", budget=6)
+    figures = [{"kind": "optuna", "arm": "optuna", "show": show, "name": show} for show in trials.PLOTS]
+    drawn, problems = draw({"figures": figures}, pd.DataFrame([{"folder": str(tmp_path / "study" / "run")}]))
+    assert (set(drawn), problems) == (set(trials.PLOTS), [])
 
 
 def test_a_search_that_was_interrupted_goes_on_with_the_point_that_was_running(tmp_path: Path) -> None:
-    seen: list[Values] = []
-
-    def killed(values: Values) -> float:
-        seen.append(values)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
-        return bowl(values)
-
-    with pytest.raises(KeyboardInterrupt):
-        solve(tmp_path, killed)
-    assert [trial.state for trial in stored(trials.journal(tmp_path))] == [TrialState.COMPLETE] * 4 + [
-        TrialState.RUNNING
-    ]
-    again: list[Values] = []
-
-    def noted(values: Values) -> float:
-        again.append(values)
-        return bowl(values)
-
-    path = solve(tmp_path, noted)
-    assert again[:5] == seen  # four are read back, the fifth is run after all
-    assert len({point["lr"] for point in again}) == len(again) == len(path.steps) == 12  # and none is drawn twice
-    assert [trial.state for trial in stored(trials.journal(tmp_path))] == [TrialState.COMPLETE] * 12
-
-
-def test_diverged_and_failed_runs_are_told_as_failed_and_the_search_goes_on(tmp_path: Path) -> None:
-    answers: list[float | None] = [math.nan, None, 0.5, 0.7]
-    queue = iter(answers)
-    path = solve(tmp_path, lambda values: next(queue), budget=4)
-    found = stored(trials.journal(tmp_path))
-    assert [trial.state.name for trial in found] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
-    assert [trial.user_attrs.get("outcome") for trial in found] == ["diverged", "failed", None, None]
-    assert [step.score for step in path.steps] == [-math.inf, -math.inf, 0.5, 0.7]
-    assert path.best.number == 3
-
-
-def test_two_searches_on_one_storage_share_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "_is_gone", lambda owner: False)  # as of two processes
-    storage = f"sqlite:///{tmp_path / 'trials.db'}"
     asked: list[Values] = []
 
     def score(values: Values) -> float:
         asked.append(values)
-        if len(asked) == 2:  # amid the first one, at its second point, another process makes the rest
-            other = solve(tmp_path, score, storage=storage, budget=6)
-            assert len(other.steps) == 5  # one is read back, one is running
+        if len(asked) == 5:
+            raise KeyboardInterrupt
         return bowl(values)
 
-    path = solve(tmp_path, score, storage=storage, budget=6)
-    assert len(path.steps) == 6  # those of the other process are read back
-    assert [trial.state for trial in stored(storage)] == [TrialState.COMPLETE] * 6
-    assert len({point["lr"] for point in asked}) == 6
+    with pytest.raises(KeyboardInterrupt):
+        solve(tmp_path, score)
+    states = [trial.state for trial in stored(trials.journal(tmp_path))]
+    assert states == [TrialState.COMPLETE] * 4 + [TrialState.RUNNING]
+    path = solve(tmp_path, score)
+    assert asked[5:10] == asked[:5]  # four are read back, the fifth is run after all
+    assert len({point["lr"] for point in asked[5:]}) == len(path.steps) == 12  # and none is drawn twice
+    assert [trial.state for trial in stored(trials.journal(tmp_path))] == [TrialState.COMPLETE] * 12
+
+
+def test_diverged_and_failed_runs_are_told_as_failed_and_the_search_goes_on(tmp_path: Path) -> None:
+    answers: Iterator[float | None] = iter([0.5, math.nan, None, 0.7])
+    path = solve(tmp_path, lambda values: next(answers), budget=4)
+    found = stored(trials.journal(tmp_path))
+    assert [trial.state.name for trial in found] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert [trial.user_attrs.get("outcome") for trial in found] == [None, "diverged", "failed", None]
+    assert [step.score for step in path.steps] == [0.5, -math.inf, -math.inf, 0.7]
+    assert [step.reason for step in path.steps[1:3]] == ["it diverged", "it failed"]
+    assert path.best.number == 3
 
 
 def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
@@ -134,6 +111,7 @@ def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
     states = [trial.state for trial in stored(trials.journal(tmp_path))]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED]
     assert [step.score for step in path.steps] == [0.9, -math.inf]
+    assert path.steps[1].reason == "it was pruned"
 
 
 @pytest.mark.parametrize(
@@ -185,25 +163,6 @@ def test_from_the_shell_runs_are_pruned_read_back_and_drawn(tmp_path: Path) -> N
     assert statuses.count("pruned") == states.count(TrialState.PRUNED) > 0
     assert again.stdout.count("read back") == 6
     assert (folder / "report" / "optuna_history.png").exists()
-
-
-@pytest.mark.slow
-def test_killed_while_it_trains_it_goes_on_from_its_database(tmp_path: Path) -> None:
-    folder, chance, storage = tmp_path / "logs", random.Random(2), f"sqlite:///{tmp_path / 'trials.db'}"
-    command = [*SEARCH, f"hydra.sweeper.storage={storage}"]
-    before: dict[Path, tuple[bytes, int]] = {}
-    for count in (0, 2, 4):
-        done = killed(start(folder, *command), folder, count, chance.uniform(0, 0.8))
-        assert unchanged(before, done)
-        assert count <= len(done) < 6
-        before = done
-    last = ended(start(folder, *command))
-    assert last.returncode == 0, last.stdout
-    assert unchanged(before, finished(folder))
-    assert len(finished(folder)) == len(results(folder)) == 6
-    assert [trial.state for trial in stored(storage)] == [TrialState.COMPLETE] * 6
-    scores = sorted(record["val"]["accuracy"] for record in results(folder).values())
-    assert sorted(trial.value for trial in stored(storage) if trial.value is not None) == pytest.approx(scores)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from onecycle.runs.loggers import NeedsRun, RunContext, harmless, log_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 
 class Figures(NeedsRun, pl.Callback):
@@ -36,10 +37,7 @@ class Figures(NeedsRun, pl.Callback):
         if self._drawn or trainer.global_step or not trainer.is_global_zero:
             return
         self._drawn = True
-        from PIL import Image
-
-        grid = image_grid(to_uint8(batch.images[:64], *trainer.datamodule.normalization), columns=16)  # type: ignore[attr-defined]
-        picture = Image.fromarray(grid.numpy())
+        picture = training_picture(batch.images[:64], *trainer.datamodule.normalization)  # type: ignore[attr-defined]
         log_image(trainer.loggers, "training images", picture, 0)
         self._write("training_images", picture.resize((picture.width * 2, picture.height * 2), 0).save)
 
@@ -61,11 +59,23 @@ class Figures(NeedsRun, pl.Callback):
         write(self.folder / f"{name}.png")
 
 
+def training_picture(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> "Image":
+    """The colours of normalised images [n, 3, h, w], sixteen a row, two white pixels apart."""
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
+
+    scale, offset = (torch.tensor(part, device=images.device).view(3, 1, 1) for part in (std, mean))
+    colours = (images * scale + offset).round().clamp(0, 255).to(torch.uint8).cpu()
+    grid = make_grid(colours, nrow=16, padding=2, pad_value=255)
+    return to_pil_image(grid[:, 2:-2, 2:-2])  # without a border
+
+
 def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> "Figure":
     """Shares of each true class (row) that were answered as each class (column), in percent.
 
     logits: float [n, classes], labels: int64 [n].
     """
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     count = len(classes)
@@ -74,7 +84,7 @@ def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     # A root scale: wrong answers are a few percent beside a diagonal of ninety.
-    picture = axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=10)
+    picture = axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     if count <= 25:
         for row, column in (shares >= 0.05).nonzero().tolist():
             share = shares[row, column].item()
@@ -83,8 +93,7 @@ def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -
         axes.set_xticks(range(count), classes, rotation=45, ha="right")
         axes.set_yticks(range(count), classes)
     axes.set(xlabel="answered", ylabel="true class", title=f"Confusion, % of each class (n = {len(labels):,})")
-    bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 1, 3, 5, 10])
-    bar.ax.set_yticklabels(["0 %", "1 %", "9 %", "25 %", "100 %"])
+    figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 1, 9, 25, 100], format="%d %%")
     return figure
 
 
@@ -95,35 +104,17 @@ def mistakes_figure(logits: Tensor, labels: Tensor, images: Tensor, classes: tup
     """
     from matplotlib.figure import Figure
 
-    losses = torch.nn.functional.cross_entropy(logits.nan_to_num(), labels, reduction="none")
-    answers = logits.argmax(1)
-    losses[answers == labels] = -1.0
-    worst = [index for index in losses.argsort(descending=True).tolist()[:count] if losses[index] >= 0]
+    answers, losses = logits.argmax(1), torch.nn.functional.cross_entropy(logits.nan_to_num(), labels, reduction="none")
+    order = losses.argsort(descending=True)
+    worst = order[(answers != labels)[order]][:count].tolist()
     columns = max(1, min(len(worst), round(count**0.5)))
     rows = max(1, -(-len(worst) // columns))
     figure = Figure(figsize=(1.7 * columns, 0.4 + 2.0 * rows), layout="constrained")
     figure.suptitle(f"The {len(worst)} worst mistakes")
-    places = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in places:
+    for place, index in enumerate(worst, 1):
+        axes = figure.add_subplot(rows, columns, place)
         axes.axis("off")
-    for axes, index in zip(places, worst, strict=False):
         axes.imshow(images[index].numpy(), interpolation="nearest")
         confidence = logits[index].softmax(0).max().item()
         axes.set_title(f"{classes[answers[index]]} {confidence:.0%}\nis {classes[labels[index]]}", fontsize=8)
     return figure
-
-
-def to_uint8(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Normalised float [n, 3, h, w] → the colours they stand for, uint8 [n, 3, h, w] on the CPU."""
-    scale, offset = (torch.tensor(part, device=images.device).view(3, 1, 1) for part in (std, mean))
-    return (images * scale + offset).round().clamp(0, 255).to(torch.uint8).cpu()
-
-
-def image_grid(images: Tensor, columns: int) -> Tensor:
-    """One picture [H, W, 3] of uint8 images [n, 3, h, w], row by row, two white pixels apart."""
-    count, _, height, width = images.shape
-    rows = -(-count // columns)
-    cells = images.new_full((rows * columns, 3, height + 2, width + 2), 255)
-    cells[:count, :, :height, :width] = images
-    picture = cells.view(rows, columns, 3, height + 2, width + 2).permute(0, 3, 1, 4, 2)
-    return picture.reshape(rows * (height + 2), columns * (width + 2), 3)[:-2, :-2].contiguous()

@@ -1,4 +1,4 @@
-"""Optuna's storages and pruners, by the names that a configuration has for them. Optuna is an optional extra."""
+"""Optuna's storages, samplers and pruners, by the names that a configuration has for them. Optuna is optional."""
 
 import time
 from collections.abc import Mapping
@@ -9,6 +9,11 @@ from onecycle.errors import ConfigError, reason_of
 
 if TYPE_CHECKING:
     import optuna
+
+SAMPLERS = {
+    "tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler",
+    "nsgaii": "NSGAIISampler",
+}  # fmt: skip
 
 
 def open_storage(where: str) -> "optuna.storages.BaseStorage":
@@ -21,32 +26,26 @@ def open_storage(where: str) -> "optuna.storages.BaseStorage":
     from sqlalchemy.exc import SQLAlchemyError
 
     kind, _, path = where.partition(":")
-    for wait in (0.1, 0.2, 0.4, 0.8, None):
+    for wait in (0.1, 0.2, 0.4, 0.8, 0):
         try:
             if kind == "journal":
                 return optuna.storages.JournalStorage(JournalFileBackend(path))
             return optuna.storages.RDBStorage(where)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError, ImportError) as error:
             # Of processes that make a database's tables at the same moment, all but one are refused.
-            if wait is None:
-                raise ConfigError([f"storage={where}: {str(error).splitlines()[0]}"]) from error
+            if not wait or not isinstance(error, SQLAlchemyError):
+                raise ConfigError([f"storage={where}: {reason_of(error)}"]) from error
             time.sleep(wait)
-        except (OSError, ImportError) as error:
-            raise ConfigError([f"storage={where}: {error}"]) from error
     raise AssertionError
 
 
-def optuna_object(kind: str, name: str, class_name: str, options: Mapping[str, Any]) -> Any:
-    """The sampler or pruner (kind) of that class of Optuna's; raises ConfigError where its options do not fit."""
+def optuna_part(kind: str, name: str, options: Mapping[str, Any]) -> Any:
+    """The sampler or pruner (kind) of a name; raises ConfigError where its options do not fit."""
     import optuna
 
     try:
-        return getattr(getattr(optuna, f"{kind}s"), class_name)(**options)
+        if kind == "sampler":
+            return getattr(optuna.samplers, SAMPLERS[name])(**options)
+        return getattr(optuna.pruners, PRUNERS[name])(**options)
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError([f"{kind}={name}: {reason_of(error)}"]) from None
-
-
-def make_pruner(name: str, options: Mapping[str, Any]) -> "optuna.pruners.BasePruner":
-    """The pruner of that name in PRUNERS; raises ConfigError for unknown options."""
-    pruner: optuna.pruners.BasePruner = optuna_object("pruner", name, PRUNERS[name], options)
-    return pruner

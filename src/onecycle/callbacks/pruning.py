@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
 from onecycle.callbacks.options import PRUNED
-from onecycle.callbacks.optuna_storage import make_pruner, open_storage
+from onecycle.callbacks.optuna_storage import open_storage, optuna_part
 
 
 class Pruning(pl.Callback):
@@ -19,7 +19,7 @@ class Pruning(pl.Callback):
     def __init__(self, storage: str, study: str, trial: int, pruner: str, pruner_options: dict[str, Any]) -> None:
         import optuna  # an optional extra
 
-        judge = make_pruner(pruner, pruner_options)
+        judge = optuna_part("pruner", pruner, pruner_options)
         running = optuna.load_study(study_name=study, storage=open_storage(storage), pruner=judge)
         self.trial = optuna.Trial(running, trial)
 

@@ -26,7 +26,7 @@ from onecycle.studies.effects import columns_of, filters_of
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.rows import DERIVED, row_of
 from onecycle.studies.search.explorer import Explorer
-from onecycle.studies.search.options import SEARCH_OPTIONS, OptunaSearch, coordinates_of, space_of
+from onecycle.studies.search.options import METHODS, OptunaSearch, coordinates_of, space_of
 from onecycle.studies.search.trials import check_optuna
 from onecycle.studies.study import ClaimOptions, at_scale, of_search
 
@@ -129,7 +129,7 @@ def _draw(folder: Path, stopped: list[ConfigError]) -> None:
 
 def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
     """Raise ConfigError for a search that cannot be made: without Optuna, or without images to select on."""
-    searches = [SEARCH_OPTIONS.validate_python(block) for block in study.get("searches") or ()]
+    searches = [METHODS[block["method"]].model_validate(block) for block in study.get("searches") or ()]
     for options in searches:
         if isinstance(options, OptunaSearch):
             check_optuna(options)

@@ -2,40 +2,25 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
-from onecycle.errors import ConfigError
 from onecycle.studies.figures import comparisons, curves, maps
 from onecycle.studies.figures.drawing import SHEET
 from onecycle.studies.rows import filter_text, select
+from onecycle.studies.search.trials import optuna_figure
 
 log = logging.getLogger(__name__)
-
-
-def _optuna(rows: pd.DataFrame, **parameters: Any) -> Figure | None:
-    """One of Optuna's own figures; none where it finds too few trials, or too equal ones."""
-    from onecycle.studies.search import trials  # Optuna is optional
-
-    try:
-        return trials.optuna_figure(Path(rows["folder"].iloc[0]).parent, **parameters)
-    except ConfigError:
-        raise
-    except (ValueError, RuntimeError, ZeroDivisionError) as error:
-        log.warning("Optuna's %s is left out: %s.", parameters["show"], str(error).rstrip("."))
-        return None
-
 
 # Each raises ValueError where there is nothing to draw.
 KINDS: dict[str, Callable[..., Figure | None]] = {
     "curves": curves.response_curves, "histories": curves.histories, "lists": curves.lists,
     "progress": curves.search_progress, "arms": comparisons.arms, "scatter": comparisons.scatter,
     "stacked": comparisons.stacked, "layers": comparisons.norms_by_layer, "heat_map_pair": maps.heat_map_pair,
-    "path": maps.search_path, "surfaces": maps.surfaces, "optuna": _optuna,
+    "path": maps.search_path, "surfaces": maps.surfaces, "optuna": optuna_figure,
 }  # fmt: skip
 
 
@@ -46,6 +31,7 @@ def draw(study: Mapping[str, Any], rows: pd.DataFrame) -> tuple[dict[str, Figure
     """
     drawn: dict[str, Figure] = {}
     problems: list[str] = []
+    rows = rows.assign(**{"": ""})  # the column of figures without `by` or `panels`: all runs have the same value
     for number, settings in enumerate(study.get("figures") or ()):
         parameters = dict(settings)
         kind, where = parameters.pop("kind", None), parameters.pop("where", None)

@@ -1,6 +1,5 @@
 """A study's columns in figures: what they and their values are called, and the runs of one point together."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from onecycle.studies.responses import lower_is_better
-from onecycle.studies.rows import is_number, levels, select
+from onecycle.studies.rows import is_number
 
 Labels = Mapping[str, str]
 Direction = Literal["loss", "accuracy"]
@@ -46,20 +45,16 @@ def level_text(value: Any, labels: Labels | None = None) -> str:
     return (labels or {}).get(str(value), number_text(value) if is_number(value) else str(value))
 
 
-def panel_texts(column: str | None, values: Sequence[Any], labels: Labels | None = None) -> list[str]:
-    """Each value of a column above its panel, as "N = 128"; nothing without a column."""
-    if column is None:
-        return [""]
+def panel_texts(column: str, values: Sequence[Any], labels: Labels | None = None) -> list[str]:
+    """Each value of a column above its panel, as "N = 128"."""
     other = f"{SYMBOLS.get(column, label_of(column, labels))} = {{}}" if all(map(is_number, values)) else "{}"
     return [PANELS.get(column, other).format(level_text(value, labels)) for value in values]
 
 
 def number_text(value: float) -> str:
     """A number as people write it: 50,000, 0.05, 0.000781, 5·10⁻⁵."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
     size = abs(value)
-    if size < 1e-4:
+    if 0 < size < 1e-4:
         mantissa, exponent = f"{size:.2e}".split("e")
         power = "10⁻" + str(-int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
         text = power if float(mantissa) == 1 else f"{float(mantissa):g}·{power}"
@@ -67,7 +62,7 @@ def number_text(value: float) -> str:
         text = f"{size:,.0f}"
     else:
         text = f"{size:.{4 if size >= 0.1 else 3}g}"
-    return text if value > 0 else f"−{text}"
+    return f"−{text}" if value < 0 else text
 
 
 def is_lower_better(column: str, direction: Direction | None = None) -> bool:
@@ -75,16 +70,6 @@ def is_lower_better(column: str, direction: Direction | None = None) -> bool:
     if direction not in (None, "loss", "accuracy"):
         raise ValueError(f"direction={direction}: must be loss or accuracy")
     return direction == "loss" if direction else lower_is_better(column)
-
-
-def levels_of(rows: pd.DataFrame, column: str | None) -> list[Any]:
-    """The different values of a column: numbers by size, words by appearance; [None] without a column."""
-    return [None] if column is None else levels(rows, column)
-
-
-def part_of(rows: pd.DataFrame, column: str | None, level: Any) -> pd.DataFrame:
-    """The rows with a value in a column; all rows without a column."""
-    return rows if column is None else select(rows, {column: level})
 
 
 def numbers(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -108,9 +93,8 @@ def refuse_mixed(rows: pd.DataFrame, keys: Sequence[str]) -> None:
     settings = [name for name in SETTINGS if name in rows and name not in keys]
     point = list(dict.fromkeys([*keys, "seed"]))
     text = rows[point + settings].map(lambda value: f"{value:.9g}" if is_number(value) else str(value))
-    counts = text.groupby(point)[settings].nunique()
-    different = [name for name in settings if (counts[name] > 1).any()]
-    if different:
+    counts = text.groupby(point)[settings].nunique().max()
+    if different := [name for name in settings if counts[name] > 1]:
         raise ValueError(
             f"{', '.join(keys)}: runs of one point and one seed differ in {', '.join(different)}; "
             f"tell them apart with `by` or `panels`, or choose with `where`"
@@ -129,5 +113,5 @@ def points_of(rows: pd.DataFrame, key: str, y: str) -> tuple[pd.DataFrame, pd.Da
     runs["lost"] = (rows["status"] == "diverged") | np.isinf(numbers(rows, y))
     points = runs.groupby("place").agg(mean=("value", "mean"), sd=("value", "std"), n=("value", "count"),
                                        diverged=("lost", "sum"))  # fmt: skip
-    seeds = runs.dropna(subset=["place", "value"])
-    return points[(points["n"] > 0) | (points["diverged"] > 0)], seeds[seeds.duplicated("place", keep=False)]
+    seeds = runs.dropna()
+    return points[points["n"] + points["diverged"] > 0], seeds[seeds.duplicated("place", keep=False)]

@@ -8,23 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from onecycle.studies.figures import drawing
-from onecycle.studies.figures.columns import (
-    Labels,
-    finite_numbers,
-    is_lower_better,
-    label_of,
-    level_text,
-    levels_of,
-    number_text,
-    numbers,
-    part_of,
-    points_of,
-    refuse_mixed,
-)  # fmt: skip
+from onecycle.studies.figures import columns, drawing
+from onecycle.studies.figures.columns import Labels, label_of, numbers
 from onecycle.studies.figures.drawing import INK, MUTED, line_styles
+from onecycle.studies.rows import levels, select
 
 # Of few seeds each is worth more than their mean.
 FEW_SEEDS: dict[str, Any] = {"markersize": 6.5, "color": "white", "markeredgecolor": INK, "markeredgewidth": 1.0}
@@ -49,12 +37,12 @@ def arms(
     """
     if form not in (None, "bars", "dots"):
         raise ValueError(f"form={form}: must be bars or dots")
-    names = levels_of(rows, by)
-    table, seeds = points_of(rows, by, y)
+    names = levels(rows, by)
+    table, seeds = columns.points_of(rows, by, y)
     if table["n"].isna().all():
         raise ValueError(f"no run has a value of {y}")
     table, published = table.reindex(names), pd.Series(reference or {}, dtype=float).reindex(names)
-    values = pd.concat([finite_numbers(rows, y), published]).dropna()
+    values = pd.concat([columns.finite_numbers(rows, y), published]).dropna()
     bars = form == "bars" if form else len(values) > 0 and 0 <= values.min() < 0.5 * values.max()
     figure, (axes,) = drawing.panel_grid(size=(7.0, 1.5 + 0.42 * len(names)))
     places, few = range(len(names)), table["n"].max() <= 3
@@ -70,11 +58,11 @@ def arms(
     low, high = (ends.min(), ends.max()) if len(ends) else (0.0, 1.0)
     room = (high - low) or 0.1 * abs(high) or 1.0
     axes.set_xlim((min(0.0, 1.06 * low), 1.06 * high) if bars else (low - 0.15 * room, high + 0.12 * room))
-    _name_bars(axes, [level_text(name, labels) for name in names])
-    _write_numbers(axes, table, is_lower_better(y))
+    _write_numbers(axes, table, columns.is_lower_better(y))
     notes = ["single run" if few else "one seed"] * (len(seeds) > 0) + ["published"] * bool(published.any())
     notes += ["diverged"] * bool((table["diverged"] > 0).any())
     drawing.finish_figure([axes], label_of(y, labels), "", title, notes=notes)
+    _name_bars(axes, [columns.level_text(name, labels) for name in names])
     return figure
 
 
@@ -110,15 +98,14 @@ def scatter(
 
     A cross at the bad edge stands at the mean x of the runs that diverged.
     """
-    refuse_mixed(rows, [by])
-    figure, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
+    columns.refuse_mixed(rows, [by])
+    _, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
     axes.margins(0.1)
-    lower, several, lost = is_lower_better(y), False, []
-    styles = line_styles(levels_of(rows, by), linestyle="none", markersize=7.5)
+    table = pd.DataFrame({"x": numbers(rows, x), "y": columns.finite_numbers(rows, y)})
+    styles, lost, several = line_styles(levels(rows, by), linestyle="none", markersize=7.5), {}, False
     for group, style in styles.items():
-        part = part_of(rows, by, group)
-        table = pd.DataFrame({"x": numbers(part, x), "y": finite_numbers(part, y)})
-        seeds, missing = table.dropna(), table["x"][part["status"] == "diverged"].dropna()
+        part = select(rows, {by: group})
+        seeds, missing = table.loc[part.index].dropna(), table["x"][part.index[part["status"] == "diverged"]].dropna()
         if len(seeds):
             (x_mean, y_mean), (x_sd, y_sd) = seeds.mean(), seeds.std()
             axes.errorbar([x_mean], [y_mean], xerr=[x_sd], yerr=[y_sd], **style, elinewidth=1.3, capsize=0,
@@ -127,17 +114,14 @@ def scatter(
             drawing.seed_dots(axes, seeds["x"], seeds["y"], style["color"])
             several = True
         if len(missing):
-            lost.append((missing.mean(), style["color"]))
+            lost[style["color"]] = {missing.mean(): ""}
     if not axes.lines and not lost:
         raise ValueError(f"no run has values of both {x} and {y}")
-    for pile, (place, colour) in enumerate(lost):
-        drawing.cross(axes, place, min(pile, 4), colour, lower)
-    if lost:
-        drawing.make_room(axes, min(len(lost), 5), lower)
     notes = ["one seed", "mean ± sd"] * several + ["diverged"] * bool(lost)
-    drawing.finish_figure([axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels,
-                          heading=label_of(by, labels), notes=notes)  # fmt: skip
-    return figure
+    return drawing.finish_figure(
+        [axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels, notes=notes,
+        heading=label_of(by, labels), lost=[lost], lower=columns.is_lower_better(y),
+    )  # fmt: skip
 
 
 def stacked(
@@ -149,46 +133,48 @@ def stacked(
     bar, and those of an unknown name, are drawn as one with "other".
     """
     rows = rows[rows["breakdown_ms"].map(lambda parts: isinstance(parts, dict))]
-    levels = levels_of(rows, by)
-    if not levels:
+    names = levels(rows, by)
+    if not names:
         raise ValueError("no run has a breakdown_ms")
-    means = [pd.DataFrame(part_of(rows, by, level)["breakdown_ms"].tolist()).mean() for level in levels]
-    table = pd.DataFrame(means).fillna(0.0)
-    large = table.div(table.sum(axis=1), axis=0).max() >= MERGED_SHARE
-    names = [name for name in COMPONENTS if large.get(name, False) and name != "other"]
-    others = [name for name in table if name not in names]
-    table = table[names].assign(**{"other": table[others].sum(axis=1)} if others else {})
+    table = pd.DataFrame([pd.DataFrame([*select(rows, {by: name})["breakdown_ms"]]).mean() for name in names]).fillna(0)
+    total = table.sum(axis=1)
+    large = table.div(total, axis=0).max() >= MERGED_SHARE
+    kept = [name for name in COMPONENTS if name != "other" and large.get(name)]
+    rest = table.drop(columns=kept)
+    table = table[kept].assign(**{"other": rest.sum(axis=1)} if len(rest.columns) else {})
     figure, (axes,) = drawing.panel_grid(size=(7.0, 1.7 + 0.55 * len(table)))
-    axes.set_xlim(0, 1.14 * table.sum(axis=1).max())
-    for place, parts in enumerate(table.to_dict("records")):
-        more = ", ".join(_bar(axes, place, parts))
-        total = sum(parts.values())
-        text = f"{number_text(float(f'{total:.3g}'))} ms" + f" ({more})" * bool(more)
-        axes.annotate(text, (total, place), (6, 0), textcoords="offset points", va="center")
-    _name_bars(axes, [prefix + level_text(level, labels) for level in levels])
+    axes.set_xlim(0, 1.14 * total.max())
+    inside, outside = _share_texts(table, drawing.inches(axes)[0] / axes.get_xlim()[1])
+    merged = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(rest) - {"other"} else "other"
+    left = table.cumsum(axis=1) - table
+    bars = []
+    for name, widths in table.items():
+        bars.append(axes.barh(table.index, widths, left=left[name], height=0.64, color=COMPONENTS[name],
+                              edgecolor="white", linewidth=0.8, label=merged if name == "other" else name))  # fmt: skip
+        axes.bar_label(bars[-1], inside[name], label_type="center", color=drawing.contrast(COMPONENTS[name]))
+    for place, parts in outside.drop(columns="other", errors="ignore").iterrows():
+        more = ", ".join(parts.dropna())
+        text = f"{columns.number_text(float(f'{total[place]:.3g}'))} ms" + f" ({more})" * bool(more)
+        axes.annotate(text, (total[place], place), (6, 0), textcoords="offset points", va="center")
     drawing.finish_figure([axes], "time of a training step (ms)", "", title)
-    other = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(others) - {"other"} else "other"
-    entries = [Patch(facecolor=COMPONENTS[name], label=other if name == "other" else name) for name in table]
+    _name_bars(axes, [prefix + columns.level_text(name, labels) for name in names])
     # A legend fills its columns from top to bottom; it is read from left to right.
-    entries = [entry for column in range(COLUMNS) for entry in entries[column::COLUMNS]]
-    figure.legend(handles=entries, loc="outside lower center", ncols=COLUMNS, handlelength=1.1, handleheight=1.1,
+    handles = [bar for column in range(COLUMNS) for bar in bars[column::COLUMNS]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=COLUMNS, handlelength=1.1, handleheight=1.1,
                   columnspacing=1.4)  # fmt: skip
     return figure
 
 
-def _bar(axes: Axes, place: int, parts: dict[str, float]) -> list[str]:
-    """Draw one bar; returns the names and shares that are worth a text but have no room for it."""
-    without_room = []
-    left, total, scale = 0.0, sum(parts.values()), drawing.inches(axes)[0] / axes.get_xlim()[1]
-    for name, width in parts.items():
-        colour, text = COMPONENTS[name], f"{100 * width / total:.0f}%"
-        axes.barh(place, width, left=left, height=0.64, color=colour, edgecolor="white", linewidth=0.8)
-        if width / total >= LABELLED_SHARE and width * scale >= drawing.LETTER * len(text):
-            axes.text(left + width / 2, place, text, ha="center", va="center", color=drawing.contrast(colour))
-        elif width / total >= LABELLED_SHARE and name != "other":
-            without_room.append(f"{name} {text}")
-        left += width
-    return without_room
+def _share_texts(table: pd.DataFrame, scale: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The shares that are worth a text, by bar and component: inside of the bars, and those that have no room there.
+
+    scale: inches of a millisecond.
+    """
+    share = table.div(table.sum(axis=1), axis=0)
+    texts, is_large = (100 * share).map("{:.0f}%".format), share >= LABELLED_SHARE
+    has_room = table * scale >= drawing.LETTER * texts.map(len)
+    named = texts.apply(lambda column: f"{column.name} " + column)
+    return texts.where(has_room & is_large, ""), named.where(~has_room & is_large)
 
 
 def norms_by_layer(
@@ -200,32 +186,31 @@ def norms_by_layer(
     groups: the fractions, each with its title. value: "values" or "relative" to the weights. Seeds are drawn as their
     geometric mean, and each as faint dots. A line has a gap where its network has no such layer.
     """
-    found = {
-        (fraction, name): [
-            dict(zip(norms[str(fraction)]["layers"], norms[str(fraction)][value], strict=True))
-            for norms in part_of(rows, by, name)["gradient_norms"]
-            if isinstance(norms, dict) and str(fraction) in norms
-        ]
+    found = rows["gradient_norms"].dropna()
+    tables = {
+        str(fraction): {index: dict(zip(norms[str(fraction)]["layers"], norms[str(fraction)][value], strict=True))
+                        for index, norms in found.items() if str(fraction) in norms}
         for fraction in groups
-        for name in levels_of(rows, by)
-    }
+    }  # fmt: skip
     # In the order of the deepest network, of which the others are a part.
-    deepest_first = sorted((seed for seeds in found.values() for seed in seeds), key=len, reverse=True)
-    places = list(dict.fromkeys(layer for seed in deepest_first for layer in seed))
+    deepest_first = sorted((run for table in tables.values() for run in table.values()), key=len, reverse=True)
+    places = list(dict.fromkeys(layer for run in deepest_first for layer in run))
     if not places:
         raise ValueError("no run has gradient norms")
-    styles = line_styles(levels_of(rows, by))
+    styles = line_styles(levels(rows, by))
     size = (7.0, 2.5 if len(groups) > 1 else 3.8)
     figure, grid = drawing.panel_grid(list(groups.values()), size=size, columns=1)
-    panels = dict(zip(groups, grid, strict=True))
     grid[0].set_yscale("log")
-    for (fraction, name), seeds in found.items():
-        table = pd.DataFrame(seeds, columns=places, dtype=float).where(lambda norms: norms > 0)
-        panels[fraction].plot(np.exp(np.log(table).mean()).to_numpy(), label="_mean", zorder=3, **styles[name])
-        for place, layer in enumerate(places) if len(table) > 1 else ():
-            drawing.seed_dots(panels[fraction], [place] * len(table), table[layer], styles[name]["color"])
-    _name_layers(grid[-1], places)
+    for axes, runs in zip(grid, tables.values(), strict=True):
+        table = pd.DataFrame.from_dict(runs, orient="index", dtype=float).reindex(columns=places)
+        logs = np.log(table.where(table > 0))
+        for name, style in styles.items():
+            seeds = logs.loc[logs.index.intersection(select(rows, {by: name}).index)]
+            axes.plot(np.exp(seeds.mean()).to_numpy(), label="_mean", zorder=3, **style)
+            if len(seeds) > 1:
+                drawing.seed_dots(axes, range(len(places)), np.exp(seeds).T, style["color"])
     drawing.finish_figure(grid, "", y_label or label_of("gradient_norm", labels), title, styles=styles, labels=labels)
+    _name_layers(grid[-1], places)
     return figure
 
 

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import matplotlib.style
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from onecycle.studies.figures.columns import Labels, level_text, number_text
 from onecycle.studies.rows import is_number
@@ -23,6 +23,8 @@ EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad 
 LETTER = 0.085  # inches of a letter of the style sheet's font
 HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
 MARK: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": MUTED}
+# Where runs diverged, for each panel: by a line's colour, and by x, the text on the left of a cross.
+Lost = Sequence[Mapping[str, Mapping[float, str]]]
 NOTES: dict[str, dict[str, Any]] = {
     "optimum": {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.6},
     "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
@@ -38,20 +40,20 @@ NOTES: dict[str, dict[str, Any]] = {
 
 def line_styles(values: Sequence[Any], **more: Any) -> dict[Any, dict[str, Any]]:
     """A colour and a marker for each value: numbers from light to dark in the order given, words from the palette."""
-    if all(is_number(value) for value in values):
+    if all(map(is_number, values)):
         # From green: yellow is faint on white.
         shades = np.linspace(0.76, 0.02, len(values)) if len(values) > 1 else [0.3]
         looks = [(to_hex(matplotlib.colormaps["viridis"](shade)), "o") for shade in shades]
     else:
         looks = [(f"C{place}", "os^DvPp"[place % 7]) for place in range(len(values))]
     return {value: {"color": colour, "marker": marker, **more}
-            for value, (colour, marker) in zip(values, looks, strict=False)}  # fmt: skip
+            for value, (colour, marker) in zip(values, looks, strict=True)}  # fmt: skip
 
 
 def contrast(colour: Any) -> str:
     """The colour of a text that is readable on another: dark or white, by the relative luminance of WCAG 2."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.25 else "white"
+    return INK if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.25 else "white"
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -69,7 +71,7 @@ def panel_grid(
     count = len(titles)
     columns = min(count, columns if count != 4 else 2)
     lines = -(-count // columns)
-    width, height = size or (7.0 if count == 1 else 8.4, 4.2 if lines == 1 else 3.0)
+    width, height = size or (7.0 if count == 1 else 8.4, 4.2 if lines == 1 else 3.6)
     figure = Figure(figsize=(width, height * lines))
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for unused in panels[count:]:
@@ -80,12 +82,12 @@ def panel_grid(
     return figure, panels[:count]
 
 
-def logarithmic(axes: Axes, which: Literal["x", "y"], column: str, values: Iterable[float]) -> None:
+def logarithmic(axis: Any, column: str, values: Iterable[float]) -> None:
     """Make an axis logarithmic. Raises ValueError where one of its values is not positive."""
     lowest = min((value for value in values if np.isfinite(value)), default=1.0)
     if lowest <= 0:
         raise ValueError(f"{column}={lowest:g} has no place on a logarithmic axis; choose other rows with `where`")
-    axes.set(**{f"{which}scale": "log"})
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
 
 
 def inches(axes: Axes) -> tuple[float, float]:
@@ -95,9 +97,8 @@ def inches(axes: Axes) -> tuple[float, float]:
     return box.width / figure.dpi, box.height / figure.dpi
 
 
-def ticks(axes: Axes, which: Literal["x", "y"], values: Collection[float] = ()) -> None:
+def ticks(axis: Any, values: Collection[float] = ()) -> None:
     """Ticks at `values` where they are few, as many as have room, else at round numbers; once the limits stand."""
-    axis, length = (axes.xaxis, inches(axes)[0]) if which == "x" else (axes.yaxis, inches(axes)[1])
     low, high = axis.get_view_interval()
     places = sorted({value for value in values if low <= value <= high})
     if not 0 < len(places) <= 12:
@@ -106,39 +107,22 @@ def ticks(axes: Axes, which: Literal["x", "y"], values: Collection[float] = ()) 
                 axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             return
         places = round_numbers(low, high)
-    room = LETTER * max(len(number_text(place)) for place in places) + 0.1 if which == "x" else 0.25
+    across = axis.axis_name == "x"
+    room = LETTER * max(len(number_text(place)) for place in places) + 0.1 if across else 0.25
     axis.set_minor_locator(NullLocator())
-    axis.set_major_locator(FixedLocator(places, nbins=int(length / room) + 1))
+    axis.set_major_locator(FixedLocator(places, nbins=int(inches(axis.axes)[0 if across else 1] / room) + 1))
     axis.set_major_formatter(lambda value, _: number_text(value))
 
 
 def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers between two positive limits, three to about ten of them."""
-    found: list[float] = []
-    for steps in ((1,), (1, 3), (1, 2, 5)):
-        places = LogLocator(subs=steps, numticks=99).tick_values(low, high)  # evenly spaced where the limits are close
-        found = [float(f"{place:.6g}") for place in places if low <= place <= high]
-        if len(found) >= 4:
-            break
-    return found
-
-
-def cross(axes: Axes, x: float, pile: int, colour: str, lower: bool, text: str = "") -> None:
-    """The mark of a diverged run at x, a text on its left: at the top where lower values are better."""
-    height = EDGE + STEP * pile
-    place, across = (1 - height if lower else height), axes.get_xaxis_transform()
-    axes.plot([x], [place], "X", markersize=8, color=colour, markeredgecolor="white", label="_diverged",
-              transform=across, clip_on=False, zorder=7)  # fmt: skip
-    axes.annotate(text, (x, place), (-7, 0), xycoords=across, textcoords="offset points", ha="right", va="center",
-                  fontsize="small", zorder=7)  # fmt: skip
-
-
-def make_room(axes: Axes, piles: int, lower: bool) -> None:
-    """Move the bad edge of the y axis away from the data by the height of the crosses."""
-    share, scale = min(0.5, EDGE + STEP * piles), axes.yaxis.get_transform()
-    low, high = scale.transform(np.array(axes.get_ylim()))
-    extra = (high - low) * share / (1 - share)
-    axes.set_ylim(*scale.inverted().transform(np.array([low, high + extra] if lower else [low - extra, high])))
+    locators = [*(LogLocator(subs=steps, numticks=99) for steps in ((1,), (1, 3), (1, 2, 5))), MaxNLocator(5)]
+    decades, thirds, fifths, even = (
+        [float(f"{place:.6g}") for place in locator.tick_values(low, high) if low <= place <= high]
+        for locator in locators
+    )
+    enough = [places for places in (decades, thirds, fifths) if len(places) >= 4]
+    return enough[0] if enough else fifths if len(fifths) == 3 else even
 
 
 def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
@@ -146,21 +130,45 @@ def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
     axes.plot(x, y, "o", markersize=3.5, color=colour, markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)
 
 
+def _crosses(panels: Sequence[Axes], lost: Lost, lower: bool) -> None:
+    """The marks of diverged runs in a strip beyond the values, those of each line above the other; it has no ticks."""
+    height = min(0.5, EDGE + STEP * max(map(len, lost)))  # of the strip, in heights of the axes
+    bottom, top = panels[0].get_ylim()
+    scale = panels[0].yaxis.get_transform()
+    low, high = scale.transform(np.array([bottom, top]))
+    extra = (high - low) * height / (1 - height)
+    limits = scale.inverted().transform(np.array([low, high + extra] if lower else [low - extra, high]))
+    for axes, lines in zip(panels, lost, strict=True):
+        axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
+        strip = (top, limits[1]) if lower else (limits[0], bottom)
+        axes.axhspan(*strip, color=VOID, linewidth=0, label="_strip", zorder=5.5)
+        for pile, (colour, marks) in enumerate(lines.items()):
+            place, across = min(EDGE + STEP * pile, height), axes.get_xaxis_transform()
+            for x, text in marks.items():
+                at = (x, 1 - place if lower else place)
+                axes.plot(*at, "X", markersize=8, color=colour, markeredgecolor="white", label="_diverged",
+                          transform=across, clip_on=False, zorder=7)  # fmt: skip
+                axes.annotate(text, at, (-7, 0), xycoords=across, textcoords="offset points", ha="right", va="center",
+                              fontsize="small", zorder=7)  # fmt: skip
+    panels[0].set_ylim(*limits)
+
+
 def finish_figure(
     panels: Sequence[Axes], x: str, y: str, title: str | None, *, x_ticks: Collection[float] = (),
     styles: Mapping[Any, Mapping[str, Any]] | None = None, labels: Labels | None = None, heading: str = "",
-    notes: Sequence[Any] = (),
-) -> None:  # fmt: skip
-    """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, and the legends.
+    notes: Sequence[Any] = (), lost: Lost = (), lower: bool = False,
+) -> Figure:  # fmt: skip
+    """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, legend and crosses.
 
     styles: of each line by its value; `heading` stands above them. notes: names in NOTES, what follows a comma is said
-    of the mark, or entries. The legends stand beside the panels, or below them for long texts.
+    of the mark, or entries. The legend stands beside the panels, or below them without lines or for long texts. Crosses
+    stand at the top where lower values are better.
     """
     figure: Any = panels[0].get_figure(root=True)
     figure.suptitle(textwrap.fill(title or "", int(figure.get_figwidth() * 8.8)), linespacing=1.25)
     for axes in panels:
-        ticks(axes, "x", x_ticks)
-        ticks(axes, "y")
+        ticks(axes.xaxis, x_ticks)
+        ticks(axes.yaxis)
     if len(panels) == 1:
         panels[0].set(xlabel=x, ylabel=y)
     else:
@@ -170,22 +178,20 @@ def finish_figure(
     lines = [Line2D([], [], label=level_text(value, labels), **style) for value, style in (styles or {}).items()]
     marks = [Line2D([], [], label=note, **{**MARK, **NOTES[note.partition(",")[0]]}) if isinstance(note, str) else note
              for note in notes]  # fmt: skip
-    _legends(figure, panels, lines, marks, heading or None)
+    _legend(panels, lines, marks, heading or None)
+    if any(lost):
+        _crosses(panels, lost, lower)
+    return figure
 
 
-def _legends(figure: Figure, panels: Sequence[Axes], lines: list[Any], marks: list[Any], heading: str | None) -> None:
+def _legend(panels: Sequence[Axes], lines: list[Any], marks: list[Any], heading: str | None) -> None:
+    figure: Any = panels[0].get_figure(root=True)
     longest = max((len(str(line.get_label())) for line in lines), default=0)
-    if longest > 20 or not lines:
+    if lines and longest <= 20:
+        gap = [Line2D([], [], linestyle="none", label=" ")] * bool(marks)
+        last = next(axes for axes in panels if axes.get_subplotspec().is_last_col())  # type: ignore[union-attr]
+        last.legend(handles=lines + gap + marks, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading,
+                    borderaxespad=0, alignment="left")  # fmt: skip
+    elif lines or marks:
         columns = max(1, int(figure.get_figwidth() * 10 / (max(longest, 12) + 5)))
-        if lines or marks:
-            figure.legend(handles=lines + marks, loc="outside lower center", ncols=columns, title=heading)
-        return
-    last = [axes for axes in panels if (place := axes.get_subplotspec()) and place.is_last_col()]
-    if len(last) == 1 and len(lines) + len(marks) > 8:
-        lines, marks = lines + marks, []
-    beside: dict[str, Any] = {"borderaxespad": 0, "alignment": "left"}
-    first = last[0].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.01, 1), title=heading, **beside)
-    if marks:
-        last[-1].legend(handles=marks, loc="lower left", bbox_to_anchor=(1.01, 0), **beside)
-        if len(last) == 1:
-            last[0].add_artist(first).set_clip_on(False)  # else it is given no room
+        figure.legend(handles=lines + marks, loc="outside lower center", ncols=columns, title=heading)

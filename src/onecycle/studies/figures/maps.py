@@ -9,36 +9,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Polygon
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import RectBivariateSpline
 
 from onecycle.studies import responses
-from onecycle.studies.figures import drawing
-from onecycle.studies.figures.columns import (
-    Labels,
-    finite_numbers,
-    is_lower_better,
-    label_of,
-    level_text,
-    levels_of,
-    numbers,
-    panel_texts,
-    part_of,
-    refuse_mixed,
-    symbol,
-)  # fmt: skip
+from onecycle.studies.figures import columns, drawing
+from onecycle.studies.figures.columns import Labels, label_of, numbers
 from onecycle.studies.figures.drawing import INK, MUTED, VOID
+from onecycle.studies.rows import levels, select
 from onecycle.studies.verdicts import estimate
 
 Array = NDArray[np.float64]
 RIDGE: dict[str, Any] = {"color": "C1", "marker": "o"}
-HATCHED: dict[str, Any] = {"facecolor": VOID, "edgecolor": "0.77", "hatch": "////", "linewidth": 0}
+HATCHED: dict[str, Any] = {"hatch": "////", "edgecolor": "0.77", "linewidth": 0}
 LOWERED = 0.24  # of a cell's height: numbers stand below the ridge's dots, which lie in the middle of a row
 SMALLEST, LARGEST = 5.0, 13.0  # markers of points, in points
 LEVELS = 14  # of a surface's contours, spaced evenly in the logarithm
@@ -57,34 +46,33 @@ def heat_map_pair(
     """
     if transform not in ("ratio", "product"):
         raise ValueError(f"transform={transform}: must be ratio or product")
-    refuse_mixed(rows, [x, y])
-    grid, lower = responses.grid(responses.Runs(rows), x, y, z), is_lower_better(z)
+    columns.refuse_mixed(rows, [x, y])
+    grid, lower = responses.grid(responses.Runs(rows), x, y, z), columns.is_lower_better(z)
     known = grid.z[np.isfinite(grid.z)]
     if np.isnan(grid.z).all():
         raise ValueError(f"no run has a value of {z}")
     figure = Figure(figsize=(9.2, max(3.4, 1.5 + 0.62 * len(grid.y))))
     across, ridge = edges(grid.x), responses.ridge(grid, lower)
     # How many cells wide the sheared grid is.
-    slots = len(grid.x) * (1 + math.log(grid.y[-1] / grid.y[0]) / math.log(across[-1] / across[0]))
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, min(1.9, slots / len(grid.x))])
+    width = len(grid.x) * (1 + math.log(grid.y[-1] / grid.y[0]) / math.log(across[-1] / across[0]))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, min(1.9, width / len(grid.x))])
     scale, shear = _scale(known, lower), -1 if transform == "ratio" else 1
-    for axes, power, columns in ((left, 0, len(grid.x)), (right, shear, slots)):
-        mesh = _cells(axes, grid, power, scale, lower, drawing.inches(axes)[0] / columns)
+    for axes, power, slots in ((left, 0, len(grid.x)), (right, shear, width)):
+        mesh = _cells(axes, grid, power, scale, lower, drawing.inches(axes)[0] / slots)
         _ridge_line(axes, ridge, power)
     line = Line2D([], [], **RIDGE, markersize=6, linewidth=2, label="best of each row, fit")
     notes: list[Any] = [line] * bool(ridge) + ["diverged"] * bool(np.isinf(grid.z).any())
-    notes += [Patch(label="no run", **HATCHED)] * bool(np.isnan(grid.z).any())
+    notes += [Patch(label="no run", facecolor=VOID, **HATCHED)] * bool(np.isnan(grid.z).any())
     drawing.finish_figure([left, right], "", "", title, notes=notes)
-    drawing.ticks(left, "x", grid.x)
-    drawing.ticks(left, "y", grid.y)
+    drawing.ticks(left.xaxis, grid.x)
+    drawing.ticks(left.yaxis, grid.y)
     left.set(xlabel=label_of(x, labels), ylabel=label_of(y, labels))
-    right.set_xlabel(f"{symbol(x)} {'/' if transform == 'ratio' else '·'} {symbol(y)}")
-    claimed = f"{symbol(x)} ∝ {symbol(y)}$^{{{-shear}}}$"
+    right.set_xlabel(f"{columns.symbol(x)} {'/' if transform == 'ratio' else '·'} {columns.symbol(y)}")
+    claimed = f"{columns.symbol(x)} ∝ {columns.symbol(y)}$^{{{-shear}}}$"
     left.set_title(f"{_power_text(rows, x, y, z, ridge)}\nclaimed: {claimed}")
     right.set_title(f"upright where {claimed}")
     extend = "max" if (known > scale.vmax).any() else "min" if (known < scale.vmin).any() else "neither"
-    bar = figure.colorbar(mesh, ax=[left, right], pad=0.015, extend=extend, label=label_of(z, labels))
-    bar.outline.set_visible(False)
+    _colour_bar(figure, mesh, [left, right], label_of(z, labels), extend=extend)
     return figure
 
 
@@ -97,7 +85,13 @@ def _power_text(rows: pd.DataFrame, x: str, y: str, z: str, ridge: Sequence[tupl
     exponent = f"{round(power if math.isnan(found.effect) else found.effect, 2) + 0.0:.2f}"
     if found.uncertainty >= 0.005:
         exponent += rf" \pm {found.uncertainty:.2f}"
-    return f"best {symbol(x)} ∝ {symbol(y)}$^{{{exponent}}}$"
+    return f"best {columns.symbol(x)} ∝ {columns.symbol(y)}$^{{{exponent}}}$"
+
+
+def _colour_bar(figure: Figure, colours: ScalarMappable, panels: Sequence[Axes], label: str, **more: Any) -> Any:
+    bar = figure.colorbar(colours, ax=panels, pad=0.02, label=label, **more)
+    bar.outline.set_visible(False)
+    return bar.ax
 
 
 def _scale(values: Array, lower: bool) -> Any:
@@ -122,23 +116,20 @@ def _cells(axes: Axes, grid: responses.Grid, shear: int, scale: Normalize, lower
     across = across * up**shear
     axes.set(xscale="log", yscale="log", xlim=(across.min(), across.max()), ylim=(up.min(), up.max()))
     axes.grid(visible=False)
-    scheme = matplotlib.colormaps["viridis_r" if lower else "viridis"]
-    mesh = axes.pcolormesh(across, up, np.ma.masked_invalid(grid.z), cmap=scheme, norm=scale, edgecolors="white",
-                           linewidth=1.0)  # fmt: skip
-    for (row, column), value in np.ndenumerate(grid.z):
-        if math.isfinite(value):
-            high = grid.y[row] * (up[row, 0] / up[row + 1, 0]) ** LOWERED
-            colour = scheme(scale(value))
-            # Three digits and a point are about 3.2 of their heights wide, with a margin.
-            axes.text(grid.x[column] * high**shear, high, f"{value:.{1 if abs(value) >= 10 else 2}f}", zorder=5,
-                      ha="center", va="center", fontsize=min(9.5, 72 * width / 3.2), color=drawing.contrast(colour),
-                      path_effects=[withStroke(linewidth=3, foreground=colour)])  # fmt: skip
-            continue
-        corners = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)]
-        axes.add_patch(Polygon([(across[corner], up[corner]) for corner in corners], label="_void", **HATCHED))
-        if math.isinf(value):
-            axes.plot(grid.x[column] * grid.y[row] ** shear, grid.y[row], "X", color=MUTED, markeredgecolor="white",
-                      markersize=9, label="_diverged", zorder=5)  # fmt: skip
+    scheme, cells = matplotlib.colormaps["viridis_r" if lower else "viridis"], np.ma.masked_invalid(grid.z)
+    void = np.ma.masked_array(np.zeros_like(grid.z), ~cells.mask)
+    axes.pcolor(across, up, void, cmap=ListedColormap([VOID]), label="_void", **HATCHED)
+    mesh = axes.pcolormesh(across, up, cells, cmap=scheme, norm=scale, edgecolors="white", linewidth=1.0)
+    for row, column in np.argwhere(np.isfinite(grid.z)):
+        value, high = grid.z[row, column], grid.y[row] * (up[row, 0] / up[row + 1, 0]) ** LOWERED
+        colour = scheme(scale(value))
+        # Three digits and a point are about 3.2 of their heights wide, with a margin.
+        axes.text(grid.x[column] * high**shear, high, f"{value:.{1 if abs(value) >= 10 else 2}f}", zorder=5,
+                  ha="center", va="center", fontsize=min(9.5, 72 * width / 3.2), color=drawing.contrast(colour),
+                  path_effects=[withStroke(linewidth=3, foreground=colour)])  # fmt: skip
+    lines, places = np.nonzero(np.isinf(grid.z))
+    axes.plot(grid.x[places] * grid.y[lines] ** shear, grid.y[lines], "X", color=MUTED, markeredgecolor="white",
+              markersize=9, label="_diverged", zorder=5)  # fmt: skip
     return mesh
 
 
@@ -157,50 +148,53 @@ def _ridge_line(axes: Axes, ridge: Sequence[tuple[float, float]], shear: int) ->
 
 
 def search_path(
-    rows: pd.DataFrame, *, x: str, y: str, z: str, panels: str | None = None, loose: Sequence[str] = (),
+    rows: pd.DataFrame, *, x: str, y: str, z: str, panels: str = "", loose: Sequence[str] = (),
     size: str | None = None, labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
     """The points that a search tried over the plane of x and y, both logarithmic, joined in the order of `number`.
 
-    The colour is z, the mean over the seeds of a point; hollow points diverged; the ring is the best z. The marker
-    grows with the column `size`, by its rank among all values. Thin lines are those of equal x · y. A panel for each
-    value of `panels`; the points of the `loose` ones, which were drawn at random, are not joined.
+    The colour is z, the mean over the seeds of a point; hollow points diverged; the ring is the best z, which stands
+    above the panel. The marker grows with the column `size`, by its rank among all values. Thin lines are those of
+    equal x · y. A panel for each value of `panels`; the points of the `loose` ones, drawn at random, are not joined.
     """
-    values = levels_of(rows, panels)
-    columns = pd.DataFrame({"x": numbers(rows, x), "y": numbers(rows, y), "z": finite_numbers(rows, z)})
-    columns["size"] = numbers(rows, size) if size else 0.0
-    parts = [columns.loc[part_of(rows, panels, value).index] for value in values]
-    tables = [part.groupby(rows["number"]).mean(skipna=False).dropna(subset=["x", "y"]) for part in parts]
-    table = pd.concat(tables, keys=range(len(values)))
+    values, unit = levels(rows, panels), " %" * ("accuracy" in z)
+    points = pd.DataFrame({"x": numbers(rows, x), "y": numbers(rows, y), "z": columns.finite_numbers(rows, z)})
+    points["size"] = numbers(rows, size) if size else 0.0
+    parts = [points.loc[select(rows, {panels: value}).index].groupby(rows["number"]) for value in values]
+    table = pd.concat([part.mean(skipna=False) for part in parts], keys=range(len(values))).dropna(subset=["x", "y"])
     if table["z"].isna().all():
         raise ValueError(f"no run has values of {x}, {y} and {z}")
     rank = table["size"].map(lambda value: float(f"{value:.6g}")).rank(method="dense") - 1
     table["marker"] = SMALLEST + (LARGEST - SMALLEST) * rank / rank.max() if rank.max() > 0 else 9.0
     shades = ScalarMappable(Normalize(table["z"].min(), table["z"].max()))
-    figure, grid = drawing.panel_grid(panel_texts(panels, values, labels), size=(7.0 if len(values) == 1 else 8.4, 4.2))
-    drawing.logarithmic(grid[0], "x", x, table["x"])
-    drawing.logarithmic(grid[0], "y", y, table["y"])
-    grid[0].set(**{f"{which}lim": (table[which].min() / 2, table[which].max() * 2) for which in ("x", "y")})
-    for place, (axes, value) in enumerate(zip(grid, values, strict=True)):
-        if place in table.index.get_level_values(0):
-            _points(axes, table.loc[place], shades, joined=value not in loose)
-            _best_point(axes, table.loc[place], is_lower_better(z), " %" * ("accuracy" in z))
+    figure, grid = drawing.panel_grid(columns.panel_texts(panels, values, labels))
+    for axis, name, which in ((grid[0].xaxis, x, "x"), (grid[0].yaxis, y, "y")):
+        drawing.logarithmic(axis, name, table[which])
+        grid[0].set(**{f"{which}lim": (table[which].min() / 2, table[which].max() * 2)})
+    for place, points in table.groupby(level=0):
+        axes, ranked = grid[place], points.sort_values("z", ascending=columns.is_lower_better(z))
+        _points(axes, points, shades, joined=values[place] not in loose)
+        if points["z"].notna().any():
+            best = ranked.iloc[0]
+            axes.plot([best["x"]], [best["y"]], **drawing.HOLLOW, markersize=LARGEST + 4, markeredgecolor=INK,
+                      markeredgewidth=1.6, label="_best", zorder=4)  # fmt: skip
+            axes.set_title(f"{axes.get_title()}\nbest: {best['z']:.1f}{unit}".lstrip())
     drawing.finish_figure(grid, label_of(x, labels) if len(grid) == 1 else "", label_of(y, labels), title)
     _equal_products(grid)
     for axes in grid[-2:] if len(grid) == 4 else grid:  # a text for all would lie on the legend
         axes.set_xlabel(label_of(x, labels))
-    figure.colorbar(shades, ax=grid, pad=0.02, label=label_of(z, labels)).outline.set_visible(False)
-    _path_legend(figure, table, symbol(size) if size else "", f"equal {symbol(x)}{symbol(y)}")
+    _colour_bar(figure, shades, grid, label_of(z, labels))
+    _path_legend(figure, table, columns.symbol(size) if size else "", f"equal {columns.symbol(x)}{columns.symbol(y)}")
     return figure
 
 
 def _path_legend(figure: Figure, table: pd.DataFrame, size: str, equal: str) -> None:
     """What sizes, rings, hollow points and thin lines mean, below the panels."""
     sizes = table.sort_values("marker").drop_duplicates("marker") if size else table[:0]
-    entries = {f"{size} = {sizes['size'].iloc[place]:.2g}": sizes["marker"].iloc[place]
-               for place in (0, len(sizes) // 2, -1) if len(sizes)}  # fmt: skip
+    sizes = sizes.iloc[sorted({0, len(sizes) // 2, len(sizes) - 1})] if len(sizes) else sizes
     dot, ring = {**drawing.MARK, "markeredgecolor": "white"}, drawing.HOLLOW
-    handles = [Line2D([], [], label=text, markersize=marker, **dot) for text, marker in entries.items()]
+    handles = [Line2D([], [], label=f"{size} = {value:.2g}", markersize=marker, **dot)
+               for value, marker in sizes[["size", "marker"]].to_numpy()]  # fmt: skip
     handles.append(Line2D([], [], label="best", markersize=LARGEST, markeredgecolor=INK, **ring))
     if table["z"].isna().any():
         handles.append(Line2D([], [], label="diverged", markersize=8, markeredgecolor=MUTED, **ring))
@@ -209,41 +203,26 @@ def _path_legend(figure: Figure, table: pd.DataFrame, size: str, equal: str) -> 
 
 
 def _points(axes: Axes, points: pd.DataFrame, shades: ScalarMappable, *, joined: bool) -> None:
+    """The points of one panel; small markers lie on large ones."""
     if joined:
         axes.plot(points["x"], points["y"], color=MUTED, linewidth=0.9, alpha=0.6, label="_path", zorder=2)
         axes.annotate("start", points.iloc[0][["x", "y"]], (0, 8), textcoords="offset points", ha="center", zorder=5)
-    # Small markers lie on large ones.
-    for x, y, z, _, marker in points.sort_values("marker", ascending=False, kind="stable").to_numpy():
-        known = math.isfinite(z)
-        axes.plot([x], [y], "o", markersize=marker, color=shades.to_rgba(z) if known else "none", zorder=3,
-                  markeredgecolor="white" if known else MUTED, markeredgewidth=0.9, label="_point")  # fmt: skip
-
-
-def _best_point(axes: Axes, points: pd.DataFrame, lower: bool, unit: str) -> None:
-    """The ring around the best point, and its z in that corner of the panel with the fewest points."""
-    if points["z"].isna().all():
-        return
-    x, y, z, *_ = points.loc[points["z"].idxmin() if lower else points["z"].idxmax()]
-    axes.plot([x], [y], **drawing.HOLLOW, markersize=LARGEST + 4, markeredgecolor=INK, markeredgewidth=1.6,
-              label="_best", zorder=4)  # fmt: skip
-    spots = axes.transAxes.inverted().transform(axes.transData.transform(points[["x", "y"]].to_numpy()))
-    corners = [(left, top) for top in (True, False) for left in (True, False)]
-    left, top = min(corners, key=lambda corner: np.sum(
-        ((spots[:, 0] < 0.5) == corner[0]) & (np.abs(spots[:, 1] - corner[1]) < 0.15)))  # fmt: skip
-    axes.annotate(f"best, {z:.1f}{unit}", (0.03 if left else 0.97, 0.97 if top else 0.03), xycoords="axes fraction",
-                  ha="left" if left else "right", va="top" if top else "bottom", zorder=5,
-                  path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
+    points = points.sort_values("marker", ascending=False, kind="stable")
+    colours = shades.to_rgba(points["z"])  # of NaN transparent
+    edges = np.where(points["z"].notna(), "white", MUTED).tolist()
+    axes.scatter(points["x"], points["y"], s=points["marker"] ** 2, facecolors=colours, edgecolors=edges,
+                 linewidths=0.9, label="_points", zorder=3)  # fmt: skip
 
 
 def _equal_products(panels: Sequence[Axes]) -> None:
     """In place of a grid thin lines of equal x · y, a factor of four apart; once the limits stand."""
-    (left, right), (bottom, top) = panels[0].get_xlim(), panels[0].get_ylim()
-    powers = range(math.floor(math.log(left * bottom, 4)), math.ceil(math.log(right * top, 4)) + 1)
+    across, up = np.array(panels[0].get_xlim()), panels[0].get_ylim()
+    first, last = (math.log(x * y, 4) for x, y in zip(across, up, strict=True))
+    products = 4.0 ** np.arange(math.floor(first), math.ceil(last) + 1)
     for axes in panels:
         axes.grid(visible=False)
-        for power in powers:
-            axes.plot([left, right], [4.0**power / left, 4.0**power / right], color="0.9", linewidth=1, label="_equal",
-                      zorder=1, scalex=False, scaley=False)  # fmt: skip
+        axes.plot(across, products / across[:, None], color="0.9", linewidth=1, label="_equal", zorder=1, scalex=False,
+                  scaley=False)  # fmt: skip
 
 
 def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = None, title: str | None = None) -> Figure:
@@ -254,16 +233,15 @@ def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = Non
     stays grey. The title says of how many seeds it is one.
     """
     rows = rows[rows["surface"].map(lambda surface: isinstance(surface, dict))]
-    names = levels_of(rows, by)
+    names = levels(rows, by)
     if not names:
         raise ValueError("no run has a surface")
-    found = [_finer(**part_of(rows, by, name)["surface"].iloc[0]) for name in names]
-    columns = min(len(names), 3) if len(names) != 4 else 2
-    size = (4.8, 3.9) if len(names) == 1 else (8.4, 6.4 / columns + 0.95)
-    figure, grid = drawing.panel_grid([level_text(name, labels) for name in names], size=size)
+    found = [finer(**select(rows, {by: name})["surface"].iloc[0]) for name in names]
+    size = (4.8, 3.9) if len(names) == 1 else (8.4, 6.4 / min(len(names), 3 if len(names) != 4 else 2) + 0.95)
+    figure, grid = drawing.panel_grid([columns.level_text(name, labels) for name in names], size=size)
     low, high = min(loss.min() for *_, loss in found), max(loss.max() for *_, loss in found)
-    levels = np.geomspace(low, max(high, 1.01 * low), LEVELS)
-    style: dict[str, Any] = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
+    contours = np.geomspace(low, max(high, 1.01 * low), LEVELS)
+    style: dict[str, Any] = {"levels": contours, "norm": LogNorm(contours[0], contours[-1])}
     for axes, (a, b, loss) in zip(grid, found, strict=True):
         filled = axes.contourf(a, b, loss.T, extend="both", **style)
         axes.contour(a, b, loss.T, colors="white", linewidths=0.5, alpha=0.7, **style)
@@ -275,16 +253,15 @@ def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = Non
     seeds = rows["seed"].nunique()
     title = f"{title}, one seed" + f" of {seeds}" * (seeds > 1) if title else None
     drawing.finish_figure(grid, "direction 1 (filter norms)", "direction 2 (filter norms)", title)
-    bar = figure.colorbar(filled, ax=grid, pad=0.02, label=label_of("loss", labels))
-    drawing.ticks(bar.ax, "y", drawing.round_numbers(low, high))
-    bar.outline.set_visible(False)
+    bar = _colour_bar(figure, filled, grid, label_of("loss", labels))
+    drawing.ticks(bar.yaxis, drawing.round_numbers(low, high))
     return figure
 
 
-def _finer(a: list[float], b: list[float], loss: list[list[float | None]]) -> tuple[Any, Any, Any]:
+def finer(a: list[float], b: list[float], loss: list[list[float | None]]) -> tuple[Any, Any, Any]:
     """a, b and the loss [a, b] on a finer grid that contains the measured points, unchanged."""
     known = np.ma.masked_less_equal(np.ma.masked_invalid(np.array(loss, float)), 0.0)
-    if known.mask.any():
+    if known.mask.any() or min(len(a), len(b)) < 4:
         return a, b, known
-    finer = [np.interp(np.arange(FINER * (len(v) - 1) + 1) / FINER, np.arange(len(v)), v) for v in (a, b)]
-    return *finer, np.exp(CubicSpline(b, CubicSpline(a, np.log(known.data))(finer[0]), axis=1)(finer[1]))
+    fine = [np.interp(np.arange(FINER * (len(v) - 1) + 1) / FINER, np.arange(len(v)), v) for v in (a, b)]
+    return *fine, np.exp(RectBivariateSpline(a, b, np.log(known.data))(*fine))

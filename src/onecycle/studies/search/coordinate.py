@@ -6,8 +6,6 @@ where none is better, T. G. Kolda, R. M. Lewis, V. Torczon, "Optimization by Dir
 """
 
 import contextlib
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -43,10 +41,9 @@ class _BudgetSpentError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One point that was tried: its place in the path, its values, its score, and what was decided.
+    """One point that was tried: its place in the path, its values, its score, what was decided, and why.
 
-    coordinate: the one it is a step along, empty for a draw. beside: the score that it was compared with, NaN for the
-    first point. min_gain: by how much it had to be better.
+    coordinate: the one it is a step along, empty for a draw. score: minus infinity where the run has none.
     """
 
     number: int
@@ -54,16 +51,12 @@ class Step:
     score: float
     coordinate: str
     decision: str
-    beside: float = math.nan
-    min_gain: float = 0.0
+    reason: str = ""
 
 
 @dataclass
 class SearchPath:
-    """Every point in the order in which it was tried, and why the search ended.
-
-    on_step: is called with each step when it is decided.
-    """
+    """Every point in the order in which it was tried, and why the search ended; on_step is called with each."""
 
     on_step: Callable[[Step], None] = lambda step: None
     steps: list[Step] = field(default_factory=list)
@@ -74,16 +67,30 @@ class SearchPath:
         """The point with the highest score; the first of equals."""
         return max(self.steps, key=lambda step: step.score)
 
-    def add(self, step: Step) -> None:
-        """Append a step."""
-        self.steps.append(step)
-        self.on_step(step)
+    def add(
+        self, values: Values, score: float, other: float, *, is_better: bool, coordinate: str = "",
+        min_gain: float = 0.0, outcome: str = "diverged",
+    ) -> None:  # fmt: skip
+        """Append a point; other: the score that it was compared with. outcome: how a run without a score ended."""
+        decision = START if not self.steps else BETTER if is_better else WORSE
+        reason = f"{100 * score:.2f} %"
+        if not self.steps:
+            reason = "the first point"
+        elif not math.isfinite(score):
+            reason = f"it {outcome}"
+        elif not math.isfinite(other):
+            reason += ", no point before it has a score"
+        else:
+            reason += f" against {100 * other:.2f} %"
+            if not is_better and other < score <= other + min_gain:
+                reason += f", which is less than {100 * min_gain:.2f} % better"
+        self.steps.append(Step(len(self.steps), values, score, coordinate, decision, reason))
+        self.on_step(self.steps[-1])
 
-    def add_draw(self, values: Values, score: float) -> None:
+    def add_draw(self, values: Values, score: float, outcome: str = "diverged") -> None:
         """Append a point that no other one led to: it is better where it beats all before it."""
         best = self.best.score if self.steps else math.nan
-        decision = START if not self.steps else BETTER if score > best else WORSE
-        self.add(Step(len(self.steps), values, score, "", decision, beside=best))
+        self.add(values, score, best, is_better=score > best, outcome=outcome)
 
 
 def rank(score: Score) -> float:
@@ -135,16 +142,20 @@ class _CoordinateSearch:
 
     def _best_along(self, place: int, start: Exponents) -> Exponents:
         """The best point along one coordinate, as far as steps in one direction make it better."""
+
+        def moved(point: Exponents, direction: int) -> Exponents:
+            return (*point[:place], point[place] + direction * self.stride, *point[place + 1 :])
+
         name, here, directions = self.names[place], start, (1, -1)
         if self.pairs:
-            up, down = (_moved(start, place, sign * self.stride) for sign in directions)
+            up, down = (moved(start, direction) for direction in directions)
             self._score([up, down], name, start)
             if self.scores.get(down, -math.inf) > self.scores[up]:
                 directions = (-1, 1)
         for direction in directions:
-            there = _moved(here, place, direction * self.stride)
+            there = moved(here, direction)
             while self._score([there], name, here) > self.scores[here] + self.options.min_gain:
-                here, there = there, _moved(there, place, direction * self.stride)
+                here, there = there, moved(there, direction)
             if here != start:
                 break
         return here
@@ -165,20 +176,14 @@ class _CoordinateSearch:
         if wanted:
             ranks = [rank(score) for score in self.evaluate(list(wanted.values()))]
             self.scores |= dict(zip(wanted, ranks, strict=True))
-            beside = math.nan if origin is None else self.scores[origin]
+            other, gain = math.nan if origin is None else self.scores[origin], self.options.min_gain
             for place, (values, score) in enumerate(zip(wanted.values(), ranks, strict=True)):
                 # Of two neighbours that are both better, the search goes to one.
-                is_gain = score > beside + self.options.min_gain and place == ranks.index(max(ranks))
-                decision = START if origin is None else BETTER if is_gain else WORSE
-                number = len(self.path.steps)
-                self.path.add(Step(number, values, score, coordinate, decision, beside, self.options.min_gain))
+                is_better = score > other + gain and place == ranks.index(max(ranks))
+                self.path.add(values, score, other, is_better=is_better, coordinate=coordinate, min_gain=gain)
         if points[0] not in self.scores:
             raise _BudgetSpentError
         return self.scores[points[0]]
-
-
-def _moved(point: Exponents, place: int, by: int) -> Exponents:
-    return (*point[:place], point[place] + by, *point[place + 1 :])
 
 
 def point_text(values: Values) -> str:
@@ -199,41 +204,26 @@ class Decisions:
 
     def add(self, arm: str, step: Step, seeds: int) -> None:
         """Append one and write them all; a search that goes on decides the same again."""
+        import pandas as pd
+
         self.lines.append({
             "arm": arm, "number": step.number,
             "coordinate": "" if step.decision == START else column(step.coordinate), "point": point_text(step.values),
             "mean_score": f"{step.score:.6g}" if math.isfinite(step.score) else "", "seeds": seeds,
-            "decision": step.decision, "reason": reason(step),
+            "decision": step.decision, "reason": step.reason,
         })  # fmt: skip
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(self.lines[0]))
-        writer.writeheader()
-        writer.writerows(self.lines)
+        text = pd.DataFrame(self.lines).to_csv(index=False, lineterminator="\r\n")
         with storage_errors_named("run this again"):
-            write_atomically(self.folder / DECISIONS, text.getvalue())
-
-
-def reason(step: Step) -> str:
-    """Why a search decided so: "52.10 % against 51.30 %"."""
-    score = f"{100 * step.score:.2f} %"
-    if step.decision == START:
-        return "the first point"
-    if not math.isfinite(step.score):
-        return "it diverged"
-    if not math.isfinite(step.beside):
-        return f"{score}, every point before it diverged"
-    text = f"{score} against {100 * step.beside:.2f} %"
-    is_small = step.decision != BETTER and step.beside < step.score <= step.beside + step.min_gain
-    return f"{text}, which is less than {100 * step.min_gain:.2f} % better" if is_small else text
+            write_atomically(self.folder / DECISIONS, text)
 
 
 def read_decisions(folder: Path) -> dict[tuple[Any, Any], dict[str, str]]:
     """Coordinate and decision by arm and number of a point; empty where no search was made."""
+    import pandas as pd
+
+    texts = dict.fromkeys(("arm", "coordinate", "decision"), str)
     try:
-        with (folder / DECISIONS).open(newline="", encoding="utf-8") as file:
-            return {
-                (line["arm"], int(line["number"])): {name: line[name] for name in ("coordinate", "decision")}
-                for line in csv.DictReader(file)
-            }
-    except (OSError, ValueError, KeyError, TypeError):
+        lines = pd.read_csv(folder / DECISIONS, dtype=texts, keep_default_na=False)
+        return lines.set_index(["arm", "number"])[["coordinate", "decision"]].to_dict("index")
+    except (OSError, ValueError, KeyError):
         return {}

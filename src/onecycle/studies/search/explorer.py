@@ -1,6 +1,5 @@
 """The searches of a study: their points become runs, and the scores of the runs decide where they go."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from onecycle.runs.saved import read_saved
 from onecycle.studies import plan
 from onecycle.studies.launching import RunCounter
 from onecycle.studies.search import coordinate
-from onecycle.studies.search.options import SEARCH_OPTIONS, CoordinateSearch, RandomSearch
+from onecycle.studies.search.options import METHODS, CoordinateSearch, RandomSearch
 from onecycle.studies.search.trials import optuna_search
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class Explorer:
         A search that was interrupted takes the same way again, over runs that are read back. A failed run stops a
         search that does not know where to go without it.
         """
-        options = SEARCH_OPTIONS.validate_python(block)
+        options = METHODS[block["method"]].model_validate(block)
         results: list[JobReturn] = []
 
         def evaluate(points: list[coordinate.Values]) -> list[coordinate.Score]:
@@ -90,8 +89,7 @@ class Explorer:
         seeds = self.noted.study.get("confirm") or ()
         if not seeds:
             return []
-        best = best_of_arms(self.noted.points, results)
-        again = [plan.confirmation(point, seed) for seed in seeds for point in best]
+        again = [plan.confirmation(point, seed) for seed in seeds for point in best_of_arms(self.noted.points, results)]
         self.counter.total = self.counter.done + len(again)
         return self._launch_noted(again)
 
@@ -111,45 +109,44 @@ class Explorer:
         if own is None:
             return words
         target = self.folder / f"best_{folder_name(arm)}.yaml"
-        text = experiment_text(own[0], f"Found by {arm} ({method}, {len(path.steps)} points): {words}")
+        text = experiment_text(*own, f"Found by {arm} ({method}, {len(path.steps)} points): {words}")
         with storage_errors_named("run this again"):
             run.write_atomically(target, text)
         return f"{words}. Ready for conf/experiment: {target}"
 
 
-def experiment_text(folder: Path, found_by: str) -> str:
+def experiment_text(folder: Path, result: dict[str, Any], found_by: str) -> str:
     """The text of a conf/experiment file that trains as the run in `folder` did, name and seed aside.
 
-    found_by: its first line, a comment.
+    result: the run's record. found_by: the first line of the text, a comment.
     """
     config = relevant(read_saved(folder))
     del config["seed"]
     config.get("callbacks", {}).pop("pruning", None)
-    data = (run.read_result(folder) or {})["data"]["name"]
     # Where the data lie is the user's own: the group of the same source says so.
+    data = result["data"]["name"]
     groups = {"data": data if (CONF / "data" / f"{data}.yaml").exists() else "image_folder", **dict.fromkeys(REPLACED)}
-    defaults = [{f"override /{group}": choice} for group, choice in groups.items()]
+    defaults = {"defaults": [{f"override /{group}": choice} for group, choice in groups.items()]}
     head = (
         f"# @package _global_\n# {found_by}\n"
         "# Command: onecycle-train experiment=best        (this file as conf/experiment/best.yaml)\n"
     )
-    parts = ({"defaults": defaults}, {"name": "best", **config})
+    parts = (defaults, {"name": "best", **config})
     return head + "\n".join(yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in parts)
 
 
 def best_of_arms(points: Sequence[plan.Point], results: Sequence[JobReturn]) -> list[plan.Point]:
     """A run of the point with the highest mean score over its seeds, for every arm that has one."""
-    groups: dict[tuple[str, str], list[tuple[plan.Point, JobReturn]]] = {}
-    for point, result in zip(points, results, strict=True):
-        values = json.dumps({key: value for key, value in point.values.items() if key != "seed"})
-        groups.setdefault((point.values["arm"], values), []).append((point, result))
-    best: dict[str, tuple[float, plan.Point]] = {}
-    for (arm, _), runs in groups.items():
-        score = mean_score([result for _, result in runs])
-        if score is not None and score > best.get(arm, (-math.inf,))[0]:
-            best[arm] = (score, runs[0][0])
-    arms = dict.fromkeys(arm for arm, _ in groups)  # in the order of the plan
-    return [best[arm][1] for arm in arms if arm in best]
+    arms: dict[str, dict[str, list[int]]] = {}  # by arm, and by a point's values without the seed, where its runs are
+    for place, point in enumerate(points):
+        values = repr({key: value for key, value in point.values.items() if key != "seed"})
+        arms.setdefault(point.values["arm"], {}).setdefault(values, []).append(place)
+    best = []
+    for found in arms.values():
+        scores = {places[0]: mean_score([results[place] for place in places]) for places in found.values()}
+        known = {place: score for place, score in scores.items() if score is not None and score > -math.inf}
+        best += [points[max(known, key=known.__getitem__)]] if known else []
+    return best
 
 
 def mean_score(results: Sequence[JobReturn]) -> coordinate.Score:

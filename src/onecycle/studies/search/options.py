@@ -11,7 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
 from onecycle.config.types import Count, NonNegativeNumber, Number, Options, PositiveNumber, Seed, Text
 from onecycle.config.validate import did_you_mean
@@ -155,10 +155,9 @@ class OptunaSearch(_Search):
     seed: Seed = 0
 
 
-# A block of a study's `searches`: its method says which options it has.
-SearchOptions = Annotated[CoordinateSearch | RandomSearch | OptunaSearch, Field(discriminator="method")]
-SEARCH_OPTIONS: TypeAdapter[CoordinateSearch | RandomSearch | OptunaSearch] = TypeAdapter(SearchOptions)
-METHODS: dict[str | None, type[Options]] = {
+# A block of a study's `searches` has the options of its method.
+Search = CoordinateSearch | RandomSearch | OptunaSearch
+METHODS: dict[str | None, type[Search]] = {
     "coordinate": CoordinateSearch, "random": RandomSearch, "optuna": OptunaSearch,
 }  # fmt: skip
 
@@ -180,10 +179,10 @@ def coordinates_of(given: Sequence[Any], config: DictConfig) -> dict[str, dict[s
         if OmegaConf.is_dict(node) and last in node:
             own = {name: value for name, value in entry.items() if name != "key" and value is not None}
             found[key] = {"start": OmegaConf.select(config, key), **own}
-        elif key in PARAMETRISED:
-            problems.append(f"there is no key {key}; set hyperparameters={PARAMETRISED[key]}")
         else:
-            problems.append(f"there is no key {key}{did_you_mean(last, map(str, node or ()))}")
+            group = PARAMETRISED.get(key)
+            hint = f"; set hyperparameters={group}" if group else did_you_mean(last, map(str, node or ()))
+            problems.append(f"there is no key {key}{hint}")
     if problems:
         raise ConfigError([f"hydra.sweeper.coordinates: {line}" for line in problems])
     refuse_values({key: [entry["start"]] for key, entry in found.items()}, config)

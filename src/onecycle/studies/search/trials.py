@@ -5,12 +5,12 @@ one. Optuna is an optional extra.
 """
 
 import importlib
+import logging
 import math
 import os
 import platform
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,38 +18,33 @@ import numpy as np
 import psutil
 
 from onecycle.callbacks.options import PRUNED
-from onecycle.callbacks.optuna_storage import make_pruner, open_storage, optuna_object
-from onecycle.errors import ConfigError, reason_of
-from onecycle.studies.search import coordinate
-from onecycle.studies.search.coordinate import Evaluate, Values
+from onecycle.callbacks.optuna_storage import open_storage, optuna_part
+from onecycle.errors import ConfigError
+from onecycle.studies.search.coordinate import Evaluate, SearchPath, Values
 from onecycle.studies.search.options import OptunaAxis, OptunaSearch
 
 if TYPE_CHECKING:
     import optuna
+    import pandas as pd
     from matplotlib.figure import Figure
 
-SAMPLERS = {
-    "tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler",
-    "nsgaii": "NSGAIISampler",
-}  # fmt: skip
+log = logging.getLogger(__name__)
+
 PLOTS = {
     "history": "plot_optimization_history", "importance": "plot_param_importances", "slice": "plot_slice",
 }  # fmt: skip
-PRUNING = "+callbacks.pruning"  # the override that gives a run its pruner
 OWNER, OUTCOME = "owner", "outcome"  # user attributes of a trial: its process, and how its run ended without a score
 
 
 def check_optuna(options: OptunaSearch) -> None:
-    """Raise ConfigError where Optuna is not installed, or refuses the options of the sampler, pruner or an axis."""
+    """Raise ConfigError where Optuna is not installed, or refuses the options of the sampler or the pruner."""
     try:
         importlib.import_module("optuna")
     except ImportError:
         install = "python -m pip install 'onecycle[search]'"
         raise ConfigError([f"method=optuna: Optuna is not installed; {install}"]) from None
-    _sampler(options, 0)
-    make_pruner(options.pruner, options.pruner_options)
-    for key, axis in options.space.items():
-        _distribution(key, axis)
+    optuna_part("sampler", options.sampler, {"seed": 0, **options.sampler_options})
+    optuna_part("pruner", options.pruner, options.pruner_options)
 
 
 def journal(folder: Path) -> str:
@@ -57,53 +52,49 @@ def journal(folder: Path) -> str:
     return f"journal:{(folder / 'optuna.journal').absolute()}"
 
 
-def optuna_search(
-    options: OptunaSearch, evaluate: Evaluate, path: coordinate.SearchPath, *, folder: Path, width: int = 1
-) -> None:
+def optuna_search(options: OptunaSearch, evaluate: Evaluate, path: SearchPath, *, folder: Path, width: int = 1) -> None:
     """Read back the trials that are finished, go on with the interrupted ones, ask for the rest of the budget.
 
     folder: of the study. width: points to evaluate at once. Failed and diverged runs do not end the search.
     """
     import optuna
 
-    check_optuna(options)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    where = options.storage or journal(folder)
     study = optuna.create_study(
-        storage=open_storage(options.storage or journal(folder)), study_name=options.arm, direction="maximize",
-        load_if_exists=True, pruner=make_pruner(options.pruner, options.pruner_options),
+        storage=open_storage(where), study_name=options.arm, direction="maximize", load_if_exists=True,
+        pruner=optuna_part("pruner", options.pruner, options.pruner_options),
     )  # fmt: skip
     # A sampler that goes on, or works beside another process, must not draw what was drawn before.
-    running = [trial for trial in study.trials if trial.state.name == "RUNNING"]
-    beside = any(not _is_gone(trial.user_attrs.get(OWNER)) for trial in running)
-    words = [options.seed, len(study.trials), os.getpid() if beside else 0]
-    study.sampler = _sampler(options, int(np.random.SeedSequence(words).generate_state(1)[0]))
-    search = _OptunaSearch(options, study, evaluate, path, folder)
+    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    gone = [trial for trial in running if _is_gone(trial.user_attrs.get(OWNER))]
+    words = [options.seed, len(study.trials), os.getpid() if len(gone) < len(running) else 0]
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    study.sampler = optuna_part("sampler", options.sampler, {"seed": seed, **options.sampler_options})
+    search = _OptunaSearch(options, study, evaluate, path, where)
     search.read_back()
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        if _is_gone(trial.user_attrs.get(OWNER)):
-            search.run([trial])
+    for trial in gone:
+        search.run([trial])
     while trials := search.ask(width):
         search.run(trials)
     search.read_back()  # the trials of other processes
 
 
-@dataclass
 class _OptunaSearch:
-    """One process's part in a study of Optuna. seen: the numbers of the trials in the path."""
+    """One process's part in a study of Optuna in the storage `where`. seen: the numbers of the trials in the path."""
 
-    options: OptunaSearch
-    study: "optuna.Study"
-    evaluate: Evaluate
-    path: coordinate.SearchPath
-    folder: Path
-    seen: set[int] = field(default_factory=set)
+    def __init__(
+        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: SearchPath, where: str
+    ) -> None:
+        self.options, self.study, self.evaluate, self.path, self.where = options, study, evaluate, path, where
+        self.seen: set[int] = set()
 
     def read_back(self) -> None:
         """Evaluate finished trials again, which reads their records; those that failed would only fail again."""
         for trial in self.study.get_trials(deepcopy=False):
             is_new = trial.number not in self.seen and trial.number < self.options.budget
             if is_new and trial.state.is_finished() and trial.user_attrs.get(OUTCOME) != "failed":
-                self.evaluate([self._values(trial)])
+                self.evaluate([self._overrides(trial)])
                 self._add(trial.number)
 
     def ask(self, width: int) -> list["optuna.Trial"]:
@@ -111,7 +102,7 @@ class _OptunaSearch:
         from optuna.trial import TrialState
 
         trials: list[optuna.Trial] = []
-        distributions = {key: _distribution(key, axis) for key, axis in self.options.space.items()}
+        distributions = {key: _distribution(axis) for key, axis in self.options.space.items()}
         while len(trials) < width and len(self.study.get_trials(deepcopy=False)) < self.options.budget:
             trial = self.study.ask(distributions)
             if trial.number >= self.options.budget:  # another process was faster
@@ -126,7 +117,7 @@ class _OptunaSearch:
         import optuna
         from optuna.trial import TrialState
 
-        scores = self.evaluate([self._values(trial) for trial in trials])
+        scores = self.evaluate([self._overrides(trial) for trial in trials])
         for trial, score in zip(trials, scores, strict=True):
             if score is None or math.isnan(score):
                 outcome = "failed" if score is None else "diverged"
@@ -143,38 +134,31 @@ class _OptunaSearch:
         self.seen.add(number)
         trial = self.study.get_trials(deepcopy=False)[number]
         score = trial.value if trial.state.name == "COMPLETE" else None
-        values = {key: value for key, value in self._values(trial).items() if key != PRUNING}
-        self.path.add_draw(values, -math.inf if score is None else score)
+        outcome = "was pruned" if trial.state.name == "PRUNED" else trial.user_attrs.get(OUTCOME, "failed")
+        self.path.add_draw(self._values(trial), -math.inf if score is None else score, outcome)
 
     def _values(self, trial: Any) -> Values:
-        """The values of a trial as overrides of its run."""
-        values: Values = {key: axis.value(trial.params[key]) for key, axis in self.options.space.items()}
-        if self.options.pruner != "none":
-            storage = self.options.storage or journal(self.folder)
-            values[PRUNING] = {
-                "_target_": "onecycle.callbacks.pruning.Pruning", "storage": storage, "study": self.options.arm,
-                "pruner": self.options.pruner, "pruner_options": self.options.pruner_options, "trial": trial._trial_id,
-            }  # fmt: skip
-        return values
+        return {key: axis.value(trial.params[key]) for key, axis in self.options.space.items()}
+
+    def _overrides(self, trial: Any) -> Values:
+        """The values of a trial, and the callback that stops its run where there is a pruner."""
+        if self.options.pruner == "none":
+            return self._values(trial)
+        callback = {
+            "_target_": "onecycle.callbacks.pruning.Pruning", "storage": self.where, "study": self.options.arm,
+            "pruner": self.options.pruner, "pruner_options": self.options.pruner_options, "trial": trial._trial_id,
+        }  # fmt: skip
+        return {**self._values(trial), "+callbacks.pruning": callback}
 
 
-def _distribution(key: str, axis: OptunaAxis) -> Any:
+def _distribution(axis: OptunaAxis) -> Any:
     import optuna.distributions as kinds
 
-    try:
-        if axis.choices is not None:
-            return kinds.CategoricalDistribution(axis.choices)
-        if axis.integer:
-            return kinds.IntDistribution(axis.low, axis.high, log=axis.log, step=axis.step or 1)  # type: ignore[arg-type]
-        return kinds.FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise ConfigError([f"{key}: {reason_of(error)}"]) from None
-
-
-def _sampler(options: OptunaSearch, seed: int) -> Any:
-    return optuna_object(
-        "sampler", options.sampler, SAMPLERS[options.sampler], {"seed": seed, **options.sampler_options}
-    )
+    if axis.choices is not None:
+        return kinds.CategoricalDistribution(axis.choices)
+    if axis.integer:
+        return kinds.IntDistribution(axis.low, axis.high, log=axis.log, step=axis.step or 1)  # type: ignore[arg-type]
+    return kinds.FloatDistribution(axis.low, axis.high, log=axis.log, step=None if axis.log else axis.step)  # type: ignore[arg-type]
 
 
 def _is_gone(owner: str | None) -> bool:
@@ -185,21 +169,24 @@ def _is_gone(owner: str | None) -> bool:
     return host == platform.node() and (int(process) == os.getpid() or not psutil.pid_exists(int(process)))
 
 
-def optuna_figure(folder: Path, *, show: str, arm: str, kept_in: str | None = None) -> "Figure":
-    """One of Optuna's own figures, PLOTS, of the search `arm` of the study in `folder`, whose storage is `kept_in`.
+def optuna_figure(rows: "pd.DataFrame", *, show: str, arm: str, kept_in: str | None = None) -> "Figure | None":
+    """One of Optuna's own figures, PLOTS, of the search `arm`, whose storage is `kept_in`, of the rows' study.
 
-    Raises ConfigError for an unknown figure, and what Optuna raises where its trials are too few or too equal.
+    None where Optuna finds too few trials, or too equal ones. Raises ConfigError for an unknown figure.
     """
     import optuna
     import optuna.visualization.matplotlib as figures
 
     if show not in PLOTS:
-        raise ConfigError([f"optuna: show={show}: unknown; there are {', '.join(PLOTS)}"])
-    study = optuna.load_study(study_name=arm, storage=open_storage(kept_in or journal(folder)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls its figures experimental
-        extra = {"evaluator": optuna.importance.PedAnovaImportanceEvaluator()} if show == "importance" else {}
-        drawn = getattr(figures, PLOTS[show])(study, **extra)
-    figure = (drawn.flat[0] if hasattr(drawn, "flat") else drawn).get_figure()
-    figure.set_layout_engine("tight")
+        raise ConfigError([f"show={show}: unknown; there are {', '.join(PLOTS)}"])
+    storage = open_storage(kept_in or journal(Path(rows["folder"].iloc[0]).parent))
+    extra = {"evaluator": optuna.importance.PedAnovaImportanceEvaluator()} if show == "importance" else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls its figures experimental
+            drawn = getattr(figures, PLOTS[show])(optuna.load_study(study_name=arm, storage=storage), **extra)
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        log.warning("Optuna's %s is left out: %s.", show, str(error).rstrip("."))
+        return None
+    figure: Figure = np.ravel(drawn)[0].get_figure()
     return figure
