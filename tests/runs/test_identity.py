@@ -12,9 +12,9 @@ from pydantic import Field
 from onecycle.config import schema
 from onecycle.config.compose import CONF
 from onecycle.config.schema import NO_EFFECT, TrainOptions
-from onecycle.config.validate import validated
+from onecycle.config.validate import flat, validated
 from onecycle.models.options import ResNet9Options
-from onecycle.runs.identity import comparable, flat, folder_name, identity, identity_of_version_1, settings, short_name
+from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, settings, short_name
 
 KEY = {"name": "cifar10"}
 

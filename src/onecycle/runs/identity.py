@@ -8,7 +8,7 @@ from typing import Any
 
 from onecycle.config.schema import MOVED, NO_EFFECT, TrainOptions
 from onecycle.config.types import Options
-from onecycle.config.validate import components
+from onecycle.config.validate import components, flat
 
 
 def identity(config: TrainOptions, data_key: Mapping[str, Any]) -> str:
@@ -77,13 +77,6 @@ def _defaults(options: type[Options], prefix: str = "") -> dict[str, Any]:
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Options):
             found |= _defaults(field.annotation, f"{prefix}{name}.")
     return found
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one: {"schedule": {"peak_lr": 0.4}} → {"schedule.peak_lr": 0.4}."""
-    if isinstance(node, Mapping) and node:
-        return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): node}
 
 
 def has_no_effect(key: str) -> bool:

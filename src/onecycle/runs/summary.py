@@ -16,11 +16,11 @@ from rich.panel import Panel
 from rich.table import Table
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from onecycle.config.validate import flat
 from onecycle.data.datamodule import DataModule
 from onecycle.runs import processes
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment, peak_memory
-from onecycle.runs.identity import flat
 from onecycle.training.classifier import Classifier
 
 log = logging.getLogger("onecycle")
