@@ -19,9 +19,8 @@ def test_the_page_and_the_json_schema_are_up_to_date() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
 def test_every_file_of_conf_names_the_definition_that_it_follows(path: Path) -> None:
-    (place, name) = re.findall(r"^# yaml-language-server: \$schema=(\S+)#/definitions/(\w+)$", path.read_text(), re.M)[
-        0
-    ]
+    pattern = r"^# yaml-language-server: \$schema=(\S+)#/definitions/(\w+)$"
+    place, name = re.findall(pattern, path.read_text(), re.MULTILINE)[0]
     assert (path.parent / place).resolve() == SCHEMA.resolve()
     assert name in json.loads(SCHEMA.read_text())["definitions"]
 

@@ -32,11 +32,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.run)
     recorded = read_result(folder)
     from onecycle import build  # only now: rejected words must not wait seconds for torch
-    from onecycle.runs import checkpoints, summary
+    from onecycle.runs import checkpoints, environment, summary
 
     summary.silence_libraries()
+    saved = saved_config(folder)
+    environment.prepare(saved.trainer.threads)
     with build.value_errors_as_config_errors():
-        own = build.choose_precision(_own_config(config, saved_config(folder)))
+        own = build.choose_precision(_own_config(config, saved))
         _, dataset, _ = build.load_dataset(own, keep=bool(config.data))
         checkpoint = folder / checkpoints.FOLDER / config.checkpoint
         checkpoint = checkpoint if checkpoint.exists() else Path(config.checkpoint)
@@ -85,7 +87,3 @@ def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
     if record is None or "classes" not in record.get("data", {}):
         raise ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
     return list(record["data"]["classes"])
-
-
-if __name__ == "__main__":
-    raise SystemExit("write python -m onecycle evaluate … or onecycle-evaluate …")

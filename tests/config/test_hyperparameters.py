@@ -1,9 +1,8 @@
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from onecycle.config.compose import CONF
+from helpers import composed_of
 from onecycle.config.hyperparameters import (
     Hyperparameters,
     peak_lr_from_effective_decay,
@@ -75,6 +74,4 @@ def test_what_is_no_number_or_would_divide_by_zero_is_refused(function: Any, val
     ],
 )  # fmt: skip
 def test_the_composed_peak_lr_follows_the_parametrisation(overrides: list[str], peak_lr: float) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("train", overrides=["~experiment", *overrides])
-    assert config.schedule.peak_lr == pytest.approx(peak_lr, rel=1e-12)
+    assert composed_of("~experiment", *overrides).schedule.peak_lr == pytest.approx(peak_lr, rel=1e-12)

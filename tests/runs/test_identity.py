@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hydra import compose, initialize_config_dir
 from pydantic import Field
 
+from helpers import composed_of
 from onecycle.config import schema
-from onecycle.config.compose import CONF
 from onecycle.config.schema import NO_EFFECT, TrainOptions
 from onecycle.config.validate import flat, validated
 from onecycle.models.options import ResNet9Options
@@ -20,8 +19,7 @@ KEY = {"name": "cifar10"}
 
 
 def configured(*overrides: str) -> TrainOptions:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return validated(compose("train", overrides=["trainer.precision=32-true", *overrides]))
+    return validated(composed_of("trainer.precision=32-true", *overrides))
 
 
 def test_the_identity_depends_on_what_can_change_a_result_and_on_nothing_else() -> None:

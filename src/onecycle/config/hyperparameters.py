@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 
 def peak_lr_from_effective_decay(effective_decay: float, momentum: float, weight_decay: float) -> float:
-    """Peak LR λ whose λα/(1−ρ) is `effective_decay`; also a resolver of the configuration.
+    """Peak LR λ whose λα/(1−ρ) is `effective_decay`; a resolver of the configuration, as are the next two functions.
 
-    Raises ValueError for values that are no numbers, and for a weight decay of 0, by which it divides.
+    They raise ValueError for values that are no numbers, or by which they cannot divide.
     """
     _require_numbers(effective_decay=effective_decay, momentum=momentum, weight_decay=weight_decay)
     if weight_decay <= 0:
@@ -29,19 +29,13 @@ def peak_lr_from_effective_decay(effective_decay: float, momentum: float, weight
 
 
 def peak_lr_from_per_example(per_example_lr: float, batch_size: int) -> float:
-    """Peak LR λ whose share of one example, λ/N, is `per_example_lr`; also a resolver of the configuration.
-
-    Raises ValueError for values that are no numbers.
-    """
+    """Peak LR λ whose share of one example, λ/N, is `per_example_lr`."""
     _require_numbers(per_example_lr=per_example_lr, batch_size=batch_size)
     return per_example_lr * batch_size
 
 
 def steps_for_examples(examples: int, batch_size: int) -> int:
-    """Steps that show at least `examples` images in batches of `batch_size`; also a resolver of the configuration.
-
-    Raises ValueError for values that are no numbers, and for a batch size below 1.
-    """
+    """Steps that show at least `examples` images in batches of `batch_size`."""
     _require_numbers(examples=examples, batch_size=batch_size)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
