@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from helpers import composed_of
-from onecycle.config.compose import plain
+from onecycle.config.compose import CONF, plain
 from onecycle.data.class_folders import decode_image
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
@@ -59,7 +59,8 @@ def record_files() -> list[bytes]:
 
 
 def config_files() -> list[bytes]:
-    composed = [plain(composed_of(f"experiment={name}")) for name in ("debug", "quick")]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        composed = [plain(compose("train", overrides=[f"experiment={name}"])) for name in ("debug", "quick")]
     return [yaml.safe_dump(entries).encode() for entries in composed]
 
 

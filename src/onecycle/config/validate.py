@@ -44,7 +44,7 @@ def training_errors(values: Mapping[str, Any]) -> list[str]:
     given = values.get("trainer")
     taken = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(given, Mapping) and key in given]
     lines = [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in taken]
-    return [*errors_of(TrainOptions, values), *target_errors(values), *_component_errors(values), *lines]
+    return _errors(TrainOptions, values) + lines
 
 
 def evaluation_errors(config: DictConfig) -> list[str]:
@@ -52,7 +52,16 @@ def evaluation_errors(config: DictConfig) -> list[str]:
     if OmegaConf.is_missing(config, "run"):
         return ["run is missing: name a run's folder, as in onecycle-evaluate run=logs/runs/…"]
     values, lines = resolved(config)
-    return lines or [*errors_of(EvaluateOptions, values), *target_errors(values), *_component_errors(values)]
+    return lines or _errors(EvaluateOptions, values)
+
+
+def _errors(options: type[Options], values: Mapping[str, Any]) -> list[str]:
+    """The errors of a configuration, of the targets in it, and in the options of this package's own components."""
+    found = errors_of(options, values) + target_errors(values)
+    for key, part, own in components(values):
+        if own:
+            found += errors_of(own, {name: value for name, value in part.items() if name != "_target_"}, key)
+    return found
 
 
 def resolved(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
@@ -117,16 +126,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def shown(value: Any) -> str:
     """A value as YAML writes it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _component_errors(values: Mapping[str, Any]) -> list[str]:
-    """Errors in the options of this package's own components."""
-    own = [(key, part, options) for key, part, options in components(values) if options]
-    return [
-        line
-        for key, part, options in own
-        for line in errors_of(options, {name: value for name, value in part.items() if name != "_target_"}, key)
-    ]
 
 
 def components(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type[Options] | None]]:
