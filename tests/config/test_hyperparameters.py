@@ -22,8 +22,8 @@ from onecycle.config.hyperparameters import (
 def test_the_published_tuning_table_has_its_products(
     peak_lr: float, momentum: float, weight_decay: float, effective_decay: float
 ) -> None:
-    point = Hyperparameters(peak_lr, momentum, weight_decay, 512)
-    assert point.effective_decay == pytest.approx(effective_decay, rel=1e-12)
+    point = Hyperparameters(peak_lr, momentum, weight_decay, 512).coordinates()
+    assert point["effective_decay"] == pytest.approx(effective_decay, rel=1e-12)
     assert peak_lr_from_effective_decay(effective_decay, momentum, weight_decay) == pytest.approx(peak_lr, rel=1e-12)
 
 
@@ -35,15 +35,15 @@ def test_the_baseline_has_its_published_coordinates() -> None:
 
 @pytest.mark.parametrize("weight_decay", [0.0, 1e-320])
 def test_weights_that_never_relax_have_no_relaxation_time(weight_decay: float) -> None:
-    assert Hyperparameters(0.4, 0.9, weight_decay, 512).relaxation_steps is None
+    assert Hyperparameters(0.4, 0.9, weight_decay, 512).coordinates()["relaxation_steps"] is None
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99])
 @pytest.mark.parametrize("batch_size", [1, 96, 512])
 def test_both_parametrisations_have_an_inverse(momentum: float, batch_size: int) -> None:
-    point = Hyperparameters(0.4, momentum, 5e-4, batch_size)
-    assert peak_lr_from_effective_decay(point.effective_decay, momentum, 5e-4) == pytest.approx(0.4, rel=1e-12)
-    assert peak_lr_from_per_example(point.per_example_lr, batch_size) == pytest.approx(0.4, rel=1e-12)
+    point = Hyperparameters(0.4, momentum, 5e-4, batch_size).coordinates()
+    assert peak_lr_from_effective_decay(point["effective_decay"], momentum, 5e-4) == pytest.approx(0.4, rel=1e-12)
+    assert peak_lr_from_per_example(point["per_example_lr"], batch_size) == pytest.approx(0.4, rel=1e-12)
 
 
 @pytest.mark.parametrize(("examples", "batch_size", "steps"), [(100, 10, 10), (101, 10, 11), (5, 512, 1)])

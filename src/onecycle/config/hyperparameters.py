@@ -15,6 +15,7 @@ here belong to the peak of the schedule and to the constant momentum, also in a 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 def peak_lr_from_effective_decay(effective_decay: float, momentum: float, weight_decay: float) -> float:
@@ -50,36 +51,25 @@ def _require_numbers(**values: object) -> None:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """One point (λ, ρ, α, N); every other coordinate is a property. The values are validated by the schema."""
+    """One point (λ, ρ, α, N). The values are validated by the schema."""
 
     peak_lr: float
     momentum: float
     weight_decay: float
     batch_size: int
 
-    @property
-    def effective_lr(self) -> float:
-        """Total contribution λ/(1−ρ) of one gradient to the weights, Nesterov included."""
-        return self.peak_lr / (1 - self.momentum)
+    def coordinates(self) -> dict[str, Any]:
+        """Every coordinate by name, flat and valid as JSON, for a run's record.
 
-    @property
-    def effective_decay(self) -> float:
-        """λα/(1−ρ)."""
-        return self.peak_lr * self.weight_decay / (1 - self.momentum)
-
-    @property
-    def per_example_lr(self) -> float:
-        """λ/N."""
-        return self.peak_lr / self.batch_size
-
-    @property
-    def relaxation_steps(self) -> float | None:
-        """Steps (1−ρ)/(4λα) in which a scale-invariant weight forgets its first norm; None if never."""
+        effective_lr, λ/(1−ρ), is the total contribution of one gradient to the weights, Nesterov included.
+        relaxation_steps, (1−ρ)/(4λα), are those in which a scale-invariant weight forgets its norm; None if never.
+        """
         rate = 4 * self.peak_lr * self.weight_decay
         steps = (1 - self.momentum) / rate if rate > 0 else math.inf
-        return steps if math.isfinite(steps) else None
-
-    def coordinates(self) -> dict[str, float | None]:
-        """Every coordinate by name, flat and valid as JSON, for a run's record."""
-        derived = ("effective_lr", "effective_decay", "per_example_lr", "relaxation_steps")
-        return {**vars(self), **{name: getattr(self, name) for name in derived}}
+        return {
+            **vars(self),
+            "effective_lr": self.peak_lr / (1 - self.momentum),
+            "effective_decay": self.peak_lr * self.weight_decay / (1 - self.momentum),
+            "per_example_lr": self.peak_lr / self.batch_size,
+            "relaxation_steps": steps if math.isfinite(steps) else None,
+        }
