@@ -147,19 +147,18 @@ def show_end(this: run.Run, *, single: bool) -> None:
     if not processes.is_first():
         return
     result, test, seconds = this.result, this.result["test"], this.result["seconds"]
-    accuracies = {"test accuracy, plain": f"{test['accuracy']:.2%}"}
-    if "accuracy_tta" in test:
-        accuracies["test accuracy, flip TTA"] = f"{test['accuracy_tta']:.2%}"
+    plain, mirrored = (f"{test[name]:.2%}" if name in test else "" for name in ("accuracy", "accuracy_tta"))
     if not single:
-        said = " (".join(accuracies.values()) + " with flip TTA)" * (len(accuracies) - 1)
         status = f"{result['status']} before, skipped" if this.done else result["status"]
-        log.info("%s: %s, test accuracy %s, fit %.1f s", this.folder.name, status, said, seconds["fit"])
+        accuracy = f"{plain} ({mirrored} with flip TTA)" if mirrored else plain
+        log.info("%s: %s, test accuracy %s, fit %.1f s", this.folder.name, status, accuracy, seconds["fit"])
         return
     board = Path(sys.executable).with_name("tensorboard")
     command = board.relative_to(Path.cwd()) if board.is_relative_to(Path.cwd()) else board.name
     rows = {
         "data": "{name}, {train_size:,} training and {test_size:,} test images".format_map(result["data"]),
-        **accuracies,
+        "test accuracy, plain": plain,
+        **({"test accuracy, flip TTA": mirrored} if mirrored else {}),
         "test loss": f"{test['loss']:.4f}",
         "time": "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds),
         "speed": "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result),
