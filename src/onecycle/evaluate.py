@@ -2,7 +2,6 @@
 
 import json
 import logging
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import evaluation_errors, validated
 from onecycle.errors import ConfigError
-from onecycle.runs.record import read_result, write_atomically
+from onecycle.runs.record import new_folder, read_result, write_atomically
 from onecycle.runs.saved import saved_config, saved_errors
 
 log = logging.getLogger("onecycle")
@@ -43,9 +42,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         checkpoint = folder / checkpoints.FOLDER / config.checkpoint
         checkpoint = checkpoint if checkpoint.exists() else Path(config.checkpoint)
         classifier, datamodule = build.restore(own, dataset, checkpoint, _class_names(folder, recorded))
-        output = folder / "evaluations" / f"{datetime.now():%Y-%m-%d_%H%M%S}_{dataset.name}"
+        output = new_folder(folder / "evaluations", dataset.name)
         trainer = build.build_evaluator(own, output, figures=config.figures)
-    output.mkdir(parents=True)
     trainer.test(classifier, datamodule, verbose=False)
     evaluation = {
         "run": str(folder), "checkpoint": str(checkpoint), "data": dataset.name, "fingerprint": dataset.fingerprint,

@@ -105,7 +105,7 @@ def open_run(config: TrainOptions, data_key: dict[str, Any], overrides: list[str
         folder, earlier = sweep / f"{name}-{own[:8]}", sweep / f"{name}-{identity_of_version_1(config, data_key)[:8]}"
         folder = earlier if earlier.exists() and not folder.exists() else folder
     else:
-        folder = processes.of_first(lambda: new_folder(Path(config.output), config.name))
+        folder = processes.of_first(lambda: new_folder(Path(config.output) / "runs", config.name))
     return Run(folder, config.name, own, config.model_dump(exclude_unset=True), overrides)
 
 

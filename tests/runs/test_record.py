@@ -133,13 +133,13 @@ def test_what_is_not_a_runs_folder_is_refused_by_name(
 
 
 def test_two_runs_that_start_in_one_second_have_two_folders(tmp_path: Path) -> None:
-    folders = [new_folder(tmp_path, "quick") for _ in range(4)]
+    folders = [new_folder(tmp_path / "runs", "quick") for _ in range(4)]
     assert all(folder.is_dir() and folder.parent == tmp_path / "runs" for folder in folders)
     assert len(set(folders)) == 4
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_quick(-\d)?", folder.name) for folder in folders)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^output=.*/file: "):
-        new_folder(tmp_path / "file", "quick")
+        new_folder(tmp_path / "file" / "runs", "quick")
 
 
 def test_a_run_is_running_and_then_finished(tmp_path: Path) -> None:

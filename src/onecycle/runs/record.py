@@ -156,18 +156,18 @@ def earlier_result(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def new_folder(output: Path, name: str) -> Path:
-    """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
-    stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+def new_folder(parent: Path, name: str) -> Path:
+    """A folder <parent>/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
+    stamp = f"{datetime.now():%Y-%m-%d_%H%M%S}_{name}"
     for number in itertools.count(1):
-        folder = output / "runs" / (f"{stamp}_{name}" if number == 1 else f"{stamp}_{name}-{number}")
+        folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
         try:
             folder.mkdir(parents=True)
             break
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError([f"output={output}: no run's folder can be made in it ({reason_of(error)})"]) from None
+            raise ConfigError([f"output={parent.parent}: no folder can be made in it ({reason_of(error)})"]) from None
     return folder
 
 
