@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from onecycle.config.compose import CONF, register_resolvers
+from helpers import composed_of
+from onecycle.config.compose import register_resolvers
 from onecycle.config.validate import validated
 
 Compose = Callable[..., Any]
@@ -38,8 +38,7 @@ def composed(tmp_path: Path, drawn: list[str]) -> Compose:
     """A composed configuration that trains in a second: composed("seed=1")."""
 
     def made(*overrides: str) -> DictConfig:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return compose("train", overrides=[*drawn, f"output={tmp_path}", *overrides])
+        return composed_of(*drawn, f"output={tmp_path}", *overrides)
 
     return made
 

@@ -5,11 +5,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
+from helpers import CrashError
 from onecycle.runs.loggers import NeedsRun, RunContext
-
-
-class CrashError(RuntimeError):
-    pass
 
 
 class Crash(pl.Callback):

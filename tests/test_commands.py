@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -33,9 +34,7 @@ def records(folder: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/result.json")}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"), [(["--help"], 0), (["seed=-1"], 2), (["model.width=0"], 2), (["sed=1"], 2), (["data=x"], 2)]
-)
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["seed=-1", "sed=1"], 2)])
 def test_help_and_a_rejected_configuration_never_import_torch(arguments: list[str], code: int, tmp_path: Path) -> None:
     # Importing torch alone takes seconds; a module that must not be imported keeps the answer fast on every machine.
     forbidden = ["torch", "numpy", "lightning", "torchvision", "matplotlib"]
@@ -54,8 +53,7 @@ def test_a_run_off_a_terminal_is_quiet_and_ends_with_a_table(tmp_path: Path) -> 
     done = run(*TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    folder = re.search(r"^Folder: (.*)$", done.stdout, re.MULTILINE)
-    assert folder
+    assert re.search(r"^Folder: logs/runs/.*_debug$", done.stdout, re.MULTILINE)
     (result,) = records(tmp_path / "logs" / "runs").values()
     assert f"{result['test']['accuracy']:.2%}" in done.stdout
     assert f"{result['test']['accuracy_tta']:.2%}" in done.stdout
@@ -64,33 +62,22 @@ def test_a_run_off_a_terminal_is_quiet_and_ends_with_a_table(tmp_path: Path) -> 
     assert "images/s" in done.stdout
     assert done.stdout.count("\n") < 25
 
-    evaluated = run(f"run={folder[1]}", name="onecycle-evaluate", cwd=tmp_path)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "Reproduced: the recorded accuracy, exactly." in evaluated.stdout
 
-
-def test_a_sweep_names_its_rows_and_is_not_run_twice(tmp_path: Path) -> None:
-    sweep = ["-m", *TINY, "schedule.peak_lr=0.1,0.4", "seed=0,1"]
-    first = run(*sweep, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    rows = records(tmp_path / "logs" / "sweeps" / "debug")
-    assert sorted(name[: name.rindex("-")] for name in rows) == [
-        f"train_size=320,peak_lr={lr},seed={seed}" for lr in (0.1, 0.4) for seed in (0, 1)
+def test_a_sweep_names_its_rows_goes_on_after_one_that_fails_and_is_not_run_twice(tmp_path: Path) -> None:
+    first = run("-m", *TINY, "batch_size=400,64", cwd=tmp_path)
+    assert first.returncode == 2
+    assert "batch_size=400:" in first.stdout
+    assert "Traceback" not in first.stderr
+    before = records(tmp_path / "logs" / "sweeps" / "debug")
+    assert [(name[: name.rindex("-")], row["status"]) for name, row in before.items()] == [
+        ("train_size=320,batch_size=64", "finished")
     ]
-    assert len({row["identity"] for row in rows.values()}) == 4
-    again = run(*sweep, "seed=0,1,2", cwd=tmp_path)
-    assert again.stdout.count("finished before, skipped") == 4
+    again = run("-m", *TINY, "batch_size=64,160", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before, skipped") == 1
     after = records(tmp_path / "logs" / "sweeps" / "debug")
-    assert len(after) == 6
-    assert all(after[name] == row for name, row in rows.items())
-
-
-def test_a_failing_run_of_a_sweep_is_named_and_the_others_are_finished(tmp_path: Path) -> None:
-    done = run("-m", *TINY, "batch_size=400,64", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "batch_size=400:" in done.stdout
-    assert "Traceback" not in done.stderr
-    assert [row["status"] for row in records(tmp_path / "logs" / "sweeps" / "debug").values()] == ["finished"]
+    assert len({row["identity"] for row in after.values()}) == 2
+    assert before.items() <= after.items()
 
 
 @pytest.mark.slow
@@ -120,69 +107,32 @@ def test_a_worker_of_a_parallel_study_that_is_killed_is_one_line_and_costs_no_fi
     assert (folder / "report" / "verdicts.json").exists()
 
 
-def start_long_run(tmp_path: Path, *arguments: str, epochs: int = 400) -> tuple[subprocess.Popen[str], Path]:
+def start_long_run(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     """A run with a checkpoint after every step, once it has taken a few steps."""
     process = subprocess.Popen(
-        command(*arguments, *TINY, f"trainer.max_epochs={epochs}", "callbacks.checkpoint.every_n_minutes=1e-9",
+        command(*TINY, "trainer.max_epochs=4000", "callbacks.checkpoint.every_n_minutes=1e-9",
                 "evaluation.every_n_epochs=0"),
         cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("logs/*/*/checkpoints/last.ckpt")) and not list(
-        tmp_path.glob("logs/*/*/*/checkpoints/last.ckpt")
-    ):
+    while not (found := list(tmp_path.glob("logs/runs/*/checkpoints/last.ckpt"))):
         assert process.poll() is None, process.communicate(timeout=60)
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (path,) = tmp_path.glob("logs/**/last.ckpt")
-    return process, path.parents[1]
+    return process, found[0].parents[1]
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_second_process_is_told_who_trains_and_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     process, folder = start_long_run(tmp_path)
+    second = run(f"resume={folder}", cwd=tmp_path)
+    assert (second.returncode, "Traceback" in second.stdout + second.stderr) == (2, False)
+    assert f"{folder}: process {process.pid} on {platform.node()}" in second.stderr
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert f"onecycle-train resume={folder.relative_to(tmp_path)}" in output
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
-
-
-@pytest.mark.slow
-def test_a_sweep_that_was_killed_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
-    for _ in range(3):
-        process, folder = start_long_run(tmp_path, "-m", "seed=0", epochs=8)
-        process.kill()
-        process.communicate(timeout=60)
-        status = json.loads((folder / "result.json").read_text())["status"]
-        assert status in ("running", "finished")
-    arguments = [
-        "-m", "seed=0", *TINY, "trainer.max_epochs=8", "callbacks.checkpoint.every_n_minutes=1e-9",
-        "evaluation.every_n_epochs=0",
-    ]  # fmt: skip
-    for output in ("logs", "whole"):
-        done = run(*arguments, f"output={output}", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    (resumed,) = records(tmp_path / "logs" / "sweeps" / "debug").values()
-    (whole,) = records(tmp_path / "whole" / "sweeps" / "debug").values()
-    assert resumed["test"] == whole["test"]
-    assert resumed["train"] == whole["train"]
-    assert resumed["identity"] == whole["identity"]
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_network_and_write_one_record(tmp_path: Path) -> None:
-    ddp = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
-    done = run(*TINY, *ddp, "data.val_size=30", "evaluation.batch_size=64", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    (record,) = records(tmp_path / "logs" / "runs").values()
-    assert (record["status"], record["steps"]) == ("finished", 8)
-    assert record["test"]["accuracy"] * 200 == pytest.approx(round(record["test"]["accuracy"] * 200))
-    assert record["val"]["accuracy"] * 30 == pytest.approx(round(record["val"]["accuracy"] * 30))
-    (folder,) = (tmp_path / "logs" / "runs").iterdir()
-    evaluated = run(f"run={folder}", name="onecycle-evaluate", cwd=tmp_path)
-    assert "Reproduced: the recorded accuracy, exactly." in evaluated.stdout, evaluated.stdout
 
 
 @pytest.mark.slow

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from onecycle.config.compose import CONF
+from helpers import composed_of
 from onecycle.config.validate import validated
 from onecycle.train import train
 
@@ -15,8 +14,7 @@ def error_after_five_epochs(images: int, folder: Path) -> float:
         "experiment=baseline", "data=synthetic", f"data.subset_size={images}", f"data.cache={folder}",
         f"output={folder}", "callbacks.figures=null", "evaluation.every_n_epochs=0",
     ]  # fmt: skip
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return 1 - train(validated(compose("train", overrides=overrides)), [])["test"]["accuracy"]
+    return 1 - train(validated(composed_of(*overrides)), [])["test"]["accuracy"]
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-import csv
 import gc
 import json
+import math
 import os
-import shutil
 import signal
 import time
 import weakref
@@ -14,8 +13,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from helpers import CrashError, composed_of, only_folder, record_of, rows, same, weights
 from onecycle import build
 from onecycle.callbacks.divergence import Divergence
+from onecycle.cli import score
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import validated
 from onecycle.data.augment import Canvas
@@ -30,26 +31,8 @@ Compose = Callable[..., TrainOptions]
 EXACT = "callbacks.checkpoint.every_n_minutes=1e-9"  # a checkpoint after every step
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def plain_of(config: TrainOptions) -> dict[str, Any]:
+def _values(config: TrainOptions) -> dict[str, Any]:
     return config.model_dump(exclude_unset=True)
-
-
-def only_folder(parent: Path) -> Path:
-    (folder,) = (path for path in parent.iterdir() if path.is_dir())
-    return folder
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_held_out_images_are_evaluated_at_the_end_also_where_none_are_while_training(tiny: Any) -> None:
@@ -63,18 +46,13 @@ def test_a_run_leaves_its_record_configuration_metrics_and_checkpoint(tmp_path: 
     result = train(tiny("seed=3", "data.val_size=50", "evaluation.batch_size=64"), ["seed=3"])
     folder = only_folder(tmp_path / "runs")
     assert folder.name.endswith("_debug")
-    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert record_of(folder) == json.loads(json.dumps(result))
     assert result["status"] == "finished"
     assert result["overrides"] == ["seed=3"]
     assert (result["steps"], result["epochs"]) == (8, 2.0)
     assert result["parameters"] == 26_340
     data = result["data"]
-    assert (data["name"], data["train_size"], data["val_size"], data["test_size"]) == (
-        "synthetic",
-        270,
-        50,
-        200,
-    )
+    assert (data["name"], data["train_size"], data["val_size"], data["test_size"]) == ("synthetic", 270, 50, 200)
     assert result["hyperparameters"]["effective_decay"] == pytest.approx(0.4 * 5e-4 / 0.1)
     assert 0 <= result["test"]["accuracy"] <= 1
     assert result["test"]["loss"] == pytest.approx(2.3, abs=0.5)
@@ -107,12 +85,15 @@ def test_a_finished_run_leaves_no_signal_handler_and_no_images_behind(
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
-def test_the_learning_rate_of_every_step_is_that_of_the_schedule(tmp_path: Path, tiny: Compose) -> None:
-    train(tiny("schedule.peak_at=0.25", "schedule.peak_lr=0.8"), [])
+def test_the_learning_rate_of_every_step_is_that_of_the_schedule_also_of_a_fraction_of_an_epoch(
+    tmp_path: Path, tiny: Compose
+) -> None:
+    result = train(tiny("trainer.max_epochs=1.4", "schedule.peak_at=0.25", "schedule.peak_lr=0.8"), [])
+    assert (result["steps"], result["epochs"]) == (7, 1.4)
     logged = {int(row["step"]): float(row["lr"]) for row in rows(only_folder(tmp_path / "runs"))}
-    # 10 steps, peak at step 2.5
-    expected = [0.32, 0.64, 0.7466667, 0.64, 0.5333333, 0.4266667, 0.32, 0.2133333, 0.1066667, 0.0]
-    assert [logged[step] for step in range(1, 11)] == pytest.approx(expected, rel=1e-5, abs=1e-12)
+    # 7 steps, peak at step 1.75
+    expected = [3.2 / 7, *(0.8 * (7 - step) / 5.25 for step in range(2, 8))]
+    assert [logged[step] for step in range(1, 8)] == pytest.approx(expected, rel=1e-5, abs=1e-12)
 
 
 def test_images_grow_with_progress_and_are_tested_whole(
@@ -140,12 +121,6 @@ def test_images_grow_with_progress_and_are_tested_whole(
         build.build_classifier(cfg, datamodule, 10)
 
 
-def test_a_fraction_of_an_epoch_ends_the_cycle_on_its_last_step(tmp_path: Path, tiny: Compose) -> None:
-    result = train(tiny("trainer.max_epochs=1.4"), [])
-    assert (result["steps"], result["epochs"]) == (7, 1.4)
-    assert float(rows(only_folder(tmp_path / "runs"))[-1]["lr"]) == 0.0
-
-
 def test_equal_seeds_give_identical_weights_and_another_seed_others(tmp_path: Path, tiny: Compose) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         torch.manual_seed(hash(name) % 1000)  # the global state must not matter
@@ -153,10 +128,6 @@ def test_equal_seeds_give_identical_weights_and_another_seed_others(tmp_path: Pa
     a, b, c = (weights(only_folder(tmp_path / name / "runs")) for name in "abc")
     assert same(a, b)
     assert not same(a, c)
-
-
-class CrashError(RuntimeError):
-    pass
 
 
 def crash_now(*arguments: Any, **named: Any) -> None:
@@ -189,38 +160,40 @@ def train_until(step: int, monkeypatch: pytest.MonkeyPatch, cfg: Any, sweep: Pat
             train(cfg, [], sweep=sweep)
 
 
-@pytest.mark.parametrize("step", [2, 5, 6, 8, 10])
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        [],
-        [
-            "ema={decay_per_step:0.9,every_n_steps:2}",
-            "data.augment.flip=alternating",
-            "data.val_size=20",
-            "resizing=[[0,16],[0.45,32]]",
-        ],
+RECIPES: dict[str, list[str]] = {  # 5 steps an epoch, 10 in all
+    "plain": [EXACT, "batch_size=60"],
+    "full": [
+        EXACT, "batch_size=60", "ema={decay_per_step:0.9,every_n_steps:2}", "data.augment.flip=alternating",
+        "data.val_size=20", "resizing=[[0,16],[0.45,32]]",
     ],
-)
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, drawn: list[str]) -> dict[str, Path]:
+    """The folder of an undisturbed run of each recipe."""
+    folders = {}
+    for name, recipe in RECIPES.items():
+        output = tmp_path_factory.mktemp(name)
+        train(validated(composed_of(*drawn, f"output={output}", *recipe)), [], sweep=output)
+        folders[name] = only_folder(output)
+    return folders
+
+
+@pytest.mark.parametrize(("step", "recipe"), [(5, "plain"), (2, "full"), (5, "full"), (8, "full"), (10, "full")])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
-    step: int, recipe: list[str], tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+    step: int, recipe: str, tmp_path: Path, tiny: Compose, undisturbed: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = [*recipe, EXACT, "batch_size=60"]  # 5 steps an epoch, 10 in all
-    whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
-    train_until(step, monkeypatch, tiny(*recipe), sweep=tmp_path / "broken")
-    folder = only_folder(tmp_path / "broken")
-    assert json.loads((folder / "result.json").read_text())["status"] == "failed"
+    train_until(step, monkeypatch, tiny(*RECIPES[recipe]), sweep=tmp_path)
+    folder, reference = only_folder(tmp_path), undisturbed[recipe]
+    assert record_of(folder)["status"] == "failed"
     torch.manual_seed(step)
-    resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
-    reference = only_folder(tmp_path / "whole")
+    resumed, whole = train(tiny(*RECIPES[recipe]), [], sweep=tmp_path), record_of(reference)
     assert same(weights(folder), weights(reference))
     for part in ("status", "identity", "test", "train", "val", "steps", "epochs"):
         assert resumed[part] == whole[part], part
     assert "error" not in resumed
-    timeless = [
-        [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows(f)] for f in (folder, reference)
-    ]
-    assert timeless[0] == timeless[1]
+    assert rows(folder) == rows(reference)
 
 
 def test_the_average_of_the_weights_follows_its_formula_and_is_what_is_tested(
@@ -245,32 +218,37 @@ def test_the_average_of_the_weights_follows_its_formula_and_is_what_is_tested(
         assert not torch.equal(average, last)
 
 
-@pytest.mark.parametrize("recipe", [[], ["ema={decay_per_step:0.9,every_n_steps:2}"]])
-def test_a_run_that_was_killed_behind_its_last_step_is_only_tested_again(
+def crashed_before_its_record(cfg: TrainOptions, sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(summary, "test_and_record", crash_now)
+        with pytest.raises(CrashError):
+            train(cfg, [], sweep=sweep)
+
+
+def test_a_run_that_was_killed_after_its_last_step_is_only_tested_again(
+    tmp_path: Path, tiny: Compose, undisturbed: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny(*RECIPES["full"])
+    crashed_before_its_record(cfg, tmp_path, monkeypatch)
+    resumed, whole = train(cfg, [], sweep=tmp_path), record_of(undisturbed["full"])
+    assert (resumed["test"], resumed["train"], resumed["steps"]) == (whole["test"], whole["train"], 10)
+
+
+@pytest.mark.parametrize("recipe", [["schedule.peak_lr=1e30"], ["callbacks.divergence.max_loss=0.5"]], ids=range(2))
+def test_a_diverged_run_stops_early_keeps_its_curve_and_is_a_result_also_if_killed_before_its_record(
     recipe: list[str], tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(tiny(*recipe), [], sweep=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(summary, "test_and_record", crash_now)
-        with pytest.raises(CrashError):
-            train(tiny(*recipe), [], sweep=tmp_path / "broken")
-    resumed = train(tiny(*recipe), [], sweep=tmp_path / "broken")
-    assert resumed["test"] == whole["test"]
-    assert resumed["train"] == whole["train"]
-    assert resumed["steps"] == 10
-
-
-def test_a_diverged_run_that_was_killed_before_its_record_stays_diverged(
-    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
-    with monkeypatch.context() as patch:
-        patch.setattr(summary, "test_and_record", crash_now)
-        with pytest.raises(CrashError):
-            train(tiny(*overrides), [], sweep=tmp_path / "broken")
-    resumed = train(tiny(*overrides), [], sweep=tmp_path / "broken")
-    whole = train(tiny(*overrides), [], sweep=tmp_path / "whole")
-    assert (resumed["status"], resumed["steps"]) == ("diverged", whole["steps"])
+    cfg = tiny("schedule=constant", "callbacks.divergence.every_n_steps=2", "trainer.log_every_n_steps=1", *recipe)
+    crashed_before_its_record(cfg, tmp_path, monkeypatch)
+    result = train(cfg, [], sweep=tmp_path)
+    assert result["status"] == "diverged"
+    assert 2 <= result["steps"] <= 4
+    assert "NaN" not in (only_folder(tmp_path) / "result.json").read_text()
+    losses = [float(row["train/loss"]) for row in rows(only_folder(tmp_path)) if row["train/loss"]]
+    assert len(losses) == result["steps"]
+    assert math.isfinite(losses[0])
+    assert train(cfg, [], sweep=tmp_path)["started"] == result["started"]
+    assert math.isnan(score(result))
 
 
 def test_validation_is_no_training_time(tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,27 +287,15 @@ def test_quick_takes_a_network_of_ones_own(tmp_path: Path, tiny: Compose) -> Non
     assert train(cfg, [])["parameters"] == 6_596
 
 
-def test_a_damaged_checkpoint_is_named_with_the_way_out(
-    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_until(7, monkeypatch, tiny(EXACT), sweep=tmp_path)
-    checkpoint = only_folder(tmp_path) / "checkpoints" / "last.ckpt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    checkpoint.with_name("previous.ckpt").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"last\.ckpt.*previous\.ckpt"):
-        train(tiny(EXACT), [], sweep=tmp_path)
-    shutil.rmtree(checkpoint.parent)
-    assert train(tiny(EXACT), [], sweep=tmp_path)["status"] == "finished"
-
-
 def test_only_what_cannot_change_the_result_can_be_changed_in_a_resumed_run(tmp_path: Path, tiny: Compose) -> None:
     train(tiny("seed=4"), [])
     folder = only_folder(tmp_path / "runs")
-    cfg = OmegaConf.create(plain_of(tiny(f"resume={folder}", "trainer.threads=1", "seed=5", "data.root=elsewhere")))
+    cfg = OmegaConf.create(_values(tiny(f"resume={folder}", "trainer.threads=1", "seed=5", "data.root=elsewhere")))
     kept = resumed_config(cfg, [f"resume={folder}", "trainer.threads=1", "data.root=elsewhere"])
     assert (kept.seed, kept.trainer.threads, kept.data.root, kept.resume) == (4, 1, "elsewhere", str(folder))
-    with pytest.raises(ConfigError, match=r"^seed=5: cannot be changed in a run that is resumed$"):
-        resumed_config(cfg, [f"resume={folder}", "seed=5"])
+    with pytest.raises(ConfigError) as caught:
+        resumed_config(cfg, [f"resume={folder}", "seed=5", "trainer.threads=1", "model.width=8"])
+    assert [line.partition(":")[0] for line in caught.value.problems] == ["seed=5", "model.width=8"]
 
 
 def test_a_configuration_that_was_changed_behind_a_checkpoint_is_refused_key_by_key(
@@ -342,21 +308,23 @@ def test_a_configuration_that_was_changed_behind_a_checkpoint_is_refused_key_by_
         train(cfg, [])
     ending = "when this run began; its checkpoint cannot go on so"
     assert caught.value.problems == [f"label_smoothing=0.1: was 0.0 {ending}", f"seed=3: was 0 {ending}"]
-    assert train(tiny(EXACT, f"resume={folder}"), [])["status"] == "finished"
 
 
-def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_one_before(
-    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_damaged_checkpoint_costs_only_the_steps_after_the_one_before(
+    tmp_path: Path,
+    tiny: Compose,
+    undisturbed: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = train(tiny(EXACT), [], sweep=tmp_path / "whole")
-    train_until(7, monkeypatch, tiny(EXACT), sweep=tmp_path / "broken")
-    checkpoint = only_folder(tmp_path / "broken") / "checkpoints" / "last.ckpt"
+    train_until(7, monkeypatch, tiny(*RECIPES["plain"]), sweep=tmp_path)
+    folder = only_folder(tmp_path)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with caplog.at_level("WARNING", "onecycle"):
-        resumed = train(tiny(EXACT), [], sweep=tmp_path / "broken")
+        train(tiny(*RECIPES["plain"]), [], sweep=tmp_path)
     assert "previous.ckpt, after step 5" in caplog.text
-    assert resumed["test"] == whole["test"]
-    assert same(weights(only_folder(tmp_path / "broken")), weights(only_folder(tmp_path / "whole")))
+    assert same(weights(folder), weights(undisturbed["plain"]))
 
 
 def test_a_run_that_another_process_has_just_finished_is_not_run_again(
@@ -396,7 +364,7 @@ def test_a_stop_that_comes_during_the_last_validation_is_not_swallowed(
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    assert json.loads((only_folder(tmp_path) / "result.json").read_text())["status"] == "running"
+    assert record_of(only_folder(tmp_path))["status"] == "running"
     assert train(tiny(), [], sweep=tmp_path)["steps"] == 10
 
 
@@ -424,17 +392,8 @@ def test_resume_takes_the_folder_of_a_single_run(
     assert result["test"] == whole["test"]
 
 
-def test_a_diverged_run_stops_early_and_is_a_result(tmp_path: Path, tiny: Compose) -> None:
-    overrides = ["schedule.peak_lr=1e30", "callbacks.divergence.every_n_steps=1"]
-    result = train(tiny(*overrides), [], sweep=tmp_path)
-    assert result["status"] == "diverged"
-    assert result["steps"] < 10
-    assert "NaN" not in (only_folder(tmp_path) / "result.json").read_text()
-    assert train(tiny(*overrides), [], sweep=tmp_path)["started"] == result["started"]
-
-
 def without_cifar(config: TrainOptions) -> TrainOptions:
-    values = plain_of(config)
+    values = _values(config)
     values["data"]["source"] = {
         "_target_": "onecycle.data.sources.Cifar", "name": "cifar10", "root": "nowhere", "download": False,
     }  # fmt: skip
@@ -468,6 +427,6 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
     # Resumed from its own configuration, it still says so.
     folder = only_folder(tmp_path / "runs")
     (folder / "result.json").unlink()
-    kept = resumed_config(OmegaConf.create(plain_of(tiny(f"resume={folder}"))), [f"resume={folder}"])
+    kept = resumed_config(OmegaConf.create(_values(tiny(f"resume={folder}"))), [f"resume={folder}"])
     assert train(kept, [])["data"]["stands_in_for"] == "cifar10"
     assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2

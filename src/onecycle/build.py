@@ -147,8 +147,6 @@ def build_trainer(
     key: what a run that goes on from one of its checkpoints must agree in. steps_done: those of a resumed run's
     checkpoint, else 0. progress: false leaves the bar out. check: raises where the folder is another process's now.
     """
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
     # Ahead of everything that is written: Lightning calls the checkpoint's callback last.
     owned = LambdaCallback(on_train_batch_end=lambda *_: check(), on_train_epoch_end=lambda *_: check())
     callbacks: list[pl.Callback] = [owned, *_built(config.callbacks, pl.Callback, "callbacks")]
@@ -216,8 +214,6 @@ def _with_classes(dataset: Dataset, classes: list[str]) -> Dataset:
 
 def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.Trainer:
     """A Trainer that only tests, in the precision of the configuration."""
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
     # Ours, whatever class the configuration names: a run's folder may be a stranger's.
     part = (config.callbacks or {}).get("figures") if figures else None
     callbacks: list[pl.Callback] = [Figures(part.get("mistakes", 25))] if part else []

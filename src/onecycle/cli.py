@@ -47,41 +47,31 @@ def train_job(config: DictConfig) -> float:
     """One job of Hydra, single or in a sweep; returns its `score`, for sweepers that want a number."""
     show_messages()
     settings: Any = HydraConfig.get()
-    sweeping = settings.mode == RunMode.MULTIRUN
     # As they were written: what a word interpolates is a value of this configuration, not of Hydra's.
     words = list(OmegaConf.to_container(settings.overrides, resolve=False)["task"])  # type: ignore[index, call-overload]
-    with contextlib.nullcontext() if sweeping else config_errors_shown():
-        return score(_one_run(config, settings, words, sweeping))
-
-
-def _one_run(config: DictConfig, settings: Any, words: list[str], sweeping: bool) -> dict[str, Any]:
+    alone = settings.launcher._target_.endswith("BasicLauncher")
+    if settings.mode == RunMode.RUN:
+        with config_errors_shown(), storage_errors_named("go on with resume=<the run's folder>"):
+            if config.resume is None:
+                return score(train.train(validated(config), words, progress=alone))
+            # The folder may be a stranger's: nothing is written where its configuration says.
+            keep = "data.cache" in map(override_key, words)
+            first_words = earlier_result(Path(config.resume)).get("overrides", [])
+            return score(train.train(resumed_config(config, words), first_words, progress=alone, keep=keep))
     try:
-        # A run's folder may be a stranger's: nothing is written where its configuration says.
-        keep = config.resume is None or "data.cache" in map(override_key, words)
-        if config.resume is None:
-            options = validated(config)
-        elif sweeping:
+        if config.resume is not None:
             raise ConfigError([IN_SWEEP])
-        else:
-            options = resumed_config(config, words)
-            words = earlier_result(Path(config.resume)).get("overrides", [])
-        alone = settings.launcher._target_.endswith("BasicLauncher")
-        with storage_errors_named("run this again" if sweeping else "go on with resume=<the run's folder>"):
-            sweep = Path(settings.sweep.dir) if sweeping else None
-            return train.train(options, words, sweep, progress=alone, keep=keep)
+        with storage_errors_named("run this again"):
+            return score(train.train(validated(config), words, Path(settings.sweep.dir), progress=alone))
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
-        if sweeping:
-            lines = "\n".join(map(one_line, str(error).splitlines()))
-            log.error("%s: %s", train.job_name(config.get("study"), words), lines)
+        lines = "\n".join(map(one_line, str(error).splitlines()))
+        log.error("%s: %s", train.job_name(config.get("study"), words), lines)
         raise
 
 
 def score(record: dict[str, Any]) -> float:
-    """What a search goes by: the accuracy on held-out images, or without them that on the test images.
-
-    NaN for a run that diverged.
-    """
+    """What a search goes by: accuracy on the held-out images, or else on the test images; NaN if the run diverged."""
     return math.nan if record["status"] == "diverged" else float((record["val"] or record["test"])["accuracy"])
 
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from pydantic.json_schema import models_json_schema
 
 from onecycle.config.compose import CONF, register_resolvers
 from onecycle.config.schema import COMPONENTS, EvaluateOptions, TrainOptions
@@ -18,6 +18,7 @@ from onecycle.studies.study import StudyOptions
 
 ROOT = CONF.parent
 PAGE, SCHEMA = ROOT / "docs" / "configuration.md", CONF / "schema.json"
+INTERPOLATION = {"type": "string", "pattern": r"^\$\{"}
 INTRODUCTION = """\
 # Configuration
 
@@ -36,12 +37,14 @@ def page() -> str:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         train = OmegaConf.to_container(compose("train", overrides=["~experiment"]), resolve=False)
         evaluate = OmegaConf.to_container(compose("evaluate"), resolve=False)
-    assert isinstance(train, dict)
     parts = [INTRODUCTION, "## onecycle-train\n", _table(TrainOptions, train)]
     for name, options in _groups(TrainOptions):
-        parts.append(f"### {name}\n\n{options.__doc__}\n\n{_table(options, _select(train, name))}")
+        defaults = train
+        for key in name.split("."):
+            defaults = defaults.get(key) if isinstance(defaults, Mapping) else None
+        parts.append(f"### {name}\n\n{options.__doc__}\n\n{_table(options, defaults)}")
         for group, classes in COMPONENTS.items():
-            if group == name or group.rpartition(".")[0] == name:
+            if group.startswith(f"{name}."):
                 parts += _components(group, classes)
     for group, classes in COMPONENTS.items():
         if "." not in group:
@@ -49,29 +52,30 @@ def page() -> str:
     parts.append("## Studies\n")
     studies: list[tuple[str, type[Options]]] = [("study", StudyOptions), *_groups(StudyOptions, "study.")]
     for name, options in studies:
-        parts.append(f"### {name}\n\n{options.__doc__}\n\n{_table(options, {})}")
+        parts.append(f"### {name}\n\n{options.__doc__}\n\n{_table(options)}")
     parts += ["## onecycle-evaluate\n", _table(EvaluateOptions, evaluate)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
 def _components(group: str, classes: Mapping[str, type[Options]]) -> Iterator[str]:
+    """The classes of a group; defaults are those of the first file in conf/ that names the class."""
+    files = [
+        (path, part)
+        for path in sorted((CONF / group.partition(".")[0]).glob("*.yaml"))
+        for part in _parts(yaml.safe_load(path.read_text()) or {})
+    ]
     for target, options in classes.items():
         if options.model_fields:
-            file, defaults = _default_file(group, target)
-            where = f", `{file.relative_to(ROOT)}`" if file else ""
-            yield f"#### {target.rpartition('.')[2]} (`{target}`{where})\n\n{_table(options, defaults)}"
+            path, part = next((file for file in files if file[1].get("_target_") == target), (None, {}))
+            where = f", `{path.relative_to(ROOT)}`" if path else ""
+            yield f"#### {target.rpartition('.')[2]} (`{target}`{where})\n\n{_table(options, part)}"
 
 
-def _default_file(group: str, target: str) -> tuple[Path | None, Mapping[str, Any]]:
-    """The first file of conf/ that names a class, and the keys beside it."""
-    for path in sorted((CONF / group.partition(".")[0]).glob("*.yaml")):
-        waiting = [yaml.safe_load(path.read_text()) or {}]
-        while waiting:
-            node = waiting.pop()
-            if node.get("_target_") == target:
-                return path, node
-            waiting += [child for child in node.values() if isinstance(child, dict)]
-    return None, {}
+def _parts(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.values():
+        if isinstance(child, dict):
+            yield from _parts(child)
 
 
 def _groups(options: type[Options], prefix: str = "") -> Iterator[tuple[str, type[Options]]]:
@@ -83,90 +87,66 @@ def _groups(options: type[Options], prefix: str = "") -> Iterator[tuple[str, typ
                 yield from _groups(kind, f"{prefix}{name}.")
 
 
-def _table(options: type[Options], defaults: Any) -> str:
+def _table(options: type[Options], defaults: Any = None) -> str:
     lines = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
     for name, field in options.model_fields.items():
-        value = defaults.get(name, field.default) if isinstance(defaults, Mapping) else field.default
-        known = not isinstance(value, Mapping) and (name in (defaults or {}) or not field.is_required())
-        cells = [
-            f"`{name}`",
-            allowed_text(options, [name]),
-            f"`{shown(value)}`" if known else "",
-            field.description or "",
-        ]
+        optional = {} if field.is_required() else {name: field.default}
+        value = (optional | (defaults or {})).get(name, {})
+        default = "" if isinstance(value, Mapping) else f"`{shown(value)}`"
+        cells = [f"`{name}`", allowed_text(options, [name]), default, field.description or ""]
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _select(node: Any, key: str) -> Any:
-    for name in key.split("."):
-        node = node.get(name, {}) if isinstance(node, Mapping) else {}
-    return node
-
-
 def schema() -> dict[str, Any]:
     """conf/schema.json: a JSON schema for each folder of conf/, in which every key may be left out."""
-    train = _lenient(TrainOptions)
-    groups = train.pop("properties")
-    definitions: dict[str, Any] = {}
-    for group, classes in COMPONENTS.items():
-        definitions[group] = {"anyOf": [_of_class(target, options) for target, options in classes.items()] + [
-            {"type": "object", "properties": {"_target_": {"not": {"enum": list(classes)}}}}]}  # fmt: skip
-    hydra = {"defaults": {"type": "array"}, "hydra": {"type": "object"}}
-    data = dict(groups["data"]["properties"]) | {"source": definitions.pop("data.source")}
-    components = {name: {"type": "object", "additionalProperties": {"anyOf": [definitions[name], {"type": "null"}]}}
-                  for name in ("callbacks", "logger")}  # fmt: skip
-    files = {
-        **{name: definitions[name] for name in ("model", "schedule", "optimizer")}, **components,
-        "data": {"type": "object", "properties": data, "additionalProperties": False},
-        "trainer": groups["trainer"], "hyperparameters": groups["hyperparameters"],
-    }  # fmt: skip
-    everything = groups | {name: {"$ref": f"#/definitions/{name}"} for name in files}
-    everything["study"] = {"$ref": "#/definitions/study"}
-    files |= {
-        "study": _lenient(StudyOptions),
-        "experiment": {"type": "object", "properties": everything, "additionalProperties": False},
-    }
-    for node in files.values():
-        if node.get("type") == "object":
-            node.setdefault("properties", {})
-            node["properties"] = node["properties"] | hydra | {"_target_": {"type": "string"}}
-    return {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": files}
+    classes: list[type[Options]] = [TrainOptions, StudyOptions]
+    classes += [options for group in COMPONENTS.values() for options in group.values()]
+    _, made = models_json_schema(
+        [(options, "validation") for options in dict.fromkeys(classes)],
+        ref_template="#/definitions/{model}",
+    )
+    definitions: dict[str, Any] = {name: _lenient(node) for name, node in made["$defs"].items()}
+    for node in definitions.values():
+        node.setdefault("properties", {})
+        node["properties"] |= {"defaults": {"type": "array"}, "hydra": {"type": "object"}, "_target_": {}}
+    for group, targets in COMPONENTS.items():
+        own = [{"$ref": f"#/definitions/{options.__name__}"} for options in dict.fromkeys(targets.values())]
+        foreign = {"type": "object", "properties": {"_target_": {"not": {"enum": list(targets)}}}}
+        for target, options in targets.items():
+            definitions[options.__name__]["properties"]["_target_"].setdefault("enum", []).append(target)
+        definitions[group.rpartition(".")[2]] = {"anyOf": [*own, foreign]}
+    train = definitions["TrainOptions"]["properties"]
+    train |= {name: {"$ref": f"#/definitions/{name}"} for name in ("model", "schedule", "optimizer")}
+    definitions["DataOptions"]["properties"]["source"] = {"$ref": "#/definitions/source"}
+    for group in ("callbacks", "logger"):
+        part = {"anyOf": [definitions[group], {"type": "null"}]}
+        definitions[group] = {"additionalProperties": part, "properties": {"defaults": {"type": "array"}}}
+        train[group] = {"$ref": f"#/definitions/{group}"}
+    train["study"] = {"$ref": "#/definitions/StudyOptions"}
+    for name in ("data", "trainer", "hyperparameters", "study", "train"):
+        folder = "experiment" if name == "train" else name
+        definitions[folder] = {"$ref": f"#/definitions/{name.capitalize()}Options"}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": definitions}
 
 
-def _of_class(target: str, options: type[Options]) -> dict[str, Any]:
-    node = _lenient(options)
-    extra = {"_target_": {"const": target}, "defaults": {"type": "array"}}
-    return node | {"properties": node.get("properties", {}) | extra, "title": target}
-
-
-def _lenient(options: type[Options]) -> dict[str, Any]:
-    """A class's JSON schema without required keys and references; values may be interpolations."""
-    root = options.model_json_schema()
-
-    def made(node: Any) -> Any:
-        if isinstance(node, list):
-            return [made(part) for part in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return made(root["$defs"][node["$ref"].rpartition("/")[2]] | {k: v for k, v in node.items() if k != "$ref"})
-        dropped = ("required", "title", "allowed", "$defs", "default", *NUMBERS)
-        kept = {key: made(value) for key, value in node.items() if key not in dropped}
-        if "properties" in node:
-            kept["properties"] = {name: made(child) for name, child in node["properties"].items()}
-        bounds = {NUMBERS[key]: node[key] for key in NUMBERS if key in node}
-        if bounds and "anyOf" in kept:
-            kept["anyOf"] = [
-                part | bounds if part.get("type") in ("integer", "number") else part for part in kept["anyOf"]
-            ]
-        if "properties" not in kept and kept.get("type") != "object":
-            description = {"description": kept.pop("description")} if "description" in kept else {}
-            return {"anyOf": [kept, {"type": "string", "pattern": r"^\$\{"}]} | description
-        return kept
-
-    schema: dict[str, Any] = made(root)
-    return schema
+def _lenient(node: Any) -> Any:
+    """A JSON schema without required keys, in which a value may be an interpolation."""
+    if isinstance(node, list):
+        return [_lenient(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    bounds = {NUMBERS[key]: node[key] for key in NUMBERS if key in node}
+    dropped = ("required", "title", "allowed", "default", "properties", *NUMBERS)
+    kept = {key: _lenient(value) for key, value in node.items() if key not in dropped}
+    if "properties" in node:
+        kept["properties"] = {
+            name: {"anyOf": [_lenient(part), INTERPOLATION]} for name, part in node["properties"].items()
+        }
+    if "anyOf" in kept:
+        numeric = ("integer", "number")
+        kept["anyOf"] = [part | bounds if part.get("type") in numeric else part for part in kept["anyOf"]]
+    return kept
 
 
 def main() -> None:

@@ -21,19 +21,8 @@ class ConfigError(CompactHydraException, ValueError):
         return type(self), (self.problems,)
 
 
-LONGEST = 1500  # letters of a problem; the longest honest one lists every key of a Trainer
-
-
 def one_line(problem: str) -> str:
-    """A problem as a line that a terminal shows as it is: what it quotes may hold line feeds and escapes of a stranger.
-
-    One longer than LONGEST loses its middle.
-    """
-    if len(problem) > LONGEST:
-        half = LONGEST // 2
-        problem = f"{problem[:half]} … {problem[-half:]}"
-    if problem.isprintable():
-        return problem
+    """A problem as a line that a terminal shows as it is: line feeds and escapes in what it quotes are spelt out."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem)
 
 
@@ -66,15 +55,10 @@ class StorageError(InfrastructureError):
     """What a run has to write cannot be written."""
 
 
-class WorkerError(InfrastructureError):
-    """A process that a parallel launcher had started has died."""
-
-
 class ClusterError(InfrastructureError):
     """The cluster that a launcher hands its runs to cannot be reached, or refuses them."""
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ESTALE)
 
 
@@ -84,7 +68,7 @@ def storage_errors_named(again: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"The disk is full: {error}. Free some space and {again}.") from error
         if error.errno in REFUSED:
             raise StorageError(f"Cannot be written: {error}. Make it writable and {again}.") from error
@@ -93,11 +77,11 @@ def storage_errors_named(again: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def dead_workers_named() -> Iterator[None]:
-    """Turn a process pool's report of a worker that was killed into a WorkerError."""
+    """Turn a process pool's report of a worker that was killed into one line."""
     try:
         yield
     except BrokenExecutor as error:
-        raise WorkerError(
+        raise InfrastructureError(
             "A worker process died, for want of memory or because it was killed. The same command goes on: what is "
             "finished is kept, and what was interrupted continues."
         ) from error

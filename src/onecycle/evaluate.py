@@ -2,7 +2,6 @@
 
 import json
 import logging
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import evaluation_errors, validated
 from onecycle.errors import ConfigError
-from onecycle.runs.record import read_result, write_atomically
+from onecycle.runs.record import new_folder, read_result, write_atomically
 from onecycle.runs.saved import saved_config, saved_errors
 
 log = logging.getLogger("onecycle")
@@ -32,18 +31,19 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.run)
     recorded = read_result(folder)
     from onecycle import build  # only now: rejected words must not wait seconds for torch
-    from onecycle.runs import checkpoints, summary
+    from onecycle.runs import checkpoints, environment, summary
 
     summary.silence_libraries()
+    saved = saved_config(folder)
+    environment.prepare(saved.trainer.threads)
     with build.value_errors_as_config_errors():
-        own = build.choose_precision(_own_config(config, saved_config(folder)))
+        own = build.choose_precision(_own_config(config, saved))
         _, dataset, _ = build.load_dataset(own, keep=bool(config.data))
         checkpoint = folder / checkpoints.FOLDER / config.checkpoint
         checkpoint = checkpoint if checkpoint.exists() else Path(config.checkpoint)
         classifier, datamodule = build.restore(own, dataset, checkpoint, _class_names(folder, recorded))
-        output = folder / "evaluations" / f"{datetime.now():%Y-%m-%d_%H%M%S}_{dataset.name}"
+        output = new_folder(folder / "evaluations", dataset.name)
         trainer = build.build_evaluator(own, output, figures=config.figures)
-    output.mkdir(parents=True)
     trainer.test(classifier, datamodule, verbose=False)
     evaluation = {
         "run": str(folder), "checkpoint": str(checkpoint), "data": dataset.name, "fingerprint": dataset.fingerprint,
@@ -85,7 +85,3 @@ def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
     if record is None or "classes" not in record.get("data", {}):
         raise ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
     return list(record["data"]["classes"])
-
-
-if __name__ == "__main__":
-    raise SystemExit("write python -m onecycle evaluate … or onecycle-evaluate …")

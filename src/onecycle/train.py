@@ -35,12 +35,11 @@ def train(
     unfit = data_problems(config.model_dump())
     if unfit:
         raise ConfigError(unfit)
-    arguments = (config, overrides, sweep, progress, keep)
     if processes.must_be_started(config):
-        folder = processes.launch(config, _train_as_rank, shown_level(), *arguments)
+        folder = processes.launch(config, _train_as_rank, shown_level(), config, overrides, sweep, progress, keep)
     else:
-        folder = train_here(*arguments)
-    return read_result(folder) or {}
+        folder = train_here(config, overrides, sweep, progress, keep)
+    return processes.of_first(lambda: read_result(folder)) or {}
 
 
 def _train_as_rank(level: int, *arguments: Any) -> Path:
@@ -56,8 +55,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     from onecycle.runs import checkpoints, environment, summary
 
     summary.silence_libraries()
-    environment.keep_freed_memory()
-    environment.forget_earlier_runs()
+    environment.prepare(config.trainer.threads)
     processes.join(config)
     check_classes(config)
     with build.value_errors_as_config_errors():
@@ -67,7 +65,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
         steps = build.total_steps(config, datamodule)
         run = open_run(config, source.key(), overrides, sweep)
         if run.done:
-            summary.show_skipped(run)
+            summary.show_end(run, single=False)
             return run.folder
         check_links(run.folder)
         classifier = build.build_classifier(config, datamodule, steps)
@@ -81,13 +79,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             raise ConfigError(changed)
         with build.value_errors_as_config_errors():
             trainer = build.build_trainer(
-                config,
-                run.folder,
-                steps,
-                key,
-                steps_done=start.step,
-                progress=progress,
-                check=run.check_lease,
+                config, run.folder, steps, key, steps_done=start.step, progress=progress, check=run.check_lease
             )
         summary.show_start(run, classifier, datamodule, trainer, start.step)
         setup = time.perf_counter() - started
@@ -113,7 +105,7 @@ def open_run(config: TrainOptions, data_key: dict[str, Any], overrides: list[str
         folder, earlier = sweep / f"{name}-{own[:8]}", sweep / f"{name}-{identity_of_version_1(config, data_key)[:8]}"
         folder = earlier if earlier.exists() and not folder.exists() else folder
     else:
-        folder = processes.of_first(lambda: new_folder(Path(config.output), config.name))
+        folder = processes.of_first(lambda: new_folder(Path(config.output) / "runs", config.name))
     return Run(folder, config.name, own, config.model_dump(exclude_unset=True), overrides)
 
 
@@ -121,7 +113,3 @@ def job_name(study: Mapping[str, Any] | None, overrides: list[str]) -> str:
     """What tells a run of a sweep from the others, as a folder's name: the study's label, or what was overridden."""
     label = study and study.get("label")
     return folder_name(label) if label else short_name(overrides)
-
-
-if __name__ == "__main__":
-    raise SystemExit("write python -m onecycle train … or onecycle-train …")

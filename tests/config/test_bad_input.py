@@ -69,11 +69,11 @@ def wrong(case: Case, answer: dict[str, Any]) -> list[str]:
     return found + [f"code {answer['code']}"] * (answer["code"] != 2) + ["printed"] * bool(answer["stdout"])
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2))])
 def test_an_error_is_lines_and_code_2_and_nothing_is_imported_written_started_or_left(
     part: int, tmp_path: Path
 ) -> None:
-    cases = CASES[part::2]
+    cases = CASES[part::3]
     folders = made(cases, tmp_path / "here")
     before = [tree(here) for here in folders]
     (tmp_path / "scratch").mkdir()

@@ -1,9 +1,8 @@
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from onecycle.config.compose import CONF
+from helpers import composed_of
 from onecycle.config.hyperparameters import (
     Hyperparameters,
     peak_lr_from_effective_decay,
@@ -23,8 +22,8 @@ from onecycle.config.hyperparameters import (
 def test_the_published_tuning_table_has_its_products(
     peak_lr: float, momentum: float, weight_decay: float, effective_decay: float
 ) -> None:
-    point = Hyperparameters(peak_lr, momentum, weight_decay, 512)
-    assert point.effective_decay == pytest.approx(effective_decay, rel=1e-12)
+    point = Hyperparameters(peak_lr, momentum, weight_decay, 512).coordinates()
+    assert point["effective_decay"] == pytest.approx(effective_decay, rel=1e-12)
     assert peak_lr_from_effective_decay(effective_decay, momentum, weight_decay) == pytest.approx(peak_lr, rel=1e-12)
 
 
@@ -36,15 +35,15 @@ def test_the_baseline_has_its_published_coordinates() -> None:
 
 @pytest.mark.parametrize("weight_decay", [0.0, 1e-320])
 def test_weights_that_never_relax_have_no_relaxation_time(weight_decay: float) -> None:
-    assert Hyperparameters(0.4, 0.9, weight_decay, 512).relaxation_steps is None
+    assert Hyperparameters(0.4, 0.9, weight_decay, 512).coordinates()["relaxation_steps"] is None
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99])
 @pytest.mark.parametrize("batch_size", [1, 96, 512])
 def test_both_parametrisations_have_an_inverse(momentum: float, batch_size: int) -> None:
-    point = Hyperparameters(0.4, momentum, 5e-4, batch_size)
-    assert peak_lr_from_effective_decay(point.effective_decay, momentum, 5e-4) == pytest.approx(0.4, rel=1e-12)
-    assert peak_lr_from_per_example(point.per_example_lr, batch_size) == pytest.approx(0.4, rel=1e-12)
+    point = Hyperparameters(0.4, momentum, 5e-4, batch_size).coordinates()
+    assert peak_lr_from_effective_decay(point["effective_decay"], momentum, 5e-4) == pytest.approx(0.4, rel=1e-12)
+    assert peak_lr_from_per_example(point["per_example_lr"], batch_size) == pytest.approx(0.4, rel=1e-12)
 
 
 @pytest.mark.parametrize(("examples", "batch_size", "steps"), [(100, 10, 10), (101, 10, 11), (5, 512, 1)])
@@ -75,6 +74,4 @@ def test_what_is_no_number_or_would_divide_by_zero_is_refused(function: Any, val
     ],
 )  # fmt: skip
 def test_the_composed_peak_lr_follows_the_parametrisation(overrides: list[str], peak_lr: float) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("train", overrides=["~experiment", *overrides])
-    assert config.schedule.peak_lr == pytest.approx(peak_lr, rel=1e-12)
+    assert composed_of("~experiment", *overrides).schedule.peak_lr == pytest.approx(peak_lr, rel=1e-12)

@@ -7,7 +7,6 @@ zero it is the time, in tenths of the run's, of a second kill. Prints one JSON l
 killed ended, how the last one did, and what differs afterwards.
 """
 
-import csv
 import json
 import os
 import signal
@@ -19,26 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
 import onecycle.train
-from onecycle.config.compose import CONF
-from onecycle.config.validate import validated
+from helpers import composed_of, only_folder, record_of, rows
+from onecycle.config.validate import flat, validated
 from onecycle.runs import checkpoints, summary
 from onecycle.training.classifier import Classifier
 
 Hook = Callable[[], None]
 
 
-def composed(folder: Path, *overrides: str) -> Any:
-    tiny = [
-        "experiment=debug", f"data.cache={folder / 'cache'}", f"output={folder}", "data.source.train_size=320",
-        "data.val_size=40", "evaluation.every_n_epochs=1", "batch_size=40", "trainer.max_epochs=2",
-        "callbacks.figures=null", "callbacks.progress=null", "ema={decay_per_step:0.9,every_n_steps:2}",
-        "data.augment.flip=alternating", "callbacks.checkpoint.every_n_steps=1", "trainer.detect_anomaly=false",
-    ]  # fmt: skip
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return validated(compose("train", overrides=[*tiny, *overrides]))
+TINY = [
+    "experiment=debug", "data.source.train_size=320", "data.val_size=40", "evaluation.every_n_epochs=1",
+    "batch_size=40", "trainer.max_epochs=2", "callbacks.figures=null", "callbacks.progress=null",
+    "ema={decay_per_step:0.9,every_n_steps:2}", "data.augment.flip=alternating",
+    "callbacks.checkpoint.every_n_steps=1", "trainer.detect_anomaly=false",
+]  # fmt: skip
 
 
 def before(owner: Any, name: str, visit: int, hook: Hook) -> None:
@@ -90,47 +85,30 @@ def ended(number: int) -> int:
 
 
 def result_of(sweep: Path) -> dict[str, Any]:
-    """Everything of a run that must not depend on how often it was killed."""
-    (folder,) = (path for path in sweep.iterdir() if path.is_dir())
-    record = json.loads((folder / "result.json").read_text())
+    """Everything of a run that must not depend on how often it was killed, by dotted keys."""
+    folder = only_folder(sweep)
     checkpoint = checkpoints.read_checkpoint(folder / "checkpoints" / "last.ckpt")
     checkpoint["onecycle"].pop("seconds")
     checkpoint.pop("loops")  # Lightning counts an epoch twice that ended in a checkpoint; nothing depends on it
-    with (folder / "metrics.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
     parts = ("status", "identity", "test", "train", "val", "steps", "epochs", "error", "hyperparameters", "data")
-    leftover = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    return {
-        "checkpoint": checkpoint, "rows": rows, "record": {part: record.get(part) for part in parts},
-        "files": leftover,
-    }  # fmt: skip
+    files = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    record = {part: record_of(folder).get(part) for part in parts}
+    return flat(_plain({"checkpoint": checkpoint, "rows": rows(folder), "record": record, "files": files}))
 
 
-def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
-    """The places where two nested values are not equal bit by bit."""
-    if type(ours) is not type(theirs):
-        return [f"{where}: {type(ours).__name__} and {type(theirs).__name__}"]
-    if isinstance(ours, torch.Tensor):
-        return [] if torch.equal(ours, theirs) and ours.dtype == theirs.dtype else [where]
-    if isinstance(ours, dict):
-        if ours.keys() != theirs.keys():
-            return [f"{where}: {sorted(map(str, ours.keys() ^ theirs.keys()))}"]
-        return [line for key in ours for line in differences(ours[key], theirs[key], f"{where}.{key}")]
-    if isinstance(ours, list | tuple):
-        if len(ours) != len(theirs):
-            return [f"{where}: {len(ours)} and {len(theirs)} entries"]
-        return [
-            line
-            for i, pair in enumerate(zip(ours, theirs, strict=True))
-            for line in differences(*pair, f"{where}[{i}]")
-        ]
-    return [] if ours == theirs or ours is theirs else [f"{where}: {ours} and {theirs}"]
+def _plain(node: Any) -> Any:
+    """Nested values that can be compared: tensors as their types and numbers."""
+    if isinstance(node, torch.Tensor):
+        return str(node.dtype), node.tolist()
+    if isinstance(node, dict):
+        return {key: _plain(child) for key, child in node.items()}
+    return type(node)(map(_plain, node)) if isinstance(node, list | tuple) else node
 
 
 def main() -> None:
     folder, plan, overrides = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
     torch.set_num_threads(1)
-    cfg = composed(folder, *overrides)
+    cfg = validated(composed_of(*TINY, f"data.cache={folder / 'cache'}", f"output={folder}", *overrides))
     for name in ("warm", "whole"):  # the first one fills the cache
         began = time.perf_counter()
         assert ended(start(cfg, folder / name)) == 0, (folder / f"{name}.log").read_text()
@@ -150,7 +128,8 @@ def main() -> None:
             ended(process)
         last = ended(start(cfg, sweep))
         told = (folder / f"{sweep.name}.log").read_text()
-        different = differences(result_of(sweep), whole) if last == 0 else [told]
+        ours = result_of(sweep) if last == 0 else {}
+        different = [key for key in ours | whole if ours.get(key, ...) != whole.get(key, ...)] if ours else [told]
         print(
             json.dumps({"how": [how, place, visit], "code": code, "last": last, "differences": different}), flush=True
         )

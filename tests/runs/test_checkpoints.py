@@ -28,10 +28,7 @@ def test_the_one_before_is_kept(tmp_path: Path) -> None:
         save(tmp_path, step)
     folder = tmp_path / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt"]
-    assert [checkpoints.read_checkpoint(folder / name)["global_step"] for name in ("last.ckpt", "previous.ckpt")] == [
-        3,
-        2,
-    ]
+    assert checkpoints.read_checkpoint(folder / "previous.ckpt")["global_step"] == 2
     start = checkpoints.newest(tmp_path)
     assert (start.path, start.step, start.run) == (folder / "last.ckpt", 3, {"seed": 0})
 
@@ -107,9 +104,8 @@ def test_two_tensors_that_change_their_places_are_noticed(tmp_path: Path) -> Non
     last = tmp_path / "last.ckpt"
     whole = last.read_bytes()
     assert checkpoints.read_checkpoint(last)["state_dict"]["b"].tolist() == [1.0] * 9
-    last.write_bytes(
-        whole.replace(b"/data/0", b"/data/X").replace(b"/data/1", b"/data/0").replace(b"/data/X", b"/data/1")
-    )
+    swapped = whole.replace(b"/data/0", b"/data/X").replace(b"/data/1", b"/data/0").replace(b"/data/X", b"/data/1")
+    last.write_bytes(swapped)
     with zipfile.ZipFile(last) as archive:
         assert archive.testzip() is None
     assert torch.load(last)["state_dict"]["b"].tolist() == [0.0] * 9

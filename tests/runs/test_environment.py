@@ -10,32 +10,24 @@ from onecycle.runs.environment import environment, peak_memory
 PROGRAM = """
 import resource, torch
 from onecycle.runs.environment import keep_freed_memory
-if {keep}:
-    assert keep_freed_memory()
 torch.set_num_threads(1)
-def touch():
-    torch.ones(48 << 20, dtype=torch.uint8)
-for _ in range(60):
-    touch()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    touch()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+def page_faults():
+    for number in range(80):
+        if number == 60:  # only the settled state is counted
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(48 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+given_back = page_faults()
+assert keep_freed_memory()
+print(given_back, page_faults())
 """
-
-
-def page_faults(keep: bool) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(keep=keep)], capture_output=True, text=True, timeout=120, check=True
-    )
-    return int(done.stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc's allocator can be told")
 def test_freed_memory_is_used_again_without_new_page_faults() -> None:
-    # 20 times 48 MiB are 245,760 pages of 4 KiB; huge pages may make that fewer, but never a handful. The first dozens
-    # of allocations may still find the heap too small, so only the settled state is counted.
-    kept, given_back = page_faults(keep=True), page_faults(keep=False)
+    # 20 times 48 MiB are 245,760 pages of 4 KiB; huge pages may make that fewer, but never a handful.
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
+    given_back, kept = map(int, done.stdout.split())
     assert kept < 100
     assert given_back > 20 * max(kept, 10)
 

@@ -169,7 +169,7 @@ def campaign(kind: str, count: int, failed: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutated_files_are_accepted_or_refused_as_documented(kind: str, tmp_path: Path) -> None:
-    accepted, refused = campaign(kind, {"config": 20}.get(kind, 200), tmp_path)
+    accepted, refused = campaign(kind, {"config": 10}.get(kind, 200), tmp_path)
     assert accepted >= 2
     assert refused > accepted / 2
 

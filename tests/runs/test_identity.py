@@ -6,39 +6,47 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from pydantic import Field
 
+from helpers import composed_of
 from onecycle.config import schema
-from onecycle.config.compose import CONF
 from onecycle.config.schema import NO_EFFECT, TrainOptions
-from onecycle.config.validate import validated
+from onecycle.config.validate import flat, validated
 from onecycle.models.options import ResNet9Options
-from onecycle.runs.identity import comparable, flat, folder_name, identity, identity_of_version_1, settings, short_name
+from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, settings, short_name
 
 KEY = {"name": "cifar10"}
 
 
 def configured(*overrides: str) -> TrainOptions:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return validated(compose("train", overrides=["trainer.precision=32-true", *overrides]))
+    return validated(composed_of("trainer.precision=32-true", *overrides))
 
 
 def test_the_identity_depends_on_what_can_change_a_result_and_on_nothing_else() -> None:
+    composed = composed_of("trainer.precision=32-true")
+    OmegaConf.set_struct(composed, False)
+
+    def with_word(word: str) -> str:
+        config = composed.copy()
+        config.merge_with_dotlist([word.lstrip("+")])
+        return identity(validated(config), KEY)
+
     base = identity(configured(), KEY)
     for same in (
         "seed=0", "name=other", "output=elsewhere", "data.root=x", "trainer.threads=3", "callbacks.figures=null",
-        "evaluation.every_n_epochs=0", "logger=csv", "trainer.log_every_n_steps=7",
+        "evaluation.every_n_epochs=0", "logger=null", "trainer.log_every_n_steps=7",
         "callbacks.checkpoint.every_n_steps=5", "+trainer.sync_batchnorm=false",
     ):  # fmt: skip
-        assert identity(configured(same), KEY) == base, same
+        assert with_word(same) == base, same
     others = [
         "seed=1", "schedule.peak_lr=0.2", "model.width=8", "data.subset_size=5000", "trainer.max_epochs=3",
-        "trainer.precision=bf16-mixed", "data.augment.crop=2", "optimizer=muon",
-        "ema={decay_per_step:0.9,every_n_steps:2}",
+        "trainer.precision=bf16-mixed", "data.augment.crop=2",
+        "ema={decay_per_step: 0.9, every_n_steps: 2}",
         "callbacks.divergence.max_loss=3", "hyperparameters.groups.bias.lr=64", "+trainer.sync_batchnorm=true",
     ]  # fmt: skip
-    different = {identity(configured(), {"name": "cifar100"}), *(identity(configured(o), KEY) for o in others)}
+    different = {identity(configured(), {"name": "cifar100"}), identity(configured("optimizer=muon"), KEY)}
+    different |= {with_word(other) for other in others}
     assert len(different | {base}) == 14
 
 

@@ -19,7 +19,8 @@ PLACES: Plan = [
 def killed(folder: Path, plan: Plan, *overrides: str) -> list[dict[str, Any]]:
     """What `killing` found for each entry of a plan."""
     command = [sys.executable, str(Path(__file__).with_name("killing.py")), str(folder), json.dumps(plan), *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]  # with helpers.py
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -34,12 +35,11 @@ def anywhere(number: int, seed: int) -> Plan:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("trainer.precision=32-true",),
-        pytest.param(("trainer.precision=bf16-mixed",), marks=pytest.mark.slow),
-        pytest.param(("evaluation.every_n_epochs=0",), marks=pytest.mark.slow),
-        pytest.param(("evaluation.every_n_epochs=2", "trainer.max_epochs=3"), marks=pytest.mark.slow),
+        ("trainer.precision=32-true",), ("trainer.precision=bf16-mixed",), ("evaluation.every_n_epochs=0",),
+        ("evaluation.every_n_epochs=2", "trainer.max_epochs=3"),
     ],
-)
+)  # fmt: skip
+@pytest.mark.slow
 def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(overrides: tuple[str, ...], tmp_path: Path) -> None:
     found = killed(tmp_path, anywhere(5, seed=len("".join(overrides))), *overrides)
     assert len(found) == 5
@@ -48,12 +48,12 @@ def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(overrides: tuple[str, 
 
 
 @pytest.mark.parametrize("every", [2, pytest.param(0, marks=pytest.mark.slow)])
-def test_killed_right_after_an_epoch_a_run_ends_as_if_it_had_not_been(every: int, tmp_path: Path) -> None:
+def test_killed_anywhere_or_right_after_an_epoch_a_run_ends_as_if_it_had_not_been(every: int, tmp_path: Path) -> None:
     # 7 steps an epoch: the process ends before the eighth and the fifteenth.
-    plan: Plan = [("SIGKILL", "step", 8), ("SIGTERM", "step", 8), ("SIGKILL", "step", 15)]
+    plan: Plan = [("SIGKILL", "step", 8), ("SIGTERM", "step", 8), ("SIGKILL", "step", 15), ("SIGKILL", 0.6, -4)]
     found = killed(tmp_path, plan, f"evaluation.every_n_epochs={every}", "trainer.max_epochs=3")
     assert [entry for entry in found if entry["last"] or entry["differences"]] == []
-    assert [entry["code"] for entry in found] == [-9, 130, -9]
+    assert [entry["code"] for entry in found] == [-9, 130, -9, -9]
 
 
 @pytest.mark.slow

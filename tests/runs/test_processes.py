@@ -1,6 +1,5 @@
 """One run in several processes. Those that start processes take seconds each, most of it to import torch."""
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers import only_folder, rows, weights
 from onecycle import build
 from onecycle.config.targets import instantiate
 from onecycle.data.sources import load
@@ -26,22 +26,8 @@ SHARED = [
 ]  # fmt: skip
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def losses(folder: Path) -> list[float]:
     return [float(row["train/loss"]) for row in rows(folder) if row["train/loss"]]
-
-
-def saved(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def only_folder(parent: Path) -> Path:
-    (folder,) = (path for path in parent.iterdir() if path.is_dir())
-    return folder
 
 
 def test_a_process_knows_its_place_from_whoever_started_it() -> None:
@@ -110,17 +96,6 @@ def test_who_starts_the_processes_follows_from_the_configuration(
         processes.must_be_started(cfg)
 
 
-def test_without_a_loopback_interface_it_says_so_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1024 <= processes._free_port() < 65536
-
-    def unreachable(address: tuple[str, int], timeout: float) -> None:
-        raise OSError(101, "Network is unreachable")
-
-    monkeypatch.setattr(processes.socket, "create_connection", unreachable)
-    with pytest.raises(ConfigError, match=r"127\.0\.0\.1"):
-        processes._free_port()
-
-
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path, tiny: Any) -> None:
     smooth = ["model.norm=group", "model.norm_groups=4", *SHARED]
@@ -129,8 +104,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, tiny: Any) -> None:
     one, two = (only_folder(tmp_path / name / "runs") for name in ("one", "two"))
     assert len(losses(one)) == together["steps"] == 8
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
-    for name, weight in saved(one).items():
-        torch.testing.assert_close(saved(two)[name], weight, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(weights(two), weights(one), rtol=1e-3, atol=1e-5)
     for split in ("test", "val", "train"):
         assert together[split]["loss"] == pytest.approx(alone[split]["loss"], rel=1e-4)
         size = together["data"][f"{split}_size"] if split != "train" else 256

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
+
+from helpers import only_folder, record_of, same, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -67,14 +68,8 @@ def checkpoint_in(folder: Path) -> bool:
     return any(folder.glob("logs/sweeps/*/*/checkpoints/last.ckpt"))
 
 
-def record(folder: Path) -> dict:
-    (path,) = folder.glob("logs/sweeps/*/*/result.json")
-    return json.loads(path.read_text())
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    (path,) = folder.glob("logs/sweeps/*/*/checkpoints/last.ckpt")
-    return torch.load(path, weights_only=True)["state_dict"]
+def the_run(folder: Path) -> Path:
+    return only_folder(only_folder(folder / "logs" / "sweeps"))
 
 
 def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -88,11 +83,11 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(tmp_path: Path)
     assert process.returncode == 1
     assert "terminated with signal SIGKILL" in output + errors or "Connection closed" in output + errors
     assert ranks_in(tmp_path) == []
-    assert record(tmp_path)["status"] in ("failed", "running")
+    assert record_of(the_run(tmp_path))["status"] in ("failed", "running")
     code, said = done(tmp_path, *run)
     assert code == 0, said
-    assert "going on " in said
-    assert record(tmp_path)["status"] == "finished"
+    assert "continuing after step" in said
+    assert record_of(the_run(tmp_path))["status"] == "finished"
 
 
 def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -105,7 +100,7 @@ def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_p
     assert "Interrupted " in output
     assert "Traceback" not in output + errors
     assert ranks_in(tmp_path) == []
-    assert record(tmp_path)["status"] == "running"
+    assert record_of(the_run(tmp_path))["status"] == "running"
     # Killed outright, the program can do nothing for its processes: they end by themselves.
     with started(tmp_path, *run) as process:
         wait_for(lambda: len(ranks_in(tmp_path)) == 2)
@@ -116,12 +111,11 @@ def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_p
     assert done(tmp_path / "whole", *run)[0] == 0
     code, said = done(tmp_path, *run)
     assert code == 0, said
-    assert "going on " in said
-    assert record(tmp_path)["status"] == "finished"
+    assert "continuing after step" in said
+    assert record_of(the_run(tmp_path))["status"] == "finished"
     for part in ("test", "train", "steps", "identity"):
-        assert record(tmp_path)[part] == record(tmp_path / "whole")[part]
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        assert record_of(the_run(tmp_path))[part] == record_of(the_run(tmp_path / "whole"))[part]
+    assert same(weights(the_run(tmp_path / "whole")), weights(the_run(tmp_path)))
 
 
 def test_a_sweep_goes_on_after_a_run_that_cannot_be_made_and_each_run_has_its_own_processes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers import record_of
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.runs.record import DamagedRecordError, Run, new_folder, read_result, write_atomically
@@ -26,10 +27,6 @@ FINISHED: dict[str, Any] = {"schema": 1, "status": "finished", **RESULTS}
 
 def opened(folder: Path) -> Run:
     return Run(folder, "quick", "0123456789ab", CONFIG, ["seed=3"])
-
-
-def recorded(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text())
 
 
 @pytest.mark.parametrize("moment", [(os, "fsync"), (Path, "replace")], ids=["fsync", "replace"])
@@ -96,11 +93,11 @@ def test_a_value_that_no_run_records_is_refused_by_its_key(key: str, value: Any,
 
 @pytest.mark.parametrize("key", [*RESULTS, "data.name", "environment.threads", "hyperparameters.peak_lr"])
 def test_a_run_that_came_to_its_end_has_recorded_everything(key: str, tmp_path: Path) -> None:
-    record = json.loads(json.dumps(FINISHED))
-    group, _, last = key.rpartition(".")
-    del (record[group] if group else record)[last]
     for status in ("finished", "diverged", "pruned"):
-        (tmp_path / "result.json").write_text(json.dumps(record | {"status": status}))
+        record = json.loads(json.dumps(FINISHED | {"status": status}))
+        group, _, last = key.rpartition(".")
+        del (record[group] if group else record)[last]
+        (tmp_path / "result.json").write_text(json.dumps(record))
         with pytest.raises(DamagedRecordError, match=last):
             read_result(tmp_path)
 
@@ -136,13 +133,13 @@ def test_what_is_not_a_runs_folder_is_refused_by_name(
 
 
 def test_two_runs_that_start_in_one_second_have_two_folders(tmp_path: Path) -> None:
-    folders = [new_folder(tmp_path, "quick") for _ in range(4)]
+    folders = [new_folder(tmp_path / "runs", "quick") for _ in range(4)]
     assert all(folder.is_dir() and folder.parent == tmp_path / "runs" for folder in folders)
     assert len(set(folders)) == 4
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_quick(-\d)?", folder.name) for folder in folders)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^output=.*/file: "):
-        new_folder(tmp_path / "file", "quick")
+        new_folder(tmp_path / "file" / "runs", "quick")
 
 
 def test_a_run_is_running_and_then_finished(tmp_path: Path) -> None:
@@ -150,14 +147,14 @@ def test_a_run_is_running_and_then_finished(tmp_path: Path) -> None:
     assert not this.done
     assert not this.folder.exists()
     with this.recording():
-        record = recorded(this.folder)
+        record = record_of(this.folder)
         assert {key: record[key] for key in ("schema", "status", "identity", "name", "overrides")} == {
             "schema": 1, "status": "running", "identity": "0123456789ab", "name": "quick", "overrides": ["seed=3"],
         }  # fmt: skip
         assert record["test"] is record["train"] is record["val"] is None
         assert read_saved(this.folder) == CONFIG
         this.finish("finished", **RESULTS)
-    assert recorded(this.folder) == read_result(this.folder) == record | FINISHED
+    assert record_of(this.folder) == read_result(this.folder) == record | FINISHED
 
 
 @pytest.mark.parametrize("status", ["finished", "diverged", "pruned"])
@@ -173,14 +170,14 @@ def test_a_run_that_came_to_its_end_is_read_back(status: str, tmp_path: Path) ->
 def test_a_failed_run_records_why_is_tried_again_and_forgets_the_failure(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), opened(tmp_path).recording():
         _ = 1 / 0
-    failed = recorded(tmp_path)
+    failed = record_of(tmp_path)
     assert (failed["status"], failed["error"]) == ("failed", "ZeroDivisionError: division by zero")
     again = opened(tmp_path)
     assert not again.done
     with again.recording():
-        assert recorded(tmp_path)["status"] == "running"
+        assert record_of(tmp_path)["status"] == "running"
         again.finish("finished", **RESULTS)
-    record = recorded(tmp_path)
+    record = record_of(tmp_path)
     assert record["status"] == "finished"
     assert "error" not in record
     assert record["started"] == failed["started"]
@@ -190,8 +187,8 @@ def test_a_failed_run_records_why_is_tried_again_and_forgets_the_failure(tmp_pat
 def test_an_interrupted_run_stays_running_to_be_gone_on_with(stop: type[BaseException], tmp_path: Path) -> None:
     with pytest.raises(stop), opened(tmp_path).recording():
         raise stop
-    assert recorded(tmp_path)["status"] == "running"
-    assert "error" not in recorded(tmp_path)
+    assert record_of(tmp_path)["status"] == "running"
+    assert "error" not in record_of(tmp_path)
     assert not opened(tmp_path).done
 
 
@@ -205,7 +202,7 @@ def test_a_full_disk_does_not_hide_why_a_run_failed(tmp_path: Path, monkeypatch:
 
     with pytest.raises(RuntimeError, match="the reason"), opened(tmp_path).recording():
         fail()
-    assert recorded(tmp_path)["status"] == "running"
+    assert record_of(tmp_path)["status"] == "running"
 
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
@@ -213,10 +210,8 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     nan, inf = float("nan"), float("inf")
     with this.recording():
         this.finish("diverged", **RESULTS | {"train": {"loss": nan}, "curve": [1.0, inf, (-inf, 2)]})
-    record = read_result(tmp_path)
-    assert record is not None
-    assert record["train"] == {"loss": None}
-    assert record["curve"] == [1.0, None, [None, 2]]
+    record = record_of(tmp_path)
+    assert (record["train"], record["curve"]) == ({"loss": None}, [1.0, None, [None, 2]])
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -1,7 +1,6 @@
 """Runs whose folders vanish, whose files cannot be written, and whose clock jumps while they train."""
 
 import errno
-import logging
 import os
 import shutil
 import time
@@ -10,25 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from helpers import composed_of, only_folder, record_of, same, warnings_of, weights
 from onecycle.callbacks.figures import Figures
+from onecycle.config.validate import validated
 from onecycle.data import sources
 from onecycle.errors import StorageError, storage_errors_named
 from onecycle.runs import checkpoints
-from onecycle.runs import record as run
 from onecycle.runs.loggers import RunContext
 from onecycle.runs.saved import read_saved
 from onecycle.train import train
 from onecycle.training.classifier import Classifier
 
 Compose = Callable[..., Any]
-
-
-def only_folder(parent: Path) -> Path:
-    (folder,) = (path for path in parent.iterdir() if path.is_dir())
-    return folder
 
 
 def at_step(number: int, disturbance: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,22 +38,17 @@ def at_step(number: int, disturbance: Callable[[], object], monkeypatch: pytest.
     monkeypatch.setattr(Classifier, "training_step", hooked)
 
 
-def weights(sweep: Path) -> dict[str, torch.Tensor]:
-    state = checkpoints.read_checkpoint(only_folder(sweep) / "checkpoints" / "last.ckpt")["state_dict"]
-    assert isinstance(state, dict)
-    return state
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, drawn: list[str]) -> Path:
+    """The folder of an undisturbed run."""
+    sweep = tmp_path_factory.mktemp("calm")
+    train(validated(composed_of(*drawn, f"output={sweep}")), [], sweep=sweep)
+    return only_folder(sweep)
 
 
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-def assert_same_training(sweep: Path, other: Path) -> None:
-    ours, theirs = weights(sweep), weights(other)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
-    first, second = (run.read_result(only_folder(folder)) for folder in (sweep, other))
-    assert first is not None
-    assert second is not None
+def assert_same_training(ours: Path, theirs: Path) -> None:
+    assert same(weights(ours), weights(theirs))
+    first, second = record_of(ours), record_of(theirs)
     assert (first["status"], first["test"], first["identity"]) == ("finished", second["test"], second["identity"])
 
 
@@ -95,17 +84,16 @@ def earlier_clock(folder: Path, patch: pytest.MonkeyPatch) -> None:
      (earlier_clock, ())],
 )  # fmt: skip
 def test_what_happens_while_a_run_trains_changes_no_bit_of_its_result(
-    disturb: Callable[[Path, pytest.MonkeyPatch], None], named: tuple[str, ...], tmp_path: Path, tiny: Compose,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    disturb: Callable[[Path, pytest.MonkeyPatch], None], named: tuple[str, ...], calm: Path, tmp_path: Path,
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(sources, "_loaded", {})  # as in a process of its own
     cfg = tiny(f"data.cache={tmp_path / 'cache'}", "callbacks.checkpoint.every_n_minutes=0.0001")
-    train(cfg, [], sweep=tmp_path / "calm")
     at_step(2, lambda: disturb(tmp_path, monkeypatch), monkeypatch)
     started = time.perf_counter()
     record = train(cfg, [], sweep=tmp_path / "disturbed")
     took = time.perf_counter() - started
-    assert_same_training(tmp_path / "disturbed", tmp_path / "calm")
+    assert_same_training(only_folder(tmp_path / "disturbed"), calm)
     assert (tmp_path / "cache").exists() == (disturb is not vanished_cache)
     assert read_saved(only_folder(tmp_path / "disturbed"))["seed"] == 0
     if disturb is not moved_folder:  # with which the board's file may be missed, or not
@@ -125,10 +113,9 @@ def test_figures_that_cannot_be_written_are_said_once(tmp_path: Path, caplog: py
 
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "The disk is full"), (errno.EROFS, "Cannot be written")])
 def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_run_goes_on_from_the_one_before(
-    code: int, words: str, tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+    code: int, words: str, calm: Path, tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = tiny("callbacks.checkpoint.every_n_steps=1")
-    train(cfg, [], sweep=tmp_path / "calm")
     flush, flushed = checkpoints._flush, [0]
 
     def refused(path: Path) -> None:
@@ -145,13 +132,11 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_run_goes_on_fro
         ):
             train(cfg, [], sweep=tmp_path / "disturbed")
     folder = only_folder(tmp_path / "disturbed")
-    record = run.read_result(folder)
-    assert record is not None
-    assert record["status"] == "failed"
+    assert record_of(folder)["status"] == "failed"
     assert checkpoints.newest(folder).step == 2
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
     train(cfg, [], sweep=tmp_path / "disturbed")
-    assert_same_training(tmp_path / "disturbed", tmp_path / "calm")
+    assert_same_training(folder, calm)
 
 
 def test_a_sweep_that_cannot_have_a_folder_for_its_run_is_one_line(tmp_path: Path, tiny: Compose) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
-from onecycle.config.compose import CONF
+from helpers import composed_of, only_folder
 from onecycle.config.validate import validated
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
@@ -16,17 +15,11 @@ from onecycle.runs.saved import resumed_config
 from onecycle.train import train
 
 
-def composed(name: str, *words: str) -> Any:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose(name, overrides=list(words))
-
-
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory, drawn: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("honest")
-    train(validated(composed("train", *drawn, f"output={folder}", "logger=csv")), [], progress=False)
-    (run,) = (folder / "runs").iterdir()
-    return run
+    train(validated(composed_of(*drawn, f"output={folder}", "logger=csv")), [], progress=False)
+    return only_folder(folder / "runs")
 
 
 @pytest.fixture
@@ -53,9 +46,9 @@ def change(key: str, value: Any) -> None:
 def refusals() -> list[str]:
     """What is said of the run when it is evaluated, and when it is resumed."""
     with pytest.raises(ConfigError) as evaluated:
-        evaluate(composed("evaluate", "run=run"))
+        evaluate(composed_of("run=run", name="evaluate"))
     with pytest.raises(ConfigError) as resumed:
-        resumed_config(composed("train", "resume=run"), [])
+        resumed_config(composed_of("resume=run"), [])
     return [str(evaluated.value), str(resumed.value)]
 
 
@@ -65,14 +58,10 @@ CODE = {"_target_": "os.system", "command": "touch executed"}
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model", CODE),
-        ("data.source", CODE),
-        ("callbacks.figures", CODE),
-        ("model._partial_", True),
-        ("name", "${oc.env:HOME}"),
-        ("data.classes", ["a", "${oc.decode:x}"]),
+        ("model", CODE), ("data.source", CODE), ("callbacks.figures", CODE), ("model._partial_", True),
+        ("name", "${oc.env:HOME}"), ("data.classes", ["a", "${oc.decode:x}"]),
     ],
-)
+)  # fmt: skip
 def test_a_configuration_of_anything_but_components_and_values_is_refused(key: str, value: Any, here: Path) -> None:
     change(key, value)
     assert all(key in said for said in refusals())
@@ -82,7 +71,7 @@ def test_a_configuration_of_anything_but_components_and_values_is_refused(key: s
 def test_what_is_of_this_package_and_no_component_is_not_built(here: Path) -> None:
     change("schedule", {"_target_": "onecycle.train.train"})
     with pytest.raises(ConfigError, match="schedule"):
-        evaluate(composed("evaluate", "run=run"))
+        evaluate(composed_of("run=run", name="evaluate"))
     assert [path.name for path in here.iterdir()] == ["run"]
 
 
@@ -94,6 +83,6 @@ def test_no_link_in_a_folder_is_followed_out_of_it(place: str, here: Path) -> No
 
 
 def test_a_whole_run_is_evaluated_without_writing_elsewhere(here: Path) -> None:
-    accuracy = evaluate(composed("evaluate", "run=run", "figures=false"))["test"]["accuracy"]
+    accuracy = evaluate(composed_of("run=run", "figures=false", name="evaluate"))["test"]["accuracy"]
     assert accuracy == yaml.safe_load(Path("run/result.json").read_text())["test"]["accuracy"]
     assert [path.name for path in here.iterdir()] == ["run"]

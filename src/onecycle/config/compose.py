@@ -1,7 +1,7 @@
 """The words of a command line, checked before anything runs: all errors at once, a line each.
 
-Hydra's own messages name one wrong word at a time. Here the options of groups and the keys are compared with what there
-is, the configuration is composed, and each value of a sweep's axes is validated.
+Hydra composes the configuration and stops at the first word that it refuses. That word is noted and left out, until the
+rest can be composed and each value of a sweep's axes can be validated.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from onecycle.config import hyperparameters
-from onecycle.config.validate import did_you_mean, shown
+from onecycle.config.validate import did_you_mean, flat
 from onecycle.errors import ConfigError
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -28,7 +27,6 @@ FLAGS = (
     "--package", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
     "--experimental-rerun", "-i", "--info",
 )  # fmt: skip
-NULL_GROUPS = ("experiment", "study", "data")  # groups that null leaves out
 SHARED = "base"  # what the options of a group have in common: no option itself
 VALUES_PER_AXIS = 64  # values of an axis that are looked at before a sweep: more would keep it waiting
 
@@ -53,6 +51,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A composed configuration without Hydra's part."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.set_struct(own, True)
+    return own
+
+
 def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
     """Raise ConfigError with every error in the words of a command line.
 
@@ -61,28 +66,28 @@ def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
     --cfg, …) and configurations from elsewhere are left to Hydra.
     """
     flags = [word for word in words if word.startswith("-")]
-    lines = [
-        f"{word}: must be an option of Hydra; write key=value without dashes" for word in flags if not _is_flag(word)
-    ]
-    if (not lines and set(flags) - set(SWEEP_FLAGS)) or any("hydra.searchpath=" in word for word in words):
+    wrong = {
+        word: f"{word}: must be an option of Hydra; write key=value without dashes"
+        for word in flags
+        if not any(flag == word.partition("=")[0] or (len(word) > 3 and flag.startswith(word)) for flag in FLAGS)
+    }
+    if (not wrong and set(flags) - set(SWEEP_FLAGS)) or any("hydra.searchpath=" in word for word in words):
         return
-    sweeping = any(word in SWEEP_FLAGS for word in words)
     overrides: list[Override] = []
     for word in words:
-        if word not in flags:
+        group, _, option = word.partition("=")
+        if option == SHARED and (CONF / group / f"{SHARED}.yaml").exists():
+            wrong[word] = f"{word}: must be an option; this is what the options of {group} have in common"
+        elif word not in flags:
             try:
                 overrides.append(_parsed(word))
             except (HydraException, ValueError):
-                lines.append(f"{word[:100]!r}: must be key=value; quote values with special characters")
+                wrong[word] = f"{word[:100]!r}: must be key=value; quote values with special characters"
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        lines += _errors(overrides, name, sweeping, validate)
-    if lines:
-        raise ConfigError(list(dict.fromkeys(lines)))
-
-
-def _is_flag(word: str) -> bool:
-    option = word.partition("=")[0]
-    return option in FLAGS or (len(option) > 3 and any(flag.startswith(option) for flag in FLAGS))
+        found = _errors(overrides, name, any(flag in SWEEP_FLAGS for flag in flags), validate, wrong)
+    lines = [wrong[word] for word in sorted(wrong, key=lambda word: words.index(word) if word in words else len(words))]
+    if lines + found:
+        raise ConfigError(list(dict.fromkeys(lines + found)))
 
 
 def _parsed(word: str) -> Override:
@@ -93,109 +98,75 @@ def _parsed(word: str) -> Override:
     return override
 
 
-def _errors(overrides: list[Override], name: str, sweeping: bool, validate: Validate) -> list[str]:
-    wrong = {id(override): line for override in overrides if (line := _option_error(override))}
-    whole = "" if wrong else _composed(name, [_first(override) for override in overrides])
-    if isinstance(whole, str):  # only now the words are looked at one by one
-        reason, groups = whole, [one for one in overrides if _options(one) is not None and id(one) not in wrong]
-        base = _composed(name, [_first(override) for override in groups])
-        known = {} if isinstance(base, str) else OmegaConf.to_container(base, resolve=False)
-        for override in overrides if known else ():
-            if _options(override) is None and (line := _key_error(override, known)):
-                wrong[id(override)] = line
-        rest = [override for override in overrides if id(override) not in wrong]
-        whole = base if rest == groups else _composed(name, [_first(override) for override in rest])
-        if isinstance(whole, str) or not wrong:
-            return list(wrong.values()) or [reason]
-    good = [override for override in overrides if id(override) not in wrong]
-    sweeping = sweeping or OmegaConf.select(whole, "hydra.mode", throw_on_resolution_failure=False) is not None
-    if not sweeping:
-        wrong |= {id(override): _sweep_error(override) for override in good if override.is_sweep_override()}
-    found = validate(without_hydra(whole), sweeping)
-    for override in good if sweeping else ():
-        for changed in _along(override, good, whole, name):
-            found += [changed] if isinstance(changed, str) else validate(without_hydra(changed), sweeping)
+def _errors(
+    overrides: list[Override], name: str, sweeping: bool, validate: Validate, wrong: dict[str, str]
+) -> list[str]:
+    """The errors of the configuration that the words make; those of the words themselves are put into `wrong`."""
+    config = _composed(overrides, name, wrong)
+    sweeping = sweeping or OmegaConf.select(config, "hydra.mode", throw_on_resolution_failure=False) is not None
+    for override in [] if sweeping else overrides:
+        if override.is_sweep_override():
+            line = str(override.input_line)
+            key, _, value = line.partition("=")
+            wrong[line] = f"{line}: must be one value; for a run of each add -m, for a list write {key}=[{value}]"
+    found = validate(without_hydra(config), sweeping)
+    for place, override in enumerate(overrides if sweeping else ()):
+        for word in list(_words(override))[1:]:
+            other, changed = _parsed(word), config.copy()
+            if _group(other):
+                changed = _composed([*overrides[:place], other, *overrides[place + 1 :]], name, wrong)
+            else:
+                OmegaConf.update(changed, other.get_key_element().lstrip("+"), other.value(), merge=True)
+            found += validate(without_hydra(changed), sweeping)
     # Where a word is left out, only what is said of the others is certain: the rest may result from its absence.
-    keys = tuple(f"{override.get_key_element().lstrip('+~')}=" for override in good)
-    return [*wrong.values(), *(line for line in found if not wrong or line.startswith(keys))]
+    keys = tuple(f"{override.get_key_element().lstrip('+~')}=" for override in overrides)
+    return [line for line in found if not wrong or line.startswith(keys)]
 
 
-def _option_error(override: Override) -> str | None:
-    """Why an override chooses no option of its group; None where it does, or sets a value."""
-    known = _options(override)
-    if known is None or override.is_delete() or isinstance(override.value(), dict):
-        return None
-    group = str(override.key_or_group).partition("@")[0]
-    value = override.value()
-    values = list(value.list) if isinstance(value, ChoiceSweep) else [] if override.is_sweep_override() else [value]
-    for option in [one for value in values for one in (value if isinstance(value, list) else [value])]:
-        if str(option) not in known and not (option is None and group in NULL_GROUPS):
-            return f"{group}={shown(option)}: must be one of {', '.join(known)}{did_you_mean(str(option), known)}"
-    return None
+def _composed(overrides: list[Override], name: str, wrong: dict[str, str]) -> DictConfig:
+    """The configuration, Hydra's part included, of those overrides that Hydra takes.
 
-
-def _options(override: Override) -> list[str] | None:
-    """The options of the group that an override chooses from; None where it sets a value."""
-    group = str(override.key_or_group).partition("@")[0]
-    if group.startswith("hydra/"):
-        return sorted(GlobalHydra.instance().config_loader().get_group_options(group))
-    if not (CONF / group).is_dir():
-        return None
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != SHARED)
-
-
-def _key_error(override: Override, known: Any) -> str | None:
-    """Why an override sets no key that there is, or adds one that there is; None where it is right."""
-    key = override.get_key_element().lstrip("+~")
-    node, walked = known, []
-    for name in key.split("."):
-        if isinstance(node, str):  # an interpolation: Hydra resolves it
-            return None
-        if not isinstance(node, dict) or name not in node:
+    The others are taken out of the list, and explained in `wrong` by their words.
+    """
+    refused: list[tuple[Override, Exception]] = []
+    while True:
+        try:
+            config = compose(name, overrides=[_first(override) for override in overrides], return_hydra_config=True)
             break
-        node = node[name]
-        walked.append(name)
-    found = len(walked) == len(key.split("."))
-    if override.is_force_add() or (override.is_add() and not found):
-        _add(known, key)
-        return None
-    if override.is_add() and not isinstance(override.value(), dict):  # a group is merged with the one there
-        return f"{override.input_line}: the key is there already; write {key}=…"
-    if found or override.is_add():
-        return None
-    names = list(map(str, node)) if isinstance(node, dict) else []
-    where = f" in {'.'.join(walked)}" if walked else ""
-    return f"{override.input_line}: there is no key {key}{where}{did_you_mean(key.split('.')[len(walked)], names)}"
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            blamed = next((override for override in overrides if _is_blamed(override, error)), None)
+            if blamed is None:
+                raise ConfigError([" ".join(str(error).split())]) from None
+            overrides.remove(blamed)
+            refused.append((blamed, error))
+    wrong |= {str(override.input_line): _line(override, reason, config) for override, reason in refused}
+    return config
 
 
-def _add(node: Any, key: str) -> None:
-    """Note a key that an override adds: a later override may set it."""
-    for name in key.split("."):
-        if not isinstance(node, dict):
-            return
-        node = node.setdefault(name, {})
+def _is_blamed(override: Override, error: Exception) -> bool:
+    """Whether Hydra, which stops at the first override that it refuses, speaks of this one."""
+    if isinstance(error, MissingConfigException):
+        return str(error.missing_cfg_file).rpartition("/")[0] == _group(override)
+    if override.is_delete():
+        return f"'{override.key_or_group}'" in str(error)
+    return _first(override).lstrip("+") in str(error) or (override.value() is None and _group(override) != "")
 
 
-def _composed(name: str, words: list[str]) -> DictConfig | str:
-    """The configuration with these overrides, Hydra's part included, or a line on why there is none."""
-    try:
-        return compose(name, overrides=words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        said = " ".join(str(error).strip().split("\n\n")[0].split())
-        merging = "Error merging override "
-        wrong_kind = f"{said.removeprefix(merging)}: must be of the kind that stands there"
-        return wrong_kind if said.startswith(merging) else said
+def _line(override: Override, error: Exception, config: DictConfig) -> str:
+    word, key, said = str(override.input_line), str(override.key_or_group), str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        option = str(error.missing_cfg_file).rpartition("/")[2]
+        options = [one for one in error.options if one != SHARED]
+        return f"{key}={option}: must be one of {', '.join(options)}{did_you_mean(option, options)}"
+    if said.startswith("Could not") and OmegaConf.select(config, key, throw_on_resolution_failure=False) is None:
+        return f"{word}: there is no key {key}{did_you_mean(key, flat(OmegaConf.to_container(config, resolve=False)))}"
+    return f"{word}: {' '.join(said.split())}"
 
 
-def _along(override: Override, others: list[Override], first: DictConfig, name: str) -> Iterator[DictConfig | str]:
-    """The configurations of an axis's values after the first; a line where one cannot be composed."""
-    for word in list(_words(override))[1:]:
-        if _options(override) is not None:
-            yield _composed(name, [word if other is override else _first(other) for other in others])
-        else:
-            changed = first.copy()
-            OmegaConf.update(changed, override.get_key_element().lstrip("+"), _parsed(word).value(), merge=True)
-            yield changed
+def _group(override: Override) -> str:
+    """The group from which an override chooses; empty where it sets a value."""
+    group = str(override.key_or_group).partition("@")[0]
+    return group if group.startswith("hydra/") or (CONF / group).is_dir() else ""
 
 
 def _words(override: Override) -> Iterator[str]:
@@ -215,18 +186,3 @@ def _words(override: Override) -> Iterator[str]:
 def _first(override: Override) -> str:
     """The override with its first value; one that has none, such as a pattern of names, as it is."""
     return next(_words(override), str(override.input_line))
-
-
-def _sweep_error(override: Override) -> str:
-    key, _, value = str(override.input_line).partition("=")
-    return f"{key}={value}: must be one value; for a run of each add -m, for a list write {key}=[{value}]"
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """A composed configuration without Hydra's part."""
-    own = config.copy()
-    OmegaConf.set_struct(own, False)
-    OmegaConf.set_readonly(own, False)
-    own.pop("hydra", None)
-    OmegaConf.set_struct(own, True)
-    return own

@@ -15,12 +15,13 @@ here belong to the peak of the schedule and to the constant momentum, also in a 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 def peak_lr_from_effective_decay(effective_decay: float, momentum: float, weight_decay: float) -> float:
-    """Peak LR λ whose λα/(1−ρ) is `effective_decay`; also a resolver of the configuration.
+    """Peak LR λ whose λα/(1−ρ) is `effective_decay`; a resolver of the configuration, as are the next two functions.
 
-    Raises ValueError for values that are no numbers, and for a weight decay of 0, by which it divides.
+    They raise ValueError for values that are no numbers, or by which they cannot divide.
     """
     _require_numbers(effective_decay=effective_decay, momentum=momentum, weight_decay=weight_decay)
     if weight_decay <= 0:
@@ -29,19 +30,13 @@ def peak_lr_from_effective_decay(effective_decay: float, momentum: float, weight
 
 
 def peak_lr_from_per_example(per_example_lr: float, batch_size: int) -> float:
-    """Peak LR λ whose share of one example, λ/N, is `per_example_lr`; also a resolver of the configuration.
-
-    Raises ValueError for values that are no numbers.
-    """
+    """Peak LR λ whose share of one example, λ/N, is `per_example_lr`."""
     _require_numbers(per_example_lr=per_example_lr, batch_size=batch_size)
     return per_example_lr * batch_size
 
 
 def steps_for_examples(examples: int, batch_size: int) -> int:
-    """Steps that show at least `examples` images in batches of `batch_size`; also a resolver of the configuration.
-
-    Raises ValueError for values that are no numbers, and for a batch size below 1.
-    """
+    """Steps that show at least `examples` images in batches of `batch_size`."""
     _require_numbers(examples=examples, batch_size=batch_size)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
@@ -56,36 +51,25 @@ def _require_numbers(**values: object) -> None:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """One point (λ, ρ, α, N); every other coordinate is a property. The values are validated by the schema."""
+    """One point (λ, ρ, α, N). The values are validated by the schema."""
 
     peak_lr: float
     momentum: float
     weight_decay: float
     batch_size: int
 
-    @property
-    def effective_lr(self) -> float:
-        """Total contribution λ/(1−ρ) of one gradient to the weights, Nesterov included."""
-        return self.peak_lr / (1 - self.momentum)
+    def coordinates(self) -> dict[str, Any]:
+        """Every coordinate by name, flat and valid as JSON, for a run's record.
 
-    @property
-    def effective_decay(self) -> float:
-        """λα/(1−ρ)."""
-        return self.peak_lr * self.weight_decay / (1 - self.momentum)
-
-    @property
-    def per_example_lr(self) -> float:
-        """λ/N."""
-        return self.peak_lr / self.batch_size
-
-    @property
-    def relaxation_steps(self) -> float | None:
-        """Steps (1−ρ)/(4λα) in which a scale-invariant weight forgets its first norm; None if never."""
+        effective_lr, λ/(1−ρ), is the total contribution of one gradient to the weights, Nesterov included.
+        relaxation_steps, (1−ρ)/(4λα), are those in which a scale-invariant weight forgets its norm; None if never.
+        """
         rate = 4 * self.peak_lr * self.weight_decay
         steps = (1 - self.momentum) / rate if rate > 0 else math.inf
-        return steps if math.isfinite(steps) else None
-
-    def coordinates(self) -> dict[str, float | None]:
-        """Every coordinate by name, flat and valid as JSON, for a run's record."""
-        derived = ("effective_lr", "effective_decay", "per_example_lr", "relaxation_steps")
-        return {**vars(self), **{name: getattr(self, name) for name in derived}}
+        return {
+            **vars(self),
+            "effective_lr": self.peak_lr / (1 - self.momentum),
+            "effective_decay": self.peak_lr * self.weight_decay / (1 - self.momentum),
+            "per_example_lr": self.peak_lr / self.batch_size,
+            "relaxation_steps": steps if math.isfinite(steps) else None,
+        }

@@ -148,21 +148,19 @@ class HyperparametersOptions(Options):
 
     def contradiction(self, peak_lr: float, batch_size: int) -> str | None:
         """The error line where the schedule's peak learning rate is not the one that the parametrisation says."""
-        h = self
-        if h.parametrisation == "effective" and h.effective_decay and h.weight_decay:
+        if self.parametrisation == "effective" and self.effective_decay and self.weight_decay:
             key = "effective_decay"
-            implied = peak_lr_from_effective_decay(h.effective_decay, h.momentum, h.weight_decay)
-        elif h.parametrisation == "per_example" and h.per_example_lr:
-            key = "per_example_lr"
-            implied = peak_lr_from_per_example(h.per_example_lr, batch_size)
-        elif math.isclose(h.peak_lr or 0.0, peak_lr, rel_tol=1e-6):
-            return None
+            implied = peak_lr_from_effective_decay(self.effective_decay, self.momentum, self.weight_decay)
+        elif self.parametrisation == "per_example" and self.per_example_lr:
+            key, implied = "per_example_lr", peak_lr_from_per_example(self.per_example_lr, batch_size)
         else:
-            return f"hyperparameters.peak_lr={h.peak_lr}: contradicts schedule.peak_lr={peak_lr}; set only the latter"
+            key, implied = "peak_lr", self.peak_lr or 0.0
         if math.isclose(implied, peak_lr, rel_tol=1e-6):
             return None
+        if key == "peak_lr":
+            return f"hyperparameters.peak_lr={implied}: contradicts schedule.peak_lr={peak_lr}; set only the latter"
         return (
-            f"schedule.peak_lr={peak_lr}: contradicts hyperparameters={h.parametrisation}, which makes it "
+            f"schedule.peak_lr={peak_lr}: contradicts hyperparameters={self.parametrisation}, which makes it "
             f"{implied:.6g}; set hyperparameters.{key}, or choose hyperparameters=direct"
         )
 

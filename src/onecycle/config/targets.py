@@ -22,7 +22,7 @@ def instantiate(
     errors = class_errors(component, kind, key)
     if errors:
         raise ConfigError(errors)
-    settings = {str(name): value for name, value in component.items() if name != "_target_"}
+    settings = {name: value for name, value in component.items() if name != "_target_"}
     try:
         return _class_of(component)(**settings, **arguments)
     except TypeError as error:
@@ -44,17 +44,17 @@ def check_classes(config: TrainOptions) -> None:
 
 def class_errors(component: Mapping[str, Any], kind: type | Sequence[str], key: str) -> list[str]:
     """Why a component's class cannot be built with the keys that stand beside its `_target_`, a line each."""
-    target = component.get("_target_")
+    target, allowed = component.get("_target_"), ", ".join(ALLOWED_TARGETS)
     named = f"{key}._target_={target}".lstrip(".")
     if not is_allowed(str(target)):
-        return [f"{named}: must be in {', '.join(ALLOWED_TARGETS)}"]
+        return [f"{named}: must be in {allowed}"]
     try:
         made = _class_of(component)
     except (ImportError, ValueError, AttributeError) as error:
         return [f"{named}: does not exist ({error})"]
     # A dotted path may walk through one module into another: what it ends at must be allowed as well.
     if not isinstance(made, type) or not is_allowed(made.__module__) or inspect.isabstract(made):
-        return [f"{named}: must be a class in {', '.join(ALLOWED_TARGETS)} that can be built"]
+        return [f"{named}: must be a class in {allowed} that can be built"]
     if isinstance(kind, type) and not issubclass(made, kind):
         return [f"{named}: must be a class derived from {kind.__module__}.{kind.__qualname__}"]
     if not isinstance(kind, type) and not all(callable(getattr(made, name, None)) for name in kind):

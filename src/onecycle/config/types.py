@@ -1,5 +1,6 @@
 """Base class and value types of everything that a configuration describes. Nothing here imports torch."""
 
+import contextlib
 import math
 from typing import Annotated, Any
 
@@ -23,16 +24,10 @@ class Options(BaseModel):
 
 def _number(value: Any) -> Any:
     """Refuse what pydantic's floats would convert: bools, texts, and whole numbers that no float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(float(value)):
+            return value
+    raise ValueError("must be a finite number")
 
 
 def allowed(text: str) -> Any:

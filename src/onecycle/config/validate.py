@@ -1,8 +1,8 @@
 """From a configuration to a line for each of its errors: key, value and what is allowed."""
 
 import difflib
-import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +13,7 @@ from onecycle.config.schema import ALLOWED_TARGETS, COMPONENTS, NO_TARGET, Evalu
 from onecycle.config.types import Options
 from onecycle.errors import ConfigError
 
+# Names of pydantic's bounds in a JSON schema, where it leaves them beside a union, and of JSON Schema itself.
 NUMBERS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 
 
@@ -22,27 +23,28 @@ def validated(config: DictConfig | Mapping[str, Any]) -> TrainOptions:
     Raises ConfigError with a line for each error.
     """
     values, lines = resolved(config) if isinstance(config, DictConfig) else (dict(config), [])
-    unresolved = tuple(f"{line.partition(':')[0]}=" for line in lines)
-    found = [line for line in training_errors(values) if not line.startswith(unresolved or ("=",))]
-    if isinstance(config, DictConfig) and (lines or found):
-        # A value that is interpolated is wrong because the one that it comes from is.
-        interpolated = tuple(f"{key}=" for key in _interpolated(OmegaConf.to_container(config, resolve=False)))
-        own = [line for line in found if not line.startswith(interpolated)]
+    # A value that cannot be resolved has its line.
+    found = _without([line.partition(":")[0] for line in lines], training_errors(values))
+    if isinstance(config, DictConfig):
+        # One that is interpolated is wrong because the one that it comes from is.
+        texts = flat(OmegaConf.to_container(config, resolve=False))
+        own = _without([key for key, text in texts.items() if "${" in str(text)], found)
         found = own if own or lines else found
     if lines or found:
         raise ConfigError(lines + found)
     return TrainOptions.model_validate(values)
 
 
-def _interpolated(node: Any, key: str = "") -> list[str]:
-    if isinstance(node, dict):
-        return [found for name, child in node.items() for found in _interpolated(child, f"{key}.{name}".lstrip("."))]
-    return [key] if isinstance(node, str) and "${" in node else []
+def _without(keys: list[str], lines: list[str]) -> list[str]:
+    return [line for line in lines if line.partition("=")[0] not in keys]
 
 
 def training_errors(values: Mapping[str, Any]) -> list[str]:
     """The errors of a resolved training configuration."""
-    return [*errors_of(TrainOptions, values), *target_errors(values), *_component_errors(values)]
+    given = values.get("trainer")
+    taken = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(given, Mapping) and key in given]
+    lines = [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in taken]
+    return _errors(TrainOptions, values) + lines
 
 
 def evaluation_errors(config: DictConfig) -> list[str]:
@@ -50,41 +52,55 @@ def evaluation_errors(config: DictConfig) -> list[str]:
     if OmegaConf.is_missing(config, "run"):
         return ["run is missing: name a run's folder, as in onecycle-evaluate run=logs/runs/…"]
     values, lines = resolved(config)
-    return lines or [*errors_of(EvaluateOptions, values), *target_errors(values), *_component_errors(values)]
+    return lines or _errors(EvaluateOptions, values)
+
+
+def _errors(options: type[Options], values: Mapping[str, Any]) -> list[str]:
+    """The errors of a configuration, of the targets in it, and in the options of this package's own components."""
+    found = errors_of(options, values) + target_errors(values)
+    for key, part, own in components(values):
+        if own:
+            found += errors_of(own, {name: value for name, value in part.items() if name != "_target_"}, key)
+    return found
 
 
 def resolved(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
     """The plain values of a configuration, None for those that cannot be resolved, and a line for each of these."""
     lines: dict[str, str] = {}
+    known = config.copy()
+    OmegaConf.set_readonly(known, False)
+    for key, text in flat(OmegaConf.to_container(config, resolve=False)).items():
+        if "${" in str(text) or text == "???":
+            try:
+                value = OmegaConf.select(config, key, throw_on_missing=True)
+                if OmegaConf.is_config(value):
+                    OmegaConf.to_container(value, resolve=True)
+            except (OmegaConfBaseException, ValueError) as error:
+                # Other values may depend on the same one: each reason is told once, at the first.
+                lines.setdefault(str(error).strip().splitlines()[0].rpartition("interpolation: ")[2], key)
+                OmegaConf.update(known, key, None)
+    values = OmegaConf.to_container(known, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}, [f"{key}: {reason}" for reason, key in lines.items()]
 
-    def value_of(node: Any, key: str) -> Any:
-        if isinstance(node, dict):
-            return {str(name): value_of(child, f"{key}.{name}".lstrip(".")) for name, child in node.items()}
-        if not (isinstance(node, str) and ("${" in node or node == "???")):
-            return node
-        try:
-            value = OmegaConf.select(config, key, throw_on_missing=True)
-            return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        except (OmegaConfBaseException, ValueError) as error:
-            # Other values may depend on the same one: each reason is told once, at the first.
-            lines.setdefault(str(error).strip().splitlines()[0].rpartition("interpolation: ")[2], key)
-            return None
 
-    values = value_of(OmegaConf.to_container(config, resolve=False), "")
-    return values, [f"{key}: {reason}" for reason, key in lines.items()]
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one: {"schedule": {"peak_lr": 0.4}} → {"schedule.peak_lr": 0.4}."""
+    if isinstance(node, Mapping) and node:
+        return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): node}
 
 
 def errors_of(options: type[Options], values: Any, prefix: str = "") -> list[str]:
     """A line for each key of a group that is wrong, missing or unknown. prefix: the group's own key."""
+    lines: dict[tuple[str, ...], str] = {}
     try:
         options.model_validate(values)
     except ValidationError as error:
-        lines: dict[tuple[Any, ...], str] = {}
         for one in error.errors():
             path, value = _place(one, values)
             lines.setdefault(path, _line(options, one, ".".join([*filter(None, [prefix]), *path]), path, value))
-        return list(lines.values())
-    return []
+    return list(lines.values())
 
 
 def target_errors(node: Any, key: str = "") -> list[str]:
@@ -98,7 +114,7 @@ def target_errors(node: Any, key: str = "") -> list[str]:
 
 def is_allowed(path: str) -> bool:
     """Whether a dotted path lies in one of `ALLOWED_TARGETS`."""
-    return any(path == root or path.startswith(f"{root}.") for root in ALLOWED_TARGETS)
+    return f"{path}.".startswith(tuple(f"{root}." for root in ALLOWED_TARGETS))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -110,17 +126,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def shown(value: Any) -> str:
     """A value as YAML writes it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _component_errors(values: Mapping[str, Any]) -> list[str]:
-    """Errors in the options of this package's own components."""
-    lines = []
-    for key, part, options in components(values):
-        if options:
-            lines += errors_of(options, {name: value for name, value in part.items() if name != "_target_"}, key)
-    trainer = values.get("trainer")
-    given = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(trainer, Mapping) and key in trainer]
-    return lines + [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in given]
 
 
 def components(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type[Options] | None]]:
@@ -155,60 +160,57 @@ def _place(error: Any, values: Any) -> tuple[tuple[str, ...], Any]:
 def _line(options: type[Options], error: Any, key: str, path: Sequence[str], value: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        known = _known_keys(options, path[:-1])
+        known = _keys(options, _at(options, path[:-1]))
         return f"{key}={shown(value)}: is unknown; the keys are {', '.join(known)}{did_you_mean(path[-1], known)}"
     if error["type"] == "missing":
         return f"{key} is missing: must be {allowed_text(options, path)}"
-    if error["type"] == "value_error" and not path:  # of several keys of a group; it begins with one of them
-        return f"{key}.{message}".removeprefix(".")
     if message == NO_TARGET:
         return f"{key}._target_ is missing: it names the class of the component"
-    if error["type"] == "value_error" and not message.startswith("must be a finite number"):
-        return f"{key}={shown(value)}: {message}"
+    if error["type"] == "value_error":
+        if not path:  # of several keys of a group; it begins with one of them
+            return f"{key}.{message}".removeprefix(".")
+        if not message.startswith("must be a finite number"):
+            return f"{key}={shown(value)}: {message}"
     return f"{key}={shown(value)}: must be {allowed_text(options, path)}"
 
 
-@functools.cache
+@cache
 def _schema(options: type[Options]) -> dict[str, Any]:
     return options.model_json_schema()
 
 
-def field_schema(options: type[Options], path: Sequence[str]) -> dict[str, Any]:
+def _at(options: type[Options], path: Sequence[str]) -> dict[str, Any]:
     """The JSON schema of a key below a class of options; empty for keys that the class does not list."""
-    root = node = _schema(options)
+    node = _schema(options)
     for name in path:
-        group = next((part for part in _alternatives(node, root) if "properties" in part), {})
-        node = group.get("properties", {}).get(name, {})
+        node = _keys(options, node).get(name, {})
     return node
 
 
-def _alternatives(node: Mapping[str, Any], root: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The members of a union, with references followed."""
-    parts = node.get("anyOf", [node])
-    return [root["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else dict(part) for part in parts]
-
-
-def _known_keys(options: type[Options], path: Sequence[str]) -> list[str]:
-    parts = _alternatives(field_schema(options, path), _schema(options))
-    return [name for part in parts for name in part.get("properties", {})]
+def _keys(options: type[Options], node: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a group, which may be a member of a union, or be referred to."""
+    for part in node.get("anyOf", [node]):
+        group = _schema(options)["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+        if "properties" in group:
+            return dict(group["properties"])
+    return {}
 
 
 def allowed_text(options: type[Options], path: Sequence[str]) -> str:
     """What a key may be, in words: "a whole number from 1 to 1000000000"."""
-    return described(field_schema(options, path))
+    return _described(_at(options, path))
 
 
-def described(node: Mapping[str, Any]) -> str:
+def _described(node: Mapping[str, Any]) -> str:
     """What a JSON schema allows, in words."""
     if "allowed" in node:
         return str(node["allowed"])
-    kinds = [part.get("type") for part in node.get("anyOf", ())]
-    if kinds == ["integer", "number"]:  # `Number`
-        return described({"type": "number"} | {NUMBERS[name]: node[name] for name in NUMBERS if name in node})
     if "anyOf" in node:
-        bounds = {name: node[name] for name in node if name in NUMBERS}
+        bounds = {NUMBERS[name]: node[name] for name in NUMBERS if name in node}
         parts = sorted(node["anyOf"], key=lambda part: part.get("type") != "null")
-        return " or ".join(dict.fromkeys(described(part | bounds) for part in parts))
+        if {"type": "number"} in parts:  # `Number`
+            parts = [part for part in parts if part != {"type": "integer"}]
+        return " or ".join(dict.fromkeys(_described(part | bounds) for part in parts))
     if "const" in node or "enum" in node:
         *first, last = [shown(value) for value in node.get("enum", [node.get("const")])]
         return f"{', '.join(first)} or {last}" if first else last
@@ -216,7 +218,7 @@ def described(node: Mapping[str, Any]) -> str:
     if kind in ("integer", "number"):
         return f"a {'whole ' if kind == 'integer' else ''}number{_range(node)}"
     if kind == "array":
-        return f"a list, each {described(node['items'])}" if node.get("items") else "a list"
+        return f"a list, each {_described(node['items'])}" if node.get("items") else "a list"
     return {"boolean": "true or false", "string": "a text", "null": "null"}.get(str(kind), "a group of keys")
 
 

@@ -23,6 +23,7 @@ RUN = "onecycle_run"  # what a run that goes on from a checkpoint must agree in
 PARTS: dict[str, type | tuple[type, ...]] = {
     "state_dict": dict, "global_step": int, "onecycle": dict, RUN: (dict, type(None)),
 }  # fmt: skip
+ABSENT = "(not there)"
 SEAL = b"onecycle sha256 "
 SEAL_BYTES = len(SEAL) + 64
 
@@ -102,7 +103,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise DamagedError(f"{type(error).__name__}: {reason}") from None
     for name, kind in PARTS.items():
-        if not isinstance(contents, dict) or name not in contents or not isinstance(contents[name], kind):
+        # A default of no kind that is asked for: None is one of them.
+        if not isinstance(contents, dict) or not isinstance(contents.get(name, ...), kind):
             raise DamagedError(f"its {name} is missing or of another type")
     return dict(contents)
 
@@ -136,10 +138,10 @@ def changed_keys(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> li
         return []
 
     def shown(entries: Mapping[str, Any], key: str) -> str:
-        return json.dumps(entries[key]).strip('"') if key in entries else "(not there)"
+        return json.dumps(entries.get(key, ABSENT)).strip('"')
 
     return [
         f"{key}={shown(now, key)}: was {shown(before, key)} when this run began; its checkpoint cannot go on so"
         for key in sorted(before.keys() | now.keys())
-        if key not in before or key not in now or before[key] != now[key]
+        if before.get(key, ABSENT) != now.get(key, ABSENT)
     ]

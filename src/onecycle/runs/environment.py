@@ -42,6 +42,17 @@ def _git_revision() -> str | None:
     return None
 
 
+def prepare(threads: int | None) -> None:
+    """Make this process ready for a run: before images are decoded, and as if no run had been made in it before."""
+    if threads:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and the import takes a second
+        torch.compiler.reset()
+
+
 def keep_freed_memory() -> bool:
     """Let the allocator reuse large blocks instead of giving them back to the system; False where it is not glibc's.
 
@@ -55,14 +66,6 @@ def keep_freed_memory() -> bool:
         # malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD (the largest int), M_TOP_PAD
         return all(mallopt(parameter, value) for parameter, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 1 << 26)))
     return False
-
-
-def forget_earlier_runs() -> None:
-    """Reset what the runs before, in this process, left: the peak of the GPU's memory, and the compiled networks."""
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and the import takes a second
-        torch.compiler.reset()
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from onecycle.config.schema import MOVED, NO_EFFECT, TrainOptions
 from onecycle.config.types import Options
-from onecycle.config.validate import components
+from onecycle.config.validate import components, flat
 
 
 def identity(config: TrainOptions, data_key: Mapping[str, Any]) -> str:
@@ -57,15 +57,12 @@ def _effective(config: TrainOptions) -> dict[str, Any]:
     defaults = _defaults(TrainOptions)
     for key, _, options in components(values):
         defaults |= _defaults(options, f"{key}.") if options else {}
-    return {
-        key: value
-        for key, value in flat(values).items()
-        if not has_no_effect(key) and not (key in defaults and _same(value, defaults[key]))
-    }
 
+    def at_default(key: str, value: Any) -> bool:  # true is no default that is 1
+        default = defaults.get(key, ...)
+        return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
 
-def _same(value: Any, default: Any) -> bool:
-    return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
+    return {key: value for key, value in flat(values).items() if not (has_no_effect(key) or at_default(key, value))}
 
 
 def _defaults(options: type[Options], prefix: str = "") -> dict[str, Any]:
@@ -79,16 +76,9 @@ def _defaults(options: type[Options], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one: {"schedule": {"peak_lr": 0.4}} → {"schedule.peak_lr": 0.4}."""
-    if isinstance(node, Mapping) and node:
-        return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): node}
-
-
 def has_no_effect(key: str) -> bool:
     """Whether a key cannot change a result."""
-    return any(key == neutral or key.startswith(f"{neutral}.") for neutral in NO_EFFECT)
+    return f"{key}.".startswith(tuple(f"{neutral}." for neutral in NO_EFFECT))
 
 
 def relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -112,11 +102,8 @@ def override_key(override: str) -> str:
 
 def short_name(overrides: Sequence[str]) -> str:
     """A readable folder name from a sweep's overrides: ["schedule.peak_lr=0.1", "seed=0"] → "peak_lr=0.1,seed=0"."""
-    parts = []
-    for override in overrides:
-        key, value = override_key(override), override.partition("=")[2]
-        if not has_no_effect(key) and key != "experiment":
-            parts.append(f"{key.rsplit('.', 1)[-1]}={value}")
+    shown = [override for override in settings(overrides) if override_key(override) != "experiment"]
+    parts = [f"{override_key(one).rpartition('.')[2]}={one.partition('=')[2]}" for one in shown]
     return folder_name(",".join(parts)) or "run"
 
 

@@ -73,12 +73,13 @@ def _lease(folder: Path, held: contextlib.ExitStack) -> Callable[[], None]:
     def check() -> None:
         """Look at the disk at most every CHECK_SECONDS: a step may take milliseconds."""
         nonlocal checked
-        if time.monotonic() - checked < CHECK_SECONDS and lease.compromise is None:
-            return
-        owner = lease.owner
-        if lease.compromise is not None or (owner is not None and owner.token != lease.token):
-            raise LostLeaseError([f"{folder}: taken over by another process, because this one was not heard of"])
-        checked = time.monotonic()
+        if lease.compromise is None:
+            if time.monotonic() - checked < CHECK_SECONDS:
+                return
+            checked, owner = time.monotonic(), lease.owner
+            if owner is None or owner.token == lease.token:
+                return
+        raise LostLeaseError([f"{folder}: taken over by another process, because this one was not heard of"])
 
     return check
 

@@ -4,7 +4,6 @@ import csv
 import functools
 import io
 import logging
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,26 +28,18 @@ CHARTS = {
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run as its components see it.
-
-    folder: where the run writes. steps_done: the step of the checkpoint from which it resumes, 0 for a new run.
-    key: the values in which a run that resumes from one of its checkpoints must agree.
-    """
+    """A run as its components see it."""
 
     folder: Path
-    steps_done: int = 0
-    key: Mapping[str, Any] = field(default_factory=dict)
+    steps_done: int = 0  # step of the checkpoint from which it resumes
+    key: Mapping[str, Any] = field(default_factory=dict)  # in which a run that resumes from its checkpoints must agree
 
 
 class NeedsRun:
-    """Base of callbacks and loggers that need to know their run.
-
-    Every component is built from its YAML alone, Lightning's and a user's as well as ours, and a relative path in it
-    is relative to the working directory. One that is derived from this class is then given its run, before training.
-    """
+    """Base of callbacks and loggers that need to know their run: they are built from their YAML alone."""
 
     def attach(self, run: RunContext) -> None:
-        """Take what is needed of `run`; nothing else is called before."""
+        """Take what is needed of `run`, before anything else is called."""
         raise NotImplementedError
 
 
@@ -107,18 +98,10 @@ class TensorBoard(NeedsRun, TensorBoardLogger):
 
     @harmless
     def _write_layout(self) -> None:
-        charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
-        self.experiment.add_custom_scalars({"training": charts})
+        self.experiment.add_custom_scalars({"training": {title: ["Multiline", tags] for title, tags in CHARTS.items()}})
 
-    @harmless
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars."""
-        super().log_metrics(metrics, step)
-
-    @harmless
-    def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
-        """Write what HParams shows, if metrics are given."""
-        super().log_hyperparams(*arguments, **named)
+    log_metrics = harmless(TensorBoardLogger.log_metrics)
+    log_hyperparams = harmless(TensorBoardLogger.log_hyperparams)
 
     @harmless
     def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
@@ -167,8 +150,7 @@ class Csv(NeedsRun, Logger):
         """Add values to the step's row."""
         self.rows.setdefault(step or 0, {}).update(metrics)
 
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
         """Write nothing: config.yaml holds them."""
 
     @harmless

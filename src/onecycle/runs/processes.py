@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,9 +29,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("onecycle")
 
-OWN = "ONECYCLE_RANK_OF"  # set for the processes that this program starts: the number of the one that started them
+OWN = "ONECYCLE_MEETING"  # set for the processes that this program starts: the file at which they meet
 INTERRUPTED = 130
-LOOPBACK = "127.0.0.1"
 GRACE_SECONDS = 20  # for the others, when one has failed: to record it and to end
 
 
@@ -44,7 +44,7 @@ class Place:
     starter: str
 
 
-_joined: Place | None = None
+_joined: Place | None = None  # Lightning takes WORLD_SIZE out of the environment after a fit
 
 
 def place(environment: Mapping[str, str]) -> Place | None:
@@ -87,22 +87,20 @@ def shown_level() -> int:
     return logging.INFO if shown else logging.WARNING
 
 
-def on_this_machine(config: TrainOptions) -> int:
-    """Processes that the configuration wants on each machine: one for each device."""
-    wanted = config.trainer.devices
-    if wanted != "auto":
-        return wanted if isinstance(wanted, int) else len(wanted)
-    if not _on_gpus(config):
-        return 1
-    import torch
-
-    return torch.cuda.device_count()
-
-
 def _on_gpus(config: TrainOptions) -> bool:
     from onecycle.training.precision import device_of  # imports torch
 
     return device_of(config.trainer.accelerator).type == "cuda"
+
+
+def on_this_machine(config: TrainOptions) -> int:
+    """Processes that the configuration wants on each machine: one for each device."""
+    wanted = config.trainer.devices
+    if wanted == "auto":
+        import torch
+
+        return torch.cuda.device_count() if _on_gpus(config) else 1
+    return wanted if isinstance(wanted, int) else len(wanted)
 
 
 def must_be_started(config: TrainOptions) -> bool:
@@ -141,7 +139,8 @@ def join(config: TrainOptions) -> None:
         chosen = config.trainer.devices
         torch.cuda.set_device(found.local_rank if isinstance(chosen, int | str) else chosen[found.local_rank])
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, rank=found.rank, world_size=found.world_size)
+    meeting = f"file://{os.environ[OWN]}" if OWN in os.environ else "env://"
+    dist.init_process_group(backend, meeting, rank=found.rank, world_size=found.world_size)
     _joined = found
 
 
@@ -183,8 +182,6 @@ def of_first(work: Callable[[], T]) -> T:
 
 def first_goes_ahead(work: Callable[[], T]) -> T:
     """Do `work` in the first process, then in the others, which find what it has left on the disk."""
-    if _joined is None:
-        return work()
     done: list[T] = []
     of_first(lambda: done.append(work()))
     return done[0] if done else work()
@@ -200,16 +197,17 @@ def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
 
     count = on_this_machine(config)
     told = mp.get_context("spawn").SimpleQueue()
-    args = (os.getpid(), count, _free_port(), config.trainer.threads, told, work, arguments)
-    context = mp.start_processes(_rank, args=args, nprocs=count, join=False)
-    assert context is not None
     failure: Exception | None = None
-    with _passing_signals_on(context) as signals:
-        try:
-            while not context.join(grace_period=GRACE_SECONDS):
-                pass
-        except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
-            failure = error
+    with tempfile.TemporaryDirectory() as folder:  # the processes meet at a file in it
+        args = (os.getpid(), count, f"{folder}/meeting", config.trainer.threads, told, work, arguments)
+        context = mp.start_processes(_rank, args=args, nprocs=count, join=False)
+        assert context is not None
+        with _passing_signals_on(context) as signals:
+            try:
+                while not context.join(grace_period=GRACE_SECONDS):
+                    pass
+            except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+                failure = error
     if signals or getattr(failure, "exit_code", None) == INTERRUPTED:
         raise KeyboardInterrupt
     outcome: Any = None if told.empty() else told.get()
@@ -220,21 +218,8 @@ def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
     return outcome
 
 
-def _free_port() -> int:
-    """A port of the loopback interface for the processes to meet at.
-
-    Raises ConfigError where that interface is down, as in a container without network: torch would wait for ever.
-    """
-    try:
-        with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), timeout=5):
-            return server.getsockname()[1]
-    except OSError as error:
-        said = f"the processes of a run meet at {LOOPBACK}, which cannot be reached here: {error.strerror or error}"
-        raise ConfigError([f"{said}; bring the loopback interface up, or set trainer.devices=1"]) from error
-
-
 def _rank(
-    local_rank: int, parent: int, count: int, port: int, threads: int | None, told: Any,
+    local_rank: int, parent: int, count: int, meeting: str, threads: int | None, told: Any,
     work: Callable[..., Any], arguments: tuple[Any, ...],
 ) -> None:  # fmt: skip
     """One of the processes, as if torchrun had started it."""
@@ -242,10 +227,7 @@ def _rank(
         return  # it was killed while this process was getting ready
     # A group of its own: the terminal's Ctrl-C reaches the parent alone, which passes it on once.
     os.setpgrp()
-    values = {
-        OWN: parent, "RANK": local_rank, "LOCAL_RANK": local_rank, "NODE_RANK": 0, "WORLD_SIZE": count,
-        "MASTER_ADDR": LOOPBACK, "MASTER_PORT": port,
-    }  # fmt: skip
+    values = {OWN: meeting, "RANK": local_rank, "LOCAL_RANK": local_rank, "NODE_RANK": 0, "WORLD_SIZE": count}
     if threads:
         values["OMP_NUM_THREADS"] = threads  # else Lightning divides the cores itself
     os.environ |= {name: str(value) for name, value in values.items()}

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json, to_json
 
-from onecycle.config.types import Fraction, NonNegativeNumber, Number
+from onecycle.config.types import Count, Fraction, NonNegativeNumber, Number
 from onecycle.errors import ConfigError, reason_of
 from onecycle.runs import processes
 from onecycle.runs.lock import LostLeaseError, exclusive
@@ -52,7 +52,7 @@ class _Hyperparameters(_Part):
     __pydantic_extra__: Numbers
     peak_lr: NonNegativeNumber
     momentum: NonNegativeNumber
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Count
 
 
 class _Data(_Part):
@@ -64,7 +64,7 @@ class _Data(_Part):
 
 
 class _Environment(_Part):
-    threads: Annotated[int, Field(ge=1)]
+    threads: Count
     processor: str = ""
 
 
@@ -98,13 +98,12 @@ class Record(_Part):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "Record":
-        if self.status in DONE:
-            missing = Record.model_fields.keys() - Record.OPTIONAL - self.model_fields_set
-            missing |= {name for name in ("hyperparameters", "data", "environment") if getattr(self, name) is None}
-            if missing:
-                raise ValueError(f"{', '.join(sorted(missing))} missing")
-            if self.test is None or self.test.accuracy is None:
-                raise ValueError("test.accuracy must be a number from 0 to 1")
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None} | {"train", "val"}
+        missing = Record.model_fields.keys() - Record.OPTIONAL - (given & self.model_fields_set)
+        if self.test is None or self.test.accuracy is None:
+            missing.add("test.accuracy")
+        if self.status in DONE and missing:
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
         return self
 
 
@@ -117,9 +116,8 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -138,7 +136,12 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise DamagedRecordError([f"{path}: is not a run's record ({_reason(error)})"]) from None
+        reason = reason_of(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            place = f"{'.'.join(map(str, first['loc']))}={ascii(first['input'])[:60]}: " if first["loc"] else ""
+            reason = place + first["msg"]
+        raise DamagedRecordError([f"{path}: is not a run's record ({reason})"]) from None
     if schema != SCHEMA:
         raise ConfigError([f"{path}: is not a record of schema {SCHEMA}"])
     return entries
@@ -153,26 +156,18 @@ def earlier_result(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        return f"{key}={ascii(first['input'])[:60]}: {first['msg']}" if key else first["msg"]
-    return reason_of(error)
-
-
-def new_folder(output: Path, name: str) -> Path:
-    """A folder logs/runs/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
-    stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+def new_folder(parent: Path, name: str) -> Path:
+    """A folder <parent>/<date>_<time>_<name> that was not there before; raises ConfigError where none can be made."""
+    stamp = f"{datetime.now():%Y-%m-%d_%H%M%S}_{name}"
     for number in itertools.count(1):
-        folder = output / "runs" / (f"{stamp}_{name}" if number == 1 else f"{stamp}_{name}-{number}")
+        folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
         try:
             folder.mkdir(parents=True)
+            break
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError([f"output={output}: no run's folder can be made in it ({_reason(error)})"]) from None
-        break
+            raise ConfigError([f"output={parent.parent}: no folder can be made in it ({reason_of(error)})"]) from None
     return folder
 
 

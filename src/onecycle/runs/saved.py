@@ -1,7 +1,7 @@
 """The configuration in a run's folder, which may be a stranger's: read as plain values and validated before any use."""
 
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle.config.schema import TrainOptions
-from onecycle.config.validate import training_errors, validated
+from onecycle.config.validate import flat, training_errors, validated
 from onecycle.errors import ConfigError, one_line, reason_of
 from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
 from onecycle.runs.record import CONFIG, LARGEST
@@ -37,30 +37,27 @@ def read_saved(folder: Path) -> dict[str, Any]:
     return with_moved_targets(values)
 
 
-def _checked(folder: Path) -> dict[str, Any]:
+def saved_config(folder: Path) -> TrainOptions:
+    """The validated configuration in a run's folder, which downloads nothing; raises ConfigError with every error."""
     values = read_saved(folder)
-    errors = unresolved(values) or training_errors(values)
+    # A run's own configuration is resolved: an interpolation would read this machine's environment.
+    errors = [f"{key}={value}: must be a value" for key, value in flat(values).items() if "${" in str(value)]
+    errors = errors or training_errors(values)
     if errors:
         raise ConfigError([one_line(f"{folder / CONFIG}: {line}") for line in errors])
-    return values
+    # Its owner chose the place: nothing is downloaded into it by others.
+    if "download" in values["data"]["source"]:
+        values["data"]["source"]["download"] = False
+    return TrainOptions.model_validate(values)
 
 
 def saved_errors(folder: Path) -> list[str]:
     """Why a folder is not that of a run, or its configuration cannot be used; a line each."""
     try:
-        _checked(folder)
+        saved_config(folder)
     except ConfigError as error:
         return error.problems
     return []
-
-
-def saved_config(folder: Path) -> TrainOptions:
-    """The validated configuration in a run's folder, which downloads nothing; raises ConfigError with every error."""
-    values = _checked(folder)
-    # Its owner chose the place: nothing is downloaded into it by others.
-    if "download" in values["data"]["source"]:
-        values["data"]["source"]["download"] = False
-    return TrainOptions.model_validate(values)
 
 
 def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
@@ -81,15 +78,6 @@ def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
         if "download" in merged.data.source:
             merged.data.source.download = read_saved(folder)["data"]["source"]["download"]
     return validated(merged)
-
-
-def unresolved(node: Any, key: str = "") -> list[str]:
-    """A line for every interpolation and missing value in a plain configuration: a run's own is resolved."""
-    if isinstance(node, Mapping):
-        return [line for name, child in node.items() for line in unresolved(child, f"{key}.{name}".lstrip("."))]
-    if isinstance(node, list):
-        return [line for index, child in enumerate(node) for line in unresolved(child, f"{key}[{index}]")]
-    return [f"{key}={node}: must be a value"] if isinstance(node, str) and ("${" in node or node == "???") else []
 
 
 def check_links(folder: Path) -> None:

@@ -16,11 +16,11 @@ from rich.panel import Panel
 from rich.table import Table
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from onecycle.config.validate import flat
 from onecycle.data.datamodule import DataModule
 from onecycle.runs import processes
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment, peak_memory
-from onecycle.runs.identity import flat
 from onecycle.training.classifier import Classifier
 
 log = logging.getLogger("onecycle")
@@ -102,29 +102,27 @@ def test_and_record(
     metrics, stand_in = classifier.test_metrics(), this.config["data"].get("stands_in_for")
     seconds = {"setup": setup, "fit": classifier.fit_seconds, "test": time.perf_counter() - started}
     images = trainer.global_step * datamodule.batch_size
-    measures: dict[str, Any] = {}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        measures |= getattr(callback, "measures", {})
-    entries = {
-        "test": metrics,
-        "train": classifier.train_metrics(),
-        "val": classifier.monitored if datamodule.monitored == "val" else None,
-        "epochs": trainer.global_step / datamodule.steps_per_epoch,
-        "steps": trainer.global_step,
-        "parameters": sum(p.numel() for p in classifier.network.parameters() if p.requires_grad),
-        "hyperparameters": classifier.point.coordinates(),
-        "data": datamodule.record() | ({"stands_in_for": stand_in} if stand_in else {}),
-        "seconds": seconds | {"total": sum(seconds.values())},
-        "images_per_second": images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
-        "measures": measures,
-        "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
-        "device": _device_name(trainer).split(",")[0].replace("CPU", "cpu"),
-        "precision": this.config["trainer"]["precision"],
-        "environment": environment(),
-    }
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if trainer.is_global_zero:
         _log_results(this, trainer, metrics, classifier)
-    this.finish("diverged" if classifier.diverged else "pruned" if classifier.pruned else "finished", **entries)
+    this.finish(
+        "diverged" if classifier.diverged else "pruned" if classifier.pruned else "finished",
+        test=metrics,
+        train=classifier.train_metrics(),
+        val=classifier.monitored if datamodule.monitored == "val" else None,
+        epochs=trainer.global_step / datamodule.steps_per_epoch,
+        steps=trainer.global_step,
+        parameters=sum(p.numel() for p in classifier.network.parameters() if p.requires_grad),
+        hyperparameters=classifier.point.coordinates(),
+        data=datamodule.record() | ({"stands_in_for": stand_in} if stand_in else {}),
+        seconds=seconds | {"total": sum(seconds.values())},
+        images_per_second=images / max(classifier.fit_seconds - classifier.validation_seconds, 1e-9),
+        measures=dict(entry for part in callbacks for entry in getattr(part, "measures", {}).items()),
+        peak_memory_bytes=peak_memory(trainer.strategy.root_device),
+        device=_device_name(trainer).split(",")[0].replace("CPU", "cpu"),
+        precision=this.config["trainer"]["precision"],
+        environment=environment(),
+    )
 
 
 def _log_results(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:
@@ -144,37 +142,32 @@ def _log_results(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], 
         logger.finalize("success")
 
 
-def show_skipped(this: run.Run) -> None:
-    """Say that a run of a sweep had been finished before."""
-    log.info("%s: %s before, skipped. %s", this.folder.name, this.result["status"], _accuracies(this.result))
-
-
-def _accuracies(result: dict[str, Any]) -> str:
-    test = result["test"]
-    text = f"test accuracy {test['accuracy']:.2%}"
-    return text + (f" ({test['accuracy_tta']:.2%} with flip TTA)" if "accuracy_tta" in test else "")
-
-
 def show_end(this: run.Run, *, single: bool) -> None:
-    """Print the table of results, or one line in a sweep."""
+    """Print the table of results; one line in a sweep, also for a run that had been finished before."""
     if not processes.is_first():
         return
     result, test, seconds = this.result, this.result["test"], this.result["seconds"]
+    plain, mirrored = (f"{test[name]:.2%}" if name in test else "" for name in ("accuracy", "accuracy_tta"))
     if not single:
-        log.info("%s: %s, %s, fit %.1f s", this.folder.name, result["status"], _accuracies(result), seconds["fit"])
+        status = f"{result['status']} before, skipped" if this.done else result["status"]
+        accuracy = f"{plain} ({mirrored} with flip TTA)" if mirrored else plain
+        log.info("%s: %s, test accuracy %s, fit %.1f s", this.folder.name, status, accuracy, seconds["fit"])
         return
-    table = Table(title=f"{result['name']}: {result['status']}", show_header=False, title_justify="left")
-    table.add_row("data", "{name}, {train_size:,} training and {test_size:,} test images".format_map(result["data"]))
-    table.add_row("test accuracy, plain", f"{test['accuracy']:.2%}")
-    if "accuracy_tta" in test:
-        table.add_row("test accuracy, flip TTA", f"{test['accuracy_tta']:.2%}")
-    table.add_row("test loss", f"{test['loss']:.4f}")
-    table.add_row("time", "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds))
-    table.add_row("speed", "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result))
-    table.add_row("folder", str(this.folder))
     board = Path(sys.executable).with_name("tensorboard")
     command = board.relative_to(Path.cwd()) if board.is_relative_to(Path.cwd()) else board.name
-    table.add_row("TensorBoard", f"{command} --logdir {this.folder.parent}")
+    rows = {
+        "data": "{name}, {train_size:,} training and {test_size:,} test images".format_map(result["data"]),
+        "test accuracy, plain": plain,
+        **({"test accuracy, flip TTA": mirrored} if mirrored else {}),
+        "test loss": f"{test['loss']:.4f}",
+        "time": "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds),
+        "speed": "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result),
+        "folder": str(this.folder),
+        "TensorBoard": f"{command} --logdir {this.folder.parent}",
+    }
+    table = Table(title=f"{result['name']}: {result['status']}", show_header=False, title_justify="left")
+    for row in rows.items():
+        table.add_row(*row)
     console().print(table)
     if result["status"] == "diverged":
         log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
