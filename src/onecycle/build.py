@@ -21,7 +21,7 @@ from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import instantiate
 from onecycle.data import subsets
 from onecycle.data.datamodule import DataModule
-from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
+from onecycle.data.sources import Dataset, DataUnavailableError, load
 from onecycle.errors import ConfigError, reason_of
 from onecycle.runs import checkpoints
 from onecycle.runs.loggers import RunContext, attach_all
@@ -45,8 +45,8 @@ def value_errors_as_config_errors() -> Iterator[None]:
         raise ConfigError(str(error).splitlines()) from error
 
 
-def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions, Dataset, Source]:
-    """The configuration that is used, the data set and its source.
+def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions, Dataset]:
+    """The configuration that is used, and its data set.
 
     Only a data set that is neither here nor reachable is replaced, and only where data.fallback says so. The
     configuration then names in data.stands_in_for what is missing, and so does every record made from it. keep: false
@@ -54,18 +54,15 @@ def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions,
     """
     source = instantiate(config.data.source, ("key", "decode"), "data.source")
     try:
-        return config, load(source, Path(config.data.cache), keep), source
+        return config, load(source, Path(config.data.cache), keep)
     except DataUnavailableError as error:
         if config.data.fallback is None:
             raise
         log.warning("%s", error)
     conf = OmegaConf.load(CONF / "data" / f"{config.data.fallback}.yaml")
     changes = {"source": OmegaConf.to_container(conf.source), "classes": None, "stands_in_for": source.name}
-    replaced = config.model_copy(
-        update={"data": config.data.model_copy(update=changes), "name": f"{config.name}-{config.data.fallback}"}
-    )
-    stand_in = instantiate(replaced.data.source, ("key", "decode"), "data.source")
-    return replaced, load(stand_in, Path(config.data.cache), keep), stand_in
+    data, name = config.data.model_copy(update=changes), f"{config.name}-{config.data.fallback}"
+    return load_dataset(config.model_copy(update={"data": data, "name": name}), keep)
 
 
 def choose_precision(config: TrainOptions) -> TrainOptions:
@@ -92,9 +89,11 @@ def build_datamodule(config: TrainOptions, dataset: Dataset, **overrides: Any) -
 
 
 def total_steps(config: TrainOptions, datamodule: DataModule) -> int:
-    """Steps of the whole run, at least one; raises ConfigError where the subset holds no full batch."""
-    if not datamodule.steps_per_epoch:
-        raise ConfigError(subsets.batch_problems(config.batch_size, len(datamodule.splits["train"].labels)))
+    """Steps of the whole run, at least one; raises ConfigError where the images do not fit batch size or resizing."""
+    pixels = datamodule.splits["train"].pixels
+    unfit = subsets.size_problems(config.batch_size, len(pixels), config.resizing, min(pixels.shape[1:3]))
+    if unfit:
+        raise ConfigError(unfit)
     return config.trainer.max_steps or max(1, round(config.trainer.max_epochs * datamodule.steps_per_epoch))
 
 
@@ -103,9 +102,6 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(datamodule.classes))
-    too_large = subsets.side_problems(config.resizing, min(datamodule.splits["train"].pixels.shape[1:3]))
-    if too_large:
-        raise ConfigError(too_large)
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
     return _classifier(config, network, steps)

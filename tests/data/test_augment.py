@@ -24,7 +24,7 @@ def draws_for(augmentation: AugmentOptions, count: int = 40, seed: int = 0) -> D
 
 def run(augmentation: AugmentOptions, draws: Draws) -> torch.Tensor:
     canvas = Canvas(PIXELS, augmentation, CPU)
-    return canvas.gather(canvas.places(INDICES, draws), Normalizer(MEAN, STD, CPU))
+    return torch.cat(list(canvas.batches(INDICES, draws, [16, 24], Normalizer(MEAN, STD, CPU))))
 
 
 def reference(index: int, a: AugmentOptions, d: Draws, place: int) -> torch.Tensor:

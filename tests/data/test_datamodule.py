@@ -23,7 +23,7 @@ def flat_colours(count: int, blue: int) -> Split:
 
 
 DATASET = Dataset(
-    "toy", "a test", CLASSES, flat_colours(400, 1), flat_colours(80, 2),
+    "toy", "a test", {"name": "toy"}, CLASSES, flat_colours(400, 1), flat_colours(80, 2),
     mean=(100.0, 0.5, 1.0), std=(50.0, 2.0, 4.0), fingerprint="f00d",
 )  # fmt: skip
 

@@ -35,7 +35,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def parts(config: TrainOptions) -> tuple[DataModule, Classifier]:
-    _, dataset, _ = build.load_dataset(config)
+    _, dataset = build.load_dataset(config)
     datamodule = build.build_datamodule(config, dataset)
     return datamodule, build.build_classifier(config, datamodule, build.total_steps(config, datamodule))
 

@@ -5,6 +5,7 @@ ever flipped. Every row of a batch is then one sequence of bytes in memory, and 
 it starts: they cost nothing beyond the copy that makes the batch.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -65,18 +66,6 @@ class Normalizer:
         return floats.to(self.dtype).view(values.shape).permute(0, 3, 1, 2)
 
 
-class Places(NamedTuple):
-    """Where n images start on a canvas, and which of their pixels are set to 0.
-
-    starts: int64 [n, h], each row's first pixel. uncovered: bool [n, h, w], pixels that a shift left open. cut: int64
-    [n, size²], pixels of the square that is cut out. Parts that are switched off have no columns.
-    """
-
-    starts: Tensor
-    uncovered: Tensor
-    cut: Tensor
-
-
 class Canvas:
     """Images as bytes on `device`, prepared for an augmentation: with a border, and mirrored as well where it flips.
 
@@ -99,37 +88,39 @@ class Canvas:
         # A view in which row i is the `width` pixels that start at pixel i of the memory.
         self.rows = values.as_strided((max(0, values.numel() // 3 - self.width + 1), self.width * 3), (3, 1))
 
-    def places(self, indices: Tensor, draws: Draws) -> Places:
-        """Crop, flip, shift and cutout of the images `indices`, int64 [n]; draws: n of each."""
+    def batches(self, indices: Tensor, draws: Draws, sizes: list[int], normalizer: Normalizer) -> Iterator[Tensor]:
+        """Batches of these sizes, one after the other, out of the images `indices`, int64 [n]; draws: n of each.
+
+        Each is cropped, flipped, shifted, cut out and normalised: [size, 3, h, w] in channels_last.
+        """
         a, device = self.augmentation, indices.device
         rows = torch.arange(self.height, device=device) + draws.shift_y[:, None]
+        # Where a part is switched off its tensor has no columns.
         uncovered = cut = torch.empty((len(indices), 0), dtype=torch.int64, device=device)
         if a.shift:
             columns = torch.arange(self.width, device=device) + draws.shift_x[:, None]
             above, beside = (rows < 0) | (rows >= self.height), (columns < 0) | (columns >= self.width)
             uncovered = above[:, :, None] | beside[:, None, :]
         if a.cutout:
-            side = torch.arange(a.cutout, device=device)
+            square = torch.arange(a.cutout, device=device)
             corner = draws.cut_y * self.width + draws.cut_x
-            cut = corner[:, None] + (side[:, None] * self.width + side).view(-1)
-        # Rows that a shift moved out of the image are reflected too; `gather` sets those pixels to 0.
+            cut = corner[:, None] + (square[:, None] * self.width + square).view(-1)
+        # Rows that a shift moved out of the image are reflected too; their pixels are set to 0 at the end.
         rows = _reflect(rows + draws.crop_y[:, None], self.height)
         # The crop comes before the flip, and is mirrored with the image.
         left = self.border + draws.shift_x + torch.where(draws.flip.bool(), -draws.crop_x, draws.crop_x)
         images = draws.flip * self.count + indices
-        return Places((images[:, None] * self.height + rows) * self.padded + left[:, None], uncovered, cut)
-
-    def gather(self, where: Places, normalizer: Normalizer) -> Tensor:
-        """The normalised images at these places, as a batch [n, 3, h, w] in channels_last."""
-        n, pixels = len(where.starts), self.height * self.width
-        values = self.rows.index_select(0, where.starts.view(-1))
-        batch = normalizer(values.view(n, self.height, self.width, 3))
-        if where.uncovered.numel():
-            batch.masked_fill_(where.uncovered[:, None], 0.0)
-        if where.cut.numel():
-            first = torch.arange(0, n * pixels, pixels, device=batch.device)
-            batch.permute(0, 2, 3, 1).view(-1, 3).index_fill_(0, (where.cut + first[:, None]).view(-1), 0.0)
-        return batch
+        starts = (images[:, None] * self.height + rows) * self.padded + left[:, None]
+        for start, open_pixels, square in zip(*(part.split(sizes) for part in (starts, uncovered, cut)), strict=True):
+            values = self.rows.index_select(0, start.view(-1))
+            batch = normalizer(values.view(len(start), self.height, self.width, 3))
+            if a.shift:
+                batch.masked_fill_(open_pixels[:, None], 0.0)
+            if a.cutout:
+                pixels = self.height * self.width
+                first = torch.arange(0, len(start) * pixels, pixels, device=device)
+                batch.permute(0, 2, 3, 1).view(-1, 3).index_fill_(0, (square + first[:, None]).view(-1), 0.0)
+            yield batch
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:

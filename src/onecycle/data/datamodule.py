@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, Places, random_draws
+from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, random_draws
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, Split
 from onecycle.data.subsets import check_class_names, split_indices
@@ -104,9 +104,8 @@ class BatchLoader:
         sizes = [stop - start for start, stop in (self._share(0), *map(self._share, range(first, last)))]
         start = first * sizes.pop(0)  # only the last batch of an epoch may be smaller than the first
         mine = slice(start, start + sum(sizes))
-        where = self.canvas.places(order[mine], Draws(*(part[mine] for part in draws)))
-        parts = zip(*(part.split(sizes) for part in (*where, self.labels[order[mine]])), strict=True)
-        return [Batch(self.canvas.gather(Places(*part), self.normalizer), labels) for *part, labels in parts]
+        images = self.canvas.batches(order[mine], Draws(*(part[mine] for part in draws)), sizes, self.normalizer)
+        return [Batch(*pair) for pair in zip(images, self.labels[order[mine]].split(sizes), strict=True)]
 
 
 class DataModule(pl.LightningDataModule):
