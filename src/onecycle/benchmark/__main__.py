@@ -68,11 +68,10 @@ def race_of(width: int, quick: bool, device: torch.device) -> Race:
     """How long to compare: seconds a step on a CPU, thousandths on a GPU."""
     if device.type != "cpu":
         return Race(width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
-    if width <= 16:
-        return Race(width, batch_size=256, groups=1 if quick else 6, group=8 if quick else 16, turn=1, warm=3)
     if quick:
-        return Race(width, batch_size=32, groups=1, group=5, turn=1, warm=1)
-    return Race(width, batch_size=128, groups=3, group=16, turn=1, warm=3)
+        return Race(width, batch_size=256 if width <= 16 else 32, groups=1, group=8, turn=1, warm=1)
+    batch_size, groups = (256, 6) if width <= 16 else (128, 3)
+    return Race(width, batch_size, groups, group=16, turn=1, warm=3)
 
 
 def measure_steps(width: int, quick: bool, device: torch.device) -> dict[str, Any]:
@@ -143,16 +142,17 @@ def measure_start(quick: bool) -> dict[str, list[float]]:
         "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ncli.train_command()"
     )
     words = ["experiment=quick", "data=synthetic", f"data.source.train_size={POOL}"]
-    small = ("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
-    config, starts, overheads = contestants.configured(*small), [], []
+    config = contestants.configured(
+        "model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null"
+    )
     build.load_dataset(config)  # fills the cache
-    for _ in range(1 if quick else 5):
-        with tempfile.TemporaryDirectory() as folder:
+    starts, overheads = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(1 if quick else 5):
             start = time.perf_counter()
             command = [sys.executable, "-c", program, *words, f"output={folder}"]
             subprocess.run(command, check=True, capture_output=True)
             starts.append(time.perf_counter() - start)
-    with tempfile.TemporaryDirectory() as folder:
         for seed in range(3 if quick else 9):
             start = time.perf_counter()
             result = train(config.model_copy(update={"seed": seed}), [f"seed={seed}"], sweep=Path(folder))
@@ -172,11 +172,10 @@ def paired_row(pairs: contestants.Pairs, batch_size: int) -> dict[str, Any]:
 
 
 def _print_rates(title: str, rows: Mapping[str, Mapping[str, float]], ratio: str) -> None:
-    cells = {
-        name: (f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
-        for name, row in rows.items()
-    }
-    _print_table(title, ("images/s", "spread", ratio), cells)
+    def cells(row: Mapping[str, float]) -> tuple[str, ...]:
+        return f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}"
+
+    _print_table(title, ("images/s", "spread", ratio), {name: cells(row) for name, row in rows.items()})
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:

@@ -30,7 +30,7 @@ class ResNet9(nn.Module):
             self.prep = _block(o, o.in_channels, c0, padding=o.prep_padding)
         else:
             whiten = PatchWhitening(o.in_channels, o.prep_padding)
-            block = _block(o, whiten.out_channels, c0, kernel_size=1)
+            block = _block(o, len(whiten.weight), c0, kernel_size=1)
             self.prep = nn.Sequential(OrderedDict([("whiten", whiten), *block.named_children()]))
         self.layer1 = _layer(o, 1, c0, c1)
         self.layer2 = _layer(o, 2, c1, c2)
@@ -51,14 +51,13 @@ class ResNet9(nn.Module):
     @property
     def needs_whitening(self) -> bool:
         """Whether `fit_whitening` must be called before the first step."""
-        return any(isinstance(module, PatchWhitening) and not module.fitted for module in self.prep)
+        return any(isinstance(module, PatchWhitening) and not module.weight.any() for module in self.prep)
 
     def fit_whitening(self, images: Tensor) -> None:
         """Set the whitening filters from some thousand normalised training images [n, 3, height, width]."""
         whiten = self.prep[0]
         assert isinstance(whiten, PatchWhitening), "only a network with prep=whitening has them"
         whiten.weight.copy_(patch_whitening(images))
-        whiten.fitted = True
 
 
 class Residual(nn.Module):
