@@ -79,13 +79,13 @@ def build_datamodule(config: TrainOptions, dataset: Dataset, **overrides: Any) -
     they are made smaller first, which is done in float32.
     """
     data = config.data
-    dtype = torch.float32 if config.resizing else precision.INPUTS.get(config.trainer.precision, torch.float32)
     arguments: dict[str, Any] = {
         "batch_size": config.batch_size, "evaluation_batch_size": config.evaluation.batch_size, "seed": config.seed,
         "augmentation": data.augment, "classes": data.classes,
-        "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size, "dtype": dtype,
+        "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size,
+        "dtype": torch.float32 if config.resizing else precision.INPUTS.get(config.trainer.precision, torch.float32),
     }  # fmt: skip
-    return DataModule(dataset, **{**arguments, **overrides})
+    return DataModule(dataset, **(arguments | overrides))
 
 
 def total_steps(config: TrainOptions, datamodule: DataModule) -> int:
@@ -115,29 +115,17 @@ def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int) -> C
     if "fused" in settings and (config.trainer.gradient_clip_val or config.trainer.precision == "16-mixed"):
         settings["fused"] = None
     return Classifier(
-        network,
-        schedule=schedule,
+        network, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings, total_steps=steps,
         hyperparameters=Hyperparameters(schedule.peak_lr, h.momentum, h.weight_decay, config.batch_size),
-        groups=h.groups.model_dump(),
-        optimizer=settings,
-        total_steps=steps,
-        label_smoothing=config.label_smoothing,
-        resizing=config.resizing,
-        tta=config.evaluation.tta,
+        label_smoothing=config.label_smoothing, resizing=config.resizing, tta=config.evaluation.tta,
         compile_network=config.trainer.compile,
-    )
+    )  # fmt: skip
 
 
 def build_trainer(
-    config: TrainOptions,
-    folder: Path,
-    steps: int,
-    key: Mapping[str, Any],
-    *,
-    steps_done: int,
-    progress: bool,
+    config: TrainOptions, folder: Path, steps: int, key: Mapping[str, Any], *, steps_done: int, progress: bool,
     check: Callable[[], None] = lambda: None,
-) -> pl.Trainer:
+) -> pl.Trainer:  # fmt: skip
     """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
 
     key: what a run that goes on from one of its checkpoints must agree in. steps_done: those of a resumed run's
@@ -188,9 +176,13 @@ def restore(
         normalization = tuple(tuple(part) for part in saved["onecycle"]["normalization"])
     except (checkpoints.DamagedError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"checkpoint={checkpoint}: cannot be read ({error})") from None
-    dataset = _with_classes(dataset, classes)
+    foreign = [name for name in dataset.classes if name not in classes]
+    if len(foreign) == len(dataset.classes):
+        raise ValueError(f"data: none of its classes ({', '.join(foreign)}) is one of {', '.join(classes)}")
+    if foreign:
+        log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
     whole = {"classes": None, "subset_size": None, "val_size": 0}
-    datamodule = build_datamodule(config, dataset, normalization=normalization, **whole)
+    datamodule = build_datamodule(config, dataset.only(classes), normalization=normalization, **whole)
     with torch.random.fork_rng():
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(classes))
     try:
@@ -198,16 +190,6 @@ def restore(
     except RuntimeError as error:
         raise ValueError(f"checkpoint={checkpoint}: is not of this network: {reason_of(error)}") from None
     return _classifier(config, network, steps=1), datamodule
-
-
-def _with_classes(dataset: Dataset, classes: list[str]) -> Dataset:
-    """The data set with its labels numbered as in `classes`; images of other classes are left out."""
-    foreign = [name for name in dataset.classes if name not in classes]
-    if len(foreign) == len(dataset.classes):
-        raise ValueError(f"data: none of its classes ({', '.join(dataset.classes)}) is one of {', '.join(classes)}")
-    if foreign:
-        log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
-    return dataset.only(classes)
 
 
 def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.Trainer:

@@ -138,35 +138,23 @@ def test_a_run_resumed_after_its_last_step_is_measured_again(fit: Fit) -> None:
     assert [probe.measures for probe in again] == [probe.measures for probe in first]
 
 
-@pytest.mark.parametrize(("images", "used"), [(150, 128), (40, 40), (10**6, 320)])
+@pytest.mark.parametrize(("images", "used"), [(150, (128, 128)), (40, (40, 40)), (10**6, (320, 192))])
 def test_the_final_loss_is_that_of_the_averaged_weights_on_plain_images_in_train_mode(
-    images: int, used: int, fit: Fit
+    images: int, used: tuple[int, int], fit: Fit
 ) -> None:
-    probe = FinalLoss(images)
-    overrides = ("label_smoothing=0.2", "ema={decay_per_step:0.9,every_n_steps:2}")
-    trainer = fit(probe, overrides=overrides)
+    probe = FinalLoss(images, test_images=images)
+    trainer = fit(probe, overrides=("label_smoothing=0.2", "ema={decay_per_step:0.9,every_n_steps:2}"))
     network = copy.deepcopy(network_of(trainer)).train()
     data = trainer.datamodule  # type: ignore[attr-defined]
-    labels = data.sample(images).labels[:used]
-    logits = torch.cat([network(part) for part in data.normalized(images)[:used].split(64)])
-    assert probe.measures["final_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    right = (logits.argmax(1) == labels).sum().item()
-    assert probe.measures["final_accuracy"] == pytest.approx(100 * right / used)
-
-
-def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: Fit) -> None:
-    both, train = FinalLoss(images=128, test_images=10**6), FinalLoss(images=128)
-    trainer = fit(both, train)
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    network = copy.deepcopy(network_of(trainer)).train()
-    test = data.splits["test"]
-    used = len(test.labels) // 64 * 64
     mean, std = data.normalization
-    images = Normalizer(mean, std, torch.device("cpu"))(test.pixels)
-    logits = torch.cat([network(part) for part in images[:used].split(64)])
-    expected = F.cross_entropy(logits, test.labels[:used]).item()
-    assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)
-    assert both.measures.items() >= train.measures.items()
+    for split, prefix, count in zip(("train", "test"), ("final", "final_test"), used, strict=True):
+        sample = data.sample(images, split)
+        normalized = Normalizer(mean, std, torch.device("cpu"))(sample.pixels[:count])
+        labels = sample.labels[:count]
+        logits = torch.cat([network(part) for part in normalized.split(64)])
+        assert probe.measures[f"{prefix}_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+        right = (logits.argmax(1) == labels).sum().item()
+        assert probe.measures[f"{prefix}_accuracy"] == pytest.approx(100 * right / count)
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.6, 3), (1.4, 5), (2, 5)])

@@ -48,15 +48,10 @@ def reference(index: int, a: AugmentOptions, d: Draws, place: int) -> torch.Tens
 @pytest.mark.parametrize(
     "a",
     [
-        NO_AUGMENTATION,
-        options(crop=4),
-        options(flip="random"),
-        options(shift=3),
-        options(cutout=8),
-        options(4, "random", 2, 8),
-        options(4, "alternating", 2, 8),
+        NO_AUGMENTATION, options(crop=4), options(flip="random"), options(shift=3), options(cutout=8),
+        options(4, "random", 2, 8), options(4, "alternating", 2, 8),
     ],
-)
+)  # fmt: skip
 def test_a_batch_equals_the_augmentations_done_one_image_at_a_time(a: AugmentOptions) -> None:
     draws = draws_for(a)
     batch = run(a, draws)

@@ -97,12 +97,10 @@ def test_cifar100_has_its_fine_labels(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_cifar10_is_decoded_to_the_pixel(fake: FakeCifar, offline: list[float | None]) -> None:
     arrays, classes = Cifar("cifar10", str(fake.root), download=True).decode()
-    assert np.array_equal(arrays["train_images"], fake.train)
-    assert np.array_equal(arrays["test_images"], fake.test)
-    assert arrays["train_images"].dtype == np.uint8
-    assert arrays["train_labels"].tolist() == fake.train_labels
-    assert arrays["test_labels"].tolist() == fake.test_labels
-    assert arrays["train_labels"].dtype == arrays["test_labels"].dtype == np.int64
+    for name, expected in (("train", (fake.train, fake.train_labels)), ("test", (fake.test, fake.test_labels))):
+        assert np.array_equal(arrays[f"{name}_images"], expected[0])
+        assert arrays[f"{name}_labels"].tolist() == expected[1]
+    assert [array.dtype for array in arrays.values()] == [np.uint8, np.int64] * 2
     assert classes == CIFAR10_CLASSES
     assert offline == []  # nothing was missing, so nothing was fetched
 

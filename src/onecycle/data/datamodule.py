@@ -67,17 +67,13 @@ class BatchLoader:
         return {name: getattr(self, name) for name in ("epoch", "batch", "seed", "size", "batch_size")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the last batch of the saved loader. Raises ValueError for the state of another loader."""
-        for name in ("seed", "size", "batch_size"):
-            own = getattr(self, name)
-            if state[name] != own:
-                raise ValueError(f"the saved loader had {name}={state[name]}, this one has {name}={own}")
+        """Continue after the last batch of the saved loader, which must have had the same seed and sizes."""
         self.epoch, self.batch, self._restored = state["epoch"], state["batch"], True
 
     def positions(self) -> Tensor:
         """Indices into the split of this rank's images, int64, in the order of an unshuffled epoch."""
-        parts = [torch.arange(*self._share(batch)) for batch in range(math.ceil(self.size / self.batch_size))]
-        return torch.cat([torch.arange(0), *parts])
+        batches = range(math.ceil(self.size / self.batch_size))
+        return torch.cat([torch.arange(0), *(torch.arange(*self._share(batch)) for batch in batches)])
 
     def _share(self, batch: int) -> tuple[int, int]:
         """Start and stop of this rank's slice of a batch, counted from the start of the epoch."""
@@ -131,8 +127,8 @@ class DataModule(pl.LightningDataModule):
         train = dataset.train
         a, side = augmentation, min(train.pixels.shape[1:3])
         if a.crop + a.shift >= side:
-            found = [f"data.augment.{name}={getattr(a, name)}" for name in ("crop", "shift") if getattr(a, name)]
-            raise ValueError(f"{', '.join(found)}: images of {side} pixels allow {side - 1}, for both together")
+            words = f"data.augment.crop={a.crop}, data.augment.shift={a.shift}"
+            raise ValueError(f"{words}: images of {side} pixels allow {side - 1}, for both together")
         if a.cutout > side:
             raise ValueError(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")
         subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
@@ -198,9 +194,9 @@ class DataModule(pl.LightningDataModule):
     def _loader(self, name: str) -> BatchLoader:
         # The test images are used during training and at the end: they are copied to the device once.
         if name not in self._loaders:
-            trainer = self.trainer
-            place = (trainer.strategy.root_device, trainer.global_rank, trainer.world_size) if trainer else ()
-            self._loaders[name] = self.loader(name, *(place or (torch.device("cpu"),)))
+            t: Any = self.trainer
+            place = (t.strategy.root_device, t.global_rank, t.world_size) if t else (torch.device("cpu"),)
+            self._loaders[name] = self.loader(name, *place)
         return self._loaders[name]
 
 
