@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.data.datamodule import Batch
 from onecycle.errors import ConfigError
-from onecycle.models.layers import GhostBatchNorm2d
 from onecycle.training.classifier import Classifier, accuracy, resized
 from onecycle.training.schedule import Constant
 
@@ -81,13 +80,6 @@ def test_test_time_augmentation_averages_the_logits_of_image_and_mirror_image() 
 def test_a_network_that_answers_nan_is_never_right() -> None:
     logits = torch.tensor([[float("nan"), 0.0], [2.0, 1.0], [0.0, float("inf")]])
     assert accuracy(logits, torch.tensor([0, 0, 1])) == pytest.approx(1 / 3)
-
-
-def test_ghost_norm_counts_as_a_norm_when_parameters_are_sorted() -> None:
-    module = classifier()
-    module.network.norm = GhostBatchNorm2d(4, 2, momentum=0.1, eps=1e-5)
-    kinds = {g["kind"]: len(g["params"]) for g in module.configure_optimizers().param_groups}
-    assert kinds == {"weights": 1, "bias": 2, "norm_scale": 1, "head": 1}
 
 
 def test_each_parameter_group_gets_its_multiple_of_the_learning_rate() -> None:

@@ -35,56 +35,58 @@ def _keys(**fields: tuple[Any, Any]) -> type[Options]:
     return create_model("Keys", __base__=Options, **fields)  # type: ignore[call-overload]
 
 
-def _key(description: str, **default: Any) -> Any:
-    return Field(description=description, **default)
-
-
 CALLBACKS: dict[str, type[Options]] = {
     "onecycle.callbacks.progress.Progress": _keys(
-        refresh_per_second=(PositiveNumber, _key("how often the bar is drawn at most")),
+        refresh_per_second=(PositiveNumber, Field(description="how often the bar is drawn at most")),
     ),
     "onecycle.callbacks.progress.TrainingLog": Options,
     "onecycle.callbacks.checkpoint.Checkpoint": _keys(
-        every_n_minutes=(PositiveNumber, _key("longest time between two checkpoints")),
-        every_n_steps=(Count | None, _key("besides, a checkpoint after each so many steps", default=None)),
+        every_n_minutes=(PositiveNumber, Field(description="longest time between two checkpoints")),
+        every_n_steps=(Count | None, Field(description="besides, a checkpoint after each so many steps", default=None)),
     ),
     "onecycle.callbacks.divergence.Divergence": _keys(
-        max_loss=(PositiveNumber, _key("a mean loss above this ends the run as diverged")),
-        every_n_steps=(Count, _key("steps whose mean loss is compared with max_loss")),
+        max_loss=(PositiveNumber, Field(description="a mean loss above this ends the run as diverged")),
+        every_n_steps=(Count, Field(description="steps whose mean loss is compared with max_loss")),
     ),
     "onecycle.callbacks.figures.Figures": _keys(
-        mistakes=(Count, _key("how many wrongly answered images are shown, highest loss first")),
+        mistakes=(Count, Field(description="how many wrongly answered images are shown, highest loss first")),
     ),
     "onecycle.callbacks.probes.FinalLoss": _keys(
-        images=(Count, _key("training images that are measured")),
-        test_images=(CountOrZero, _key("test images that are measured; 0 leaves them out", default=0)),
+        images=(Count, Field(description="training images that are measured")),
+        test_images=(CountOrZero, Field(description="test images that are measured; 0 leaves them out", default=0)),
     ),
     "onecycle.callbacks.probes.Recency": _keys(
-        average=(Count, _key("batches whose mean is one number of the curve")),
+        average=(Count, Field(description="batches whose mean is one number of the curve")),
     ),
     "onecycle.callbacks.probes.GradientNorms": _keys(
-        at=(Fractions, _key("fractions of training, different, each in [0, 1]: 0 is the first step, 1 the last")),
+        at=(
+            Fractions,
+            Field(description="fractions of training, different, each in [0, 1]: 0 is the first step, 1 the last"),
+        ),
     ),
     "onecycle.callbacks.probes.StepBreakdown": _keys(
-        steps=(Count, _key("steps that are profiled")),
+        steps=(Count, Field(description="steps that are profiled")),
     ),
     "onecycle.callbacks.surface.LossSurface": _keys(
-        images=(Count, _key("training images whose loss is measured at each point")),
-        points=(OddCount, _key("points along each side of the grid, odd")),
-        extent=(PositiveNumber, _key("half the side of the grid, in norms of the filters")),
-        seed=(Seed, _key("seed of the two directions")),
+        images=(Count, Field(description="training images whose loss is measured at each point")),
+        points=(OddCount, Field(description="points along each side of the grid, odd")),
+        extent=(PositiveNumber, Field(description="half the side of the grid, in norms of the filters")),
+        seed=(Seed, Field(description="seed of the two directions")),
     ),
     "onecycle.callbacks.twin.Twin": _keys(
-        lr=(PositiveNumber, _key("factor of the learning rate of the copy's convolutions")),
-        weight_decay=(NonNegativeNumber, _key("factor of the weight decay of the copy's convolutions")),
-        weight_scale=(PositiveNumber, _key("factor of the copy's convolutions at the start")),
+        lr=(PositiveNumber, Field(description="factor of the learning rate of the copy's convolutions")),
+        weight_decay=(NonNegativeNumber, Field(description="factor of the weight decay of the copy's convolutions")),
+        weight_scale=(PositiveNumber, Field(description="factor of the copy's convolutions at the start")),
     ),
     "onecycle.callbacks.pruning.Pruning": _keys(
-        storage=(Text, _key("the study's storage: a database's URL, or journal:PATH")),
-        study=(Text, _key("name of the Optuna study")),
-        trial=(CountOrZero, _key("the trial's id in the storage")),
-        pruner=(Literal["none", "median", "percentile", "hyperband", "halving"], _key("kind of the pruner")),
-        pruner_options=(dict[str, Any], _key("arguments of the pruner's class")),
+        storage=(Text, Field(description="the study's storage: a database's URL, or journal:PATH")),
+        study=(Text, Field(description="name of the Optuna study")),
+        trial=(CountOrZero, Field(description="the trial's id in the storage")),
+        pruner=(
+            Literal["none", "median", "percentile", "hyperband", "halving"],
+            Field(description="kind of the pruner"),
+        ),
+        pruner_options=(dict[str, Any], Field(description="arguments of the pruner's class")),
     ),
 }
 LOGGERS: dict[str, type[Options]] = {

@@ -213,9 +213,12 @@ def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], N
     tens = words(stream + 1, 0, -(-count // 10), 12)[:, :10]
     labels = np.argsort(tens, axis=1, kind="stable").astype(np.int64).reshape(-1)[:count]
 
-    def drawn(start: int) -> NDArray[np.uint8]:
-        part = labels[start : start + _CHUNK]
-        return _pictures(words(stream, start, len(part), _WORDS), part)
+    images = np.empty((count, SIDE, SIDE, 3), np.uint8)
+
+    def fill(start: int) -> None:
+        part = slice(start, min(start + _CHUNK, count))
+        images[part] = _pictures(words(stream, start, part.stop - start, _WORDS), labels[part])
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return np.concatenate(list(pool.map(drawn, range(0, count, _CHUNK)))), labels
+        list(pool.map(fill, range(0, count, _CHUNK)))
+    return images, labels
