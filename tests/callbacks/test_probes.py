@@ -105,8 +105,15 @@ def test_probes_measure_a_diverged_run_as_json(fit: Fit) -> None:
     assert all(math.isnan(surface[f"surface_{name}"]) for name in ("center", "rise", "width"))
 
 
-def test_probes_measure_in_the_precision_of_the_trainer(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, mixed = ResNet9.forward, []
+def test_probes_measure_in_the_precision_of_the_trainer_and_outside_its_clock(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, mixed, clock = ResNet9.forward, [], []
+
+    class Clock(Probe):
+        def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+            clock.append(module.elapsed())
+            return {}
 
     def forward(self: ResNet9, images: Tensor) -> Tensor:
         mixed.append(torch.is_autocast_enabled("cpu"))
@@ -114,20 +121,12 @@ def test_probes_measure_in_the_precision_of_the_trainer(fit: Fit, monkeypatch: p
 
     monkeypatch.setattr(ResNet9, "forward", forward)
     measuring = probes()
-    fit(*measuring, overrides=("trainer.precision=bf16-mixed", "trainer.max_epochs=0.4"))
+    trainer = fit(Clock(), *measuring, Clock(), overrides=("trainer.precision=bf16-mixed", "trainer.max_epochs=0.4"))
     # Two steps of the run and of the twin; two batches of training images; the last two; 3 × 3 points; three profiled.
     assert len(mixed) >= 2 + 2 + 2 + 2 + 9 + 3
     assert all(mixed)
     assert "NaN" not in json.dumps([probe.measures for probe in measuring])
-
-
-def test_measuring_the_final_weights_adds_nothing_to_the_seconds_of_fit(fit: Fit) -> None:
-    class Timed(Probe):
-        def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
-            return {"elapsed": module.elapsed()}
-
-    probe = Timed()
-    assert fit(probe).lightning_module.fit_seconds == probe.measures["elapsed"]
+    assert clock == [trainer.lightning_module.fit_seconds] * 2
 
 
 def test_a_run_resumed_after_its_last_step_is_measured_again(fit: Fit) -> None:
@@ -174,10 +173,10 @@ def test_recency_is_the_loss_of_the_frozen_network_by_batch_oldest_first(fit: Fi
         losses = [F.cross_entropy(network(batch.images), batch.labels).item() for batch in last_batches(trainer)]
     means = [np.mean(losses[:8]), np.mean(losses[8:16]), np.mean(losses[16:])]
     oldest, newest = losses[:2], losses[-2:]
+    error = math.sqrt((np.var(oldest, ddof=1) + np.var(newest, ddof=1)) / 2)
     assert probe.measures["recency_batches"] == 20
     assert probe.measures["recency"] == pytest.approx(means, rel=1e-5)
     assert probe.measures["recency_gap"] == pytest.approx(np.mean(oldest) - np.mean(newest), rel=1e-3)
-    error = math.sqrt((np.var(oldest, ddof=1) + np.var(newest, ddof=1)) / 2)
     assert probe.measures["recency_gap_error"] == pytest.approx(error, rel=1e-3)
     one = Recency(average=1)  # batch: no gap, and no spread
     fit(one, overrides=("batch_size=320",))
