@@ -159,7 +159,7 @@ def test_any_change_of_a_file_changes_the_key_and_a_copy_elsewhere_does_not(root
 @pytest.mark.parametrize(
     ("files", "link", "named"),
     [
-        ("", "", "{root}/train "), ("train/a.png", "", "{root}/train "), ("train/a/1.png", "", "{root}/test "),
+        ("", "", "{root}/train'"), ("train/a.png", "", "{root}/train'"), ("train/a/1.png", "", "{root}/test'"),
         ("train/a/1.png test/a/1.png", "train/b", "{root}/train/b"),
         ("train/b/1.png test/a/1.png test/b/1.png test/c/1.png", "", "a, c"),
     ],

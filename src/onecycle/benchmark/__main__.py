@@ -172,10 +172,11 @@ def paired_row(pairs: contestants.Pairs, batch_size: int) -> dict[str, Any]:
 
 
 def _print_rates(title: str, rows: Mapping[str, Mapping[str, float]], ratio: str) -> None:
-    def cells(row: Mapping[str, float]) -> tuple[str, ...]:
-        return f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}"
-
-    _print_table(title, ("images/s", "spread", ratio), {name: cells(row) for name, row in rows.items()})
+    cells = {
+        name: (f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
+        for name, row in rows.items()
+    }
+    _print_table(title, ("images/s", "spread", ratio), cells)
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:

@@ -65,7 +65,7 @@ class ImageFolder:
                     image[...], was_resized = decode_image(path, self.image_size)
                     resized += was_resized
                 except ValueError as error:
-                    refused.append(f"data.root: {_shown(path)} {error}")
+                    refused.append(f"data.root: {str(path)!r} {error}")
             arrays[f"{split}_images"] = pixels
             arrays[f"{split}_labels"] = np.repeat(np.arange(len(images)), [len(paths) for paths in images.values()])
         if len(refused) > MOST_NAMED:
@@ -88,11 +88,10 @@ class ImageFolder:
             images = {name: [p for p in paths if p.suffix.lower() in SUFFIXES] for name, paths in found.items()}
             empty = [self.root / split / name for name, paths in images.items() if not paths]
             if empty and (split == "train" or len(empty) == len(classes)):
-                raise ValueError(f"data.root: no png, jpg or webp image in {_shown(empty[0].absolute())}.")
+                raise ValueError(f"data.root: no png, jpg or webp image in {str(empty[0].absolute())!r}.")
             others = {p.suffix for paths in found.values() for p in paths if p.suffix.lower() not in SUFFIXES}
             if warn and others:
-                kinds = ", ".join(sorted(_shown(suffix or "no suffix") for suffix in others)[:5])
-                log.warning("%s: files that are no png, jpg or webp were passed over (%s).", self.root / split, kinds)
+                log.warning("%s/: files that are no png, jpg or webp were passed over: %r.", split, sorted(others)[:5])
             splits[split] = images
         return splits
 
@@ -102,14 +101,14 @@ def _class_names(folder: Path) -> list[str]:
     names = [path.name for path in found if path.is_dir()]
     if not names:
         raise ValueError(
-            f"data.root: {_shown(folder.absolute())} holds no class folders. Lay the images out as "
+            f"data.root: {str(folder.absolute())!r} holds no class folders. Lay the images out as "
             f"train/<class>/* and test/<class>/* and name their folder with data.root=…"
         )
     for path in found:
         if not path.exists():
-            raise ValueError(f"data.root: {_shown(path)} is a broken link. Repair or remove it.")
+            raise ValueError(f"data.root: {str(path)!r} is a broken link. Repair or remove it.")
         if path.is_dir() and not path.name.isprintable():
-            raise ValueError(f"data.root: {_shown(path)} cannot be printed. Rename this class.")
+            raise ValueError(f"data.root: {str(path)!r} cannot be printed. Rename this class.")
     return names
 
 
@@ -148,8 +147,3 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
 def _visible(folder: Path) -> list[Path]:
     """What is in a folder, sorted, without hidden files such as .ipynb_checkpoints or ._cat.png from a Mac."""
     return sorted(folder.glob("[!.]*"))
-
-
-def _shown(path: Path | str) -> str:
-    """A name on one line: line feeds, and bytes that are no UTF-8, are escaped."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
