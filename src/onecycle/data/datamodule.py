@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, random_draws
+from onecycle.data.augment import NO_AUGMENTATION, Canvas, Normalizer, random_draws
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, Split
 from onecycle.data.subsets import check_class_names, split_indices
@@ -82,7 +82,7 @@ class BatchLoader:
         share = -(-(stop - start) // self.world_size)
         return min(start + self.rank * share, stop), min(start + (self.rank + 1) * share, stop)
 
-    def _plan(self) -> tuple[Tensor, Draws]:
+    def _plan(self) -> tuple[Tensor, Tensor]:
         """This rank's part of the epoch's order, int64 [n], and the draws of its images in that order."""
         generator = _generator(self.seed, self.epoch + 1)
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
@@ -90,17 +90,17 @@ class BatchLoader:
         draws = random_draws(augmentation, self.size, self.canvas.height, self.canvas.width, generator)
         if augmentation.flip == "alternating":
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, 0))
-            draws = draws._replace(flip=(first[order] + self.epoch) % 2)
+            draws[2] = (first[order] + self.epoch) % 2
         # One transfer per epoch, so that no step waits for a copy to the device.
         mine, device = self.positions(), self.labels.device
-        return order[mine].to(device), Draws(*(part[mine].to(device) for part in draws))
+        return order[mine].to(device), draws[:, mine].to(device)
 
-    def _gather(self, order: Tensor, draws: Draws, first: int, last: int) -> list[Batch]:
+    def _gather(self, order: Tensor, draws: Tensor, first: int, last: int) -> list[Batch]:
         """This rank's slices of the batches from `first` to before `last`."""
         sizes = [stop - start for start, stop in (self._share(0), *map(self._share, range(first, last)))]
         start = first * sizes.pop(0)  # only the last batch of an epoch may be smaller than the first
         mine = slice(start, start + sum(sizes))
-        images = self.canvas.batches(order[mine], Draws(*(part[mine] for part in draws)), sizes, self.normalizer)
+        images = self.canvas.batches(order[mine], draws[:, mine], sizes, self.normalizer)
         return [Batch(*pair) for pair in zip(images, self.labels[order[mine]].split(sizes), strict=True)]
 
 
