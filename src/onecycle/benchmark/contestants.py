@@ -132,9 +132,8 @@ def race_bare_loops(race: Race, device: torch.device) -> dict[str, Pairs]:
             (advance(other, race.turn) / race.turn, advance(reference, race.turn) / race.turn)
             for _ in range(race.groups * race.group // race.turn)
         ]
-        results[f"bare loop, {'bf16' if bf16 else 'fp32'}, {'channels_last' if channels_last else 'NCHW'}"] = (
-            race.pairs(turns)
-        )
+        name = f"bare loop, {'bf16' if bf16 else 'fp32'}, {'channels_last' if channels_last else 'NCHW'}"
+        results[name] = race.pairs(turns)
     return results
 
 
