@@ -118,7 +118,7 @@ def test_images_grow_with_progress_and_are_tested_whole(
     cfg = tiny("resizing=[[0,16],[0.5,40]]")
     datamodule = build.build_datamodule(cfg, build.load_dataset(cfg)[1])
     with pytest.raises(ConfigError, match=r"^resizing=.*: the images have 32 pixels"):
-        build.build_classifier(cfg, datamodule, 10)
+        build.total_steps(cfg, datamodule)
 
 
 def test_equal_seeds_give_identical_weights_and_another_seed_others(tmp_path: Path, tiny: Compose) -> None:

@@ -21,7 +21,7 @@ from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import instantiate
 from onecycle.data import subsets
 from onecycle.data.datamodule import DataModule
-from onecycle.data.sources import Dataset, DataUnavailableError, Source, load
+from onecycle.data.sources import Dataset, DataUnavailableError, load
 from onecycle.errors import ConfigError, reason_of
 from onecycle.runs import checkpoints
 from onecycle.runs.loggers import RunContext, attach_all
@@ -45,8 +45,8 @@ def value_errors_as_config_errors() -> Iterator[None]:
         raise ConfigError(str(error).splitlines()) from error
 
 
-def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions, Dataset, Source]:
-    """The configuration that is used, the data set and its source.
+def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions, Dataset]:
+    """The configuration that is used, and its data set.
 
     Only a data set that is neither here nor reachable is replaced, and only where data.fallback says so. The
     configuration then names in data.stands_in_for what is missing, and so does every record made from it. keep: false
@@ -54,18 +54,15 @@ def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions,
     """
     source = instantiate(config.data.source, ("key", "decode"), "data.source")
     try:
-        return config, load(source, Path(config.data.cache), keep), source
+        return config, load(source, Path(config.data.cache), keep)
     except DataUnavailableError as error:
         if config.data.fallback is None:
             raise
         log.warning("%s", error)
     conf = OmegaConf.load(CONF / "data" / f"{config.data.fallback}.yaml")
     changes = {"source": OmegaConf.to_container(conf.source), "classes": None, "stands_in_for": source.name}
-    replaced = config.model_copy(
-        update={"data": config.data.model_copy(update=changes), "name": f"{config.name}-{config.data.fallback}"}
-    )
-    stand_in = instantiate(replaced.data.source, ("key", "decode"), "data.source")
-    return replaced, load(stand_in, Path(config.data.cache), keep), stand_in
+    data, name = config.data.model_copy(update=changes), f"{config.name}-{config.data.fallback}"
+    return load_dataset(config.model_copy(update={"data": data, "name": name}), keep)
 
 
 def choose_precision(config: TrainOptions) -> TrainOptions:
@@ -82,19 +79,21 @@ def build_datamodule(config: TrainOptions, dataset: Dataset, **overrides: Any) -
     they are made smaller first, which is done in float32.
     """
     data = config.data
-    dtype = torch.float32 if config.resizing else precision.INPUTS.get(config.trainer.precision, torch.float32)
     arguments: dict[str, Any] = {
         "batch_size": config.batch_size, "evaluation_batch_size": config.evaluation.batch_size, "seed": config.seed,
         "augmentation": data.augment, "classes": data.classes,
-        "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size, "dtype": dtype,
+        "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size,
+        "dtype": torch.float32 if config.resizing else precision.INPUTS.get(config.trainer.precision, torch.float32),
     }  # fmt: skip
-    return DataModule(dataset, **{**arguments, **overrides})
+    return DataModule(dataset, **(arguments | overrides))
 
 
 def total_steps(config: TrainOptions, datamodule: DataModule) -> int:
-    """Steps of the whole run, at least one; raises ConfigError where the subset holds no full batch."""
-    if not datamodule.steps_per_epoch:
-        raise ConfigError(subsets.batch_problems(config.batch_size, len(datamodule.splits["train"].labels)))
+    """Steps of the whole run, at least one; raises ConfigError where the images do not fit batch size or resizing."""
+    pixels = datamodule.splits["train"].pixels
+    unfit = subsets.size_problems(config.batch_size, len(pixels), config.resizing, min(pixels.shape[1:3]))
+    if unfit:
+        raise ConfigError(unfit)
     return config.trainer.max_steps or max(1, round(config.trainer.max_epochs * datamodule.steps_per_epoch))
 
 
@@ -103,9 +102,6 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(datamodule.classes))
-    too_large = subsets.side_problems(config.resizing, min(datamodule.splits["train"].pixels.shape[1:3]))
-    if too_large:
-        raise ConfigError(too_large)
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
     return _classifier(config, network, steps)
@@ -119,29 +115,17 @@ def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int) -> C
     if "fused" in settings and (config.trainer.gradient_clip_val or config.trainer.precision == "16-mixed"):
         settings["fused"] = None
     return Classifier(
-        network,
-        schedule=schedule,
+        network, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings, total_steps=steps,
         hyperparameters=Hyperparameters(schedule.peak_lr, h.momentum, h.weight_decay, config.batch_size),
-        groups=h.groups.model_dump(),
-        optimizer=settings,
-        total_steps=steps,
-        label_smoothing=config.label_smoothing,
-        resizing=config.resizing,
-        tta=config.evaluation.tta,
+        label_smoothing=config.label_smoothing, resizing=config.resizing, tta=config.evaluation.tta,
         compile_network=config.trainer.compile,
-    )
+    )  # fmt: skip
 
 
 def build_trainer(
-    config: TrainOptions,
-    folder: Path,
-    steps: int,
-    key: Mapping[str, Any],
-    *,
-    steps_done: int,
-    progress: bool,
+    config: TrainOptions, folder: Path, steps: int, key: Mapping[str, Any], *, steps_done: int, progress: bool,
     check: Callable[[], None] = lambda: None,
-) -> pl.Trainer:
+) -> pl.Trainer:  # fmt: skip
     """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
 
     key: what a run that goes on from one of its checkpoints must agree in. steps_done: those of a resumed run's
@@ -190,9 +174,13 @@ def restore(
         normalization = tuple(tuple(part) for part in saved["onecycle"]["normalization"])
     except (checkpoints.DamagedError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"checkpoint={checkpoint}: cannot be read ({error})") from None
-    dataset = _with_classes(dataset, classes)
+    foreign = [name for name in dataset.classes if name not in classes]
+    if len(foreign) == len(dataset.classes):
+        raise ValueError(f"data: none of its classes ({', '.join(foreign)}) is one of {', '.join(classes)}")
+    if foreign:
+        log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
     whole = {"classes": None, "subset_size": None, "val_size": 0}
-    datamodule = build_datamodule(config, dataset, normalization=normalization, **whole)
+    datamodule = build_datamodule(config, dataset.only(classes), normalization=normalization, **whole)
     with torch.random.fork_rng():
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(classes))
     try:
@@ -200,16 +188,6 @@ def restore(
     except RuntimeError as error:
         raise ValueError(f"checkpoint={checkpoint}: is not of this network: {reason_of(error)}") from None
     return _classifier(config, network, steps=1), datamodule
-
-
-def _with_classes(dataset: Dataset, classes: list[str]) -> Dataset:
-    """The data set with its labels numbered as in `classes`; images of other classes are left out."""
-    foreign = [name for name in dataset.classes if name not in classes]
-    if len(foreign) == len(dataset.classes):
-        raise ValueError(f"data: none of its classes ({', '.join(dataset.classes)}) is one of {', '.join(classes)}")
-    if foreign:
-        log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
-    return dataset.only(classes)
 
 
 def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.Trainer:

@@ -38,7 +38,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     environment.prepare(saved.trainer.threads)
     with build.value_errors_as_config_errors():
         own = build.choose_precision(_own_config(config, saved))
-        _, dataset, _ = build.load_dataset(own, keep=bool(config.data))
+        _, dataset = build.load_dataset(own, keep=bool(config.data))
         checkpoint = folder / checkpoints.FOLDER / config.checkpoint
         checkpoint = checkpoint if checkpoint.exists() else Path(config.checkpoint)
         classifier, datamodule = build.restore(own, dataset, checkpoint, _class_names(folder, recorded))

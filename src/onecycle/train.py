@@ -59,11 +59,11 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     processes.join(config)
     check_classes(config)
     with build.value_errors_as_config_errors():
-        config, dataset, source = processes.first_goes_ahead(lambda: build.load_dataset(config, keep))
+        config, dataset = processes.first_goes_ahead(lambda: build.load_dataset(config, keep))
         config = build.choose_precision(config)
         datamodule = build.build_datamodule(config, dataset)
         steps = build.total_steps(config, datamodule)
-        run = open_run(config, source.key(), overrides, sweep)
+        run = open_run(config, dataset.key, overrides, sweep)
         if run.done:
             summary.show_end(run, single=False)
             return run.folder
@@ -73,7 +73,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
         if run.done:  # by another process, while this one was getting ready
             return run.folder
         start = processes.of_first(lambda: checkpoints.newest(run.folder))
-        key = comparable(config, source.key())
+        key = comparable(config, dataset.key)
         changed = checkpoints.changed_keys(start.run, key)
         if changed:
             raise ConfigError(changed)

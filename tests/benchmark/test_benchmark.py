@@ -22,9 +22,8 @@ def test_a_ratio_is_taken_group_by_group() -> None:
     assert row["values"] == pytest.approx([80, 40, 2])
 
 
-@pytest.mark.parametrize("barebones", [False, True])
-def test_the_bare_loop_takes_its_turn_after_each_of_the_trainers(barebones: bool) -> None:
-    pairs = contestants.race_trainer(RACE, CPU, barebones=barebones)
+def test_the_bare_loop_takes_its_turn_after_each_of_the_trainers() -> None:
+    pairs = contestants.race_trainer(RACE, CPU)
     assert len(pairs) == 2
     assert all(own > 0 and bare > 0 for own, bare in pairs)
 

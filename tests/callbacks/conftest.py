@@ -28,7 +28,7 @@ def fit(tiny: Any, tmp_path: Path) -> Fit:
         cfg = tiny("evaluation.every_n_epochs=0", "callbacks.training_log=null", *overrides)
         parts = cfg.callbacks | {"checkpoint": EVERY_STEP if folder else None}
         cfg = cfg.model_copy(update={"logger": None, "callbacks": parts})
-        cfg, dataset, _ = build.load_dataset(cfg)
+        cfg, dataset = build.load_dataset(cfg)
         if number_format:
             cfg = cfg.model_copy(update={"trainer": cfg.trainer.model_copy(update={"precision": number_format})})
         datamodule = build.build_datamodule(cfg, dataset)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from onecycle.callbacks.options import CALLBACKS, LOGGERS
+from onecycle.callbacks.options import CALLBACKS
 
 VALID: dict[str, dict[str, Any]] = {
     "progress.Progress": {"refresh_per_second": 4},
@@ -49,8 +49,3 @@ def test_values_out_of_range_and_unknown_keys_are_refused(key: str) -> None:
         with pytest.raises(ValidationError) as caught:
             CALLBACKS[f"onecycle.callbacks.{name}"](**VALID[name] | changes)
         assert {error["loc"][0] for error in caught.value.errors()} == set(changes)
-
-
-def test_loggers_and_the_training_log_take_no_options() -> None:
-    for options in (*LOGGERS.values(), CALLBACKS["onecycle.callbacks.progress.TrainingLog"]):
-        assert not options.model_fields

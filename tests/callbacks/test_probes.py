@@ -105,8 +105,15 @@ def test_probes_measure_a_diverged_run_as_json(fit: Fit) -> None:
     assert all(math.isnan(surface[f"surface_{name}"]) for name in ("center", "rise", "width"))
 
 
-def test_probes_measure_in_the_precision_of_the_trainer(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, mixed = ResNet9.forward, []
+def test_probes_measure_in_the_precision_of_the_trainer_and_outside_its_clock(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, mixed, clock = ResNet9.forward, [], []
+
+    class Clock(Probe):
+        def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+            clock.append(module.elapsed())
+            return {}
 
     def forward(self: ResNet9, images: Tensor) -> Tensor:
         mixed.append(torch.is_autocast_enabled("cpu"))
@@ -114,20 +121,12 @@ def test_probes_measure_in_the_precision_of_the_trainer(fit: Fit, monkeypatch: p
 
     monkeypatch.setattr(ResNet9, "forward", forward)
     measuring = probes()
-    fit(*measuring, overrides=("trainer.precision=bf16-mixed", "trainer.max_epochs=0.4"))
+    trainer = fit(Clock(), *measuring, Clock(), overrides=("trainer.precision=bf16-mixed", "trainer.max_epochs=0.4"))
     # Two steps of the run and of the twin; two batches of training images; the last two; 3 × 3 points; three profiled.
     assert len(mixed) >= 2 + 2 + 2 + 2 + 9 + 3
     assert all(mixed)
     assert "NaN" not in json.dumps([probe.measures for probe in measuring])
-
-
-def test_measuring_the_final_weights_adds_nothing_to_the_seconds_of_fit(fit: Fit) -> None:
-    class Timed(Probe):
-        def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
-            return {"elapsed": module.elapsed()}
-
-    probe = Timed()
-    assert fit(probe).lightning_module.fit_seconds == probe.measures["elapsed"]
+    assert clock == [trainer.lightning_module.fit_seconds] * 2
 
 
 def test_a_run_resumed_after_its_last_step_is_measured_again(fit: Fit) -> None:
@@ -138,35 +137,23 @@ def test_a_run_resumed_after_its_last_step_is_measured_again(fit: Fit) -> None:
     assert [probe.measures for probe in again] == [probe.measures for probe in first]
 
 
-@pytest.mark.parametrize(("images", "used"), [(150, 128), (40, 40), (10**6, 320)])
+@pytest.mark.parametrize(("images", "used"), [(150, (128, 128)), (40, (40, 40)), (10**6, (320, 192))])
 def test_the_final_loss_is_that_of_the_averaged_weights_on_plain_images_in_train_mode(
-    images: int, used: int, fit: Fit
+    images: int, used: tuple[int, int], fit: Fit
 ) -> None:
-    probe = FinalLoss(images)
-    overrides = ("label_smoothing=0.2", "ema={decay_per_step:0.9,every_n_steps:2}")
-    trainer = fit(probe, overrides=overrides)
+    probe = FinalLoss(images, test_images=images)
+    trainer = fit(probe, overrides=("label_smoothing=0.2", "ema={decay_per_step:0.9,every_n_steps:2}"))
     network = copy.deepcopy(network_of(trainer)).train()
     data = trainer.datamodule  # type: ignore[attr-defined]
-    labels = data.sample(images).labels[:used]
-    logits = torch.cat([network(part) for part in data.normalized(images)[:used].split(64)])
-    assert probe.measures["final_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    right = (logits.argmax(1) == labels).sum().item()
-    assert probe.measures["final_accuracy"] == pytest.approx(100 * right / used)
-
-
-def test_the_final_loss_on_test_images_has_the_statistics_of_their_batches(fit: Fit) -> None:
-    both, train = FinalLoss(images=128, test_images=10**6), FinalLoss(images=128)
-    trainer = fit(both, train)
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    network = copy.deepcopy(network_of(trainer)).train()
-    test = data.splits["test"]
-    used = len(test.labels) // 64 * 64
     mean, std = data.normalization
-    images = Normalizer(mean, std, torch.device("cpu"))(test.pixels)
-    logits = torch.cat([network(part) for part in images[:used].split(64)])
-    expected = F.cross_entropy(logits, test.labels[:used]).item()
-    assert both.measures["final_test_loss"] == pytest.approx(expected, rel=1e-5)
-    assert both.measures.items() >= train.measures.items()
+    for split, prefix, count in zip(("train", "test"), ("final", "final_test"), used, strict=True):
+        sample = data.sample(images, split)
+        normalized = Normalizer(mean, std, torch.device("cpu"))(sample.pixels[:count])
+        labels = sample.labels[:count]
+        logits = torch.cat([network(part) for part in normalized.split(64)])
+        assert probe.measures[f"{prefix}_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+        right = (logits.argmax(1) == labels).sum().item()
+        assert probe.measures[f"{prefix}_accuracy"] == pytest.approx(100 * right / count)
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.6, 3), (1.4, 5), (2, 5)])
@@ -186,10 +173,10 @@ def test_recency_is_the_loss_of_the_frozen_network_by_batch_oldest_first(fit: Fi
         losses = [F.cross_entropy(network(batch.images), batch.labels).item() for batch in last_batches(trainer)]
     means = [np.mean(losses[:8]), np.mean(losses[8:16]), np.mean(losses[16:])]
     oldest, newest = losses[:2], losses[-2:]
+    error = math.sqrt((np.var(oldest, ddof=1) + np.var(newest, ddof=1)) / 2)
     assert probe.measures["recency_batches"] == 20
     assert probe.measures["recency"] == pytest.approx(means, rel=1e-5)
     assert probe.measures["recency_gap"] == pytest.approx(np.mean(oldest) - np.mean(newest), rel=1e-3)
-    error = math.sqrt((np.var(oldest, ddof=1) + np.var(newest, ddof=1)) / 2)
     assert probe.measures["recency_gap_error"] == pytest.approx(error, rel=1e-3)
     one = Recency(average=1)  # batch: no gap, and no spread
     fit(one, overrides=("batch_size=320",))
@@ -255,11 +242,13 @@ def test_the_breakdown_is_that_of_the_run_s_own_steps(fit: Fit, monkeypatch: pyt
     assert (called["steps"], called["bf16"], called["label_smoothing"]) == (3, False, 0.1)
     own, main = called["optimizer"], trainer.optimizers[0]
     assert not own.state
-    for name in ("kind", "lr_multiplier", "weight_decay", "nesterov", "fused"):
-        assert [group[name] for group in own.param_groups] == [group[name] for group in main.param_groups]
-    copied = {id(weight) for weight in called["network"].parameters()}
-    assert {id(weight) for group in own.param_groups for weight in group["params"]} == copied
-    assert not copied & {id(weight) for weight in network_of(trainer).parameters()}
+    for copied, original in zip(own.param_groups, main.param_groups, strict=True):
+        assert {k: v for k, v in copied.items() if k != "params"} == {
+            k: v for k, v in original.items() if k != "params"
+        }
+    copies = [weight for group in own.param_groups for weight in group["params"]]
+    assert set(map(id, copies)) == set(map(id, called["network"].parameters()))
+    assert not set(map(id, copies)) & set(map(id, network_of(trainer).parameters()))
     assert (called["loader"].batch_size, called["loader"].epoch, called["loader"].batch) == (64, 0, 0)
 
 

@@ -35,7 +35,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def parts(config: TrainOptions) -> tuple[DataModule, Classifier]:
-    _, dataset, _ = build.load_dataset(config)
+    _, dataset = build.load_dataset(config)
     datamodule = build.build_datamodule(config, dataset)
     return datamodule, build.build_classifier(config, datamodule, build.total_steps(config, datamodule))
 
@@ -123,13 +123,9 @@ def test_an_evaluation_reproduces_the_record(on_gpu: OnGpu, tmp_path: Path, prec
 @pytest.mark.parametrize("kernels", [FIXED, ()], ids=["fixed kernels", "measured kernels"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_resumed_run_ends_in_the_same_bits(
-    on_gpu: OnGpu,
-    measured: Measured,
-    tmp_path: Path,
-    experiment: str,
-    kernels: tuple[str, ...],
+    on_gpu: OnGpu, measured: Measured, tmp_path: Path, experiment: str, kernels: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     """Bit by bit where the kernels are chosen by rule; where cuDNN chooses by measuring, it is only reported."""
     config = on_gpu(experiment, "trainer.max_steps=40", "batch_size=256", *kernels)
     whole = train(config, [], sweep=tmp_path / "whole", progress=False)
@@ -217,13 +213,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_the_host_seldom_waits_in_a_step(
     on_gpu: OnGpu, measured: Measured, tmp_path: Path, experiment: str, waits: list[str]
 ) -> None:
-    words = [
-        "trainer.max_steps=40",
-        "batch_size=256",
-        "callbacks.checkpoint.every_n_steps=null",
-        "evaluation.every_n_epochs=0",
-    ]
-    train(on_gpu(experiment, *words), [], sweep=tmp_path / "runs", progress=False)
+    words = ["trainer.max_steps=40", "callbacks.checkpoint.every_n_steps=null", "evaluation.every_n_epochs=0"]
+    train(on_gpu(experiment, "batch_size=256", *words), [], sweep=tmp_path / "runs", progress=False)
     measured(f"{len(waits)} waits in 20 steps:", {place: waits.count(place) for place in sorted(set(waits))})
     assert len(waits) <= 12
 
@@ -231,9 +222,8 @@ def test_the_host_seldom_waits_in_a_step(
 def test_peak_memory_is_that_of_the_run(on_gpu: OnGpu, measured: Measured, tmp_path: Path) -> None:
     peaks = []
     for words in (["batch_size=512"], ["batch_size=64", "model.width=16"]):
-        record = train(
-            on_gpu("dawnbench", "trainer.max_steps=20", *words), words, sweep=tmp_path / "runs", progress=False
-        )
+        config = on_gpu("dawnbench", "trainer.max_steps=20", *words)
+        record = train(config, words, sweep=tmp_path / "runs", progress=False)
         peaks.append(record["peak_memory_bytes"]["device"])
     measured("bytes", *peaks)
     assert peaks[1] < peaks[0] / 2
@@ -256,7 +246,6 @@ def test_the_parts_of_a_step_add_up_to_it(on_gpu: OnGpu, measured: Measured) -> 
         torch.cuda.synchronize()
         times.append(perf_counter() - started)
     total, wall = sum(found.values()), median(times)
-    measured(
-        f"sum {1e3 * total:.2f} ms, a step takes {1e3 * wall:.2f} ms:", {k: round(1e3 * v, 3) for k, v in found.items()}
-    )
+    shown = {part: round(1e3 * seconds, 3) for part, seconds in found.items()}
+    measured(f"sum {1e3 * total:.2f} ms, a step takes {1e3 * wall:.2f} ms:", shown)
     assert 0.3 * wall < total < 1.15 * wall

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,8 +56,3 @@ def test_fitted_whitening_travels_in_the_state_and_is_never_trained(network: Fac
     fresh.load_state_dict(network(width=4, prep="whitening").state_dict())
     assert fresh.needs_whitening
     assert not network(width=4).needs_whitening
-
-
-def test_whitening_that_is_not_fitted_is_refused(network: Factory) -> None:
-    with pytest.raises(RuntimeError, match="prep=whitening"):
-        network(width=4, prep="whitening")(torch.randn(2, 3, 32, 32))

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from onecycle.training import precision
-from onecycle.training.precision import choose, cpu_has_bf16
+from onecycle.training.precision import choose
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
@@ -21,16 +20,8 @@ def test_a_gpu_computes_bf16_from_capability_8_on(
     assert "Some GPU" in reason
 
 
-@pytest.mark.parametrize(("has_bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_cpu_computes_bf16_where_it_has_instructions_for_it(
-    has_bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has_bf16)
-    assert choose("auto", CPU)[0] == expected
-
-
 @pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True), (None, None)])
-def test_avx512_bf16_or_amx_is_enough_and_a_torch_that_cannot_tell_counts_as_no(
+def test_a_cpu_computes_bf16_with_avx512_or_amx_and_a_torch_that_cannot_tell_counts_as_no(
     avx512: bool | None, amx: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("_is_avx512_bf16_supported", avx512), ("_is_amx_tile_supported", amx)):
@@ -38,7 +29,7 @@ def test_avx512_bf16_or_amx_is_enough_and_a_torch_that_cannot_tell_counts_as_no(
             monkeypatch.delattr(torch.cpu, name, raising=False)
         else:
             monkeypatch.setattr(torch.cpu, name, lambda value=value: value, raising=False)
-    assert cpu_has_bf16() == bool(avx512 or amx)
+    assert choose("auto", CPU)[0] == ("bf16-mixed" if avx512 or amx else "32-true")
 
 
 def test_the_precision_that_is_asked_for_is_used_except_for_fp16_on_a_cpu() -> None:

@@ -9,14 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from onecycle.training.schedule import (
-    SCHEDULES,
-    Knots,
-    OneCycle,
-    RangeTest,
-    Schedule,
-    WarmupConstant,
-)
+from onecycle.training.schedule import SCHEDULES, Knots, OneCycle, RangeTest, Schedule, WarmupConstant
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -61,21 +54,34 @@ def test_every_yaml_gives_the_curve_it_describes(name: str, table: list[tuple[fl
     assert [(t, *at(curve, t)) for t, _, _ in table] == [pytest.approx(row, rel=1e-12) for row in table]
 
 
+FALLING = {"momentum_range": [0.9, 0.3]}
+
+
 @pytest.mark.parametrize(
-    ("changes", "t", "lr", "momentum"),
+    ("curve", "changes", "t", "lr", "momentum"),
     [
-        ({}, 0.0, 0.04, 0.95), ({}, 0.25, 0.4, 0.85), ({}, 1.0, 0.004, 0.95),
-        ({}, 0.125, 0.22, 0.9), ({}, 0.20, 0.328, 0.87), ({}, 0.50, 0.268, 0.85 + 0.1 / 3),
-        ({}, 0.90, 0.0568, 0.85 + 0.26 / 3), ({"shape": "cosine"}, 0.125, 0.22, 0.9),
-        ({"shape": "cosine"}, 0.0625, 0.04 + 0.36 * (1 - math.sqrt(0.5)) / 2, 0.95 - 0.1 * (1 - math.sqrt(0.5)) / 2),
-        ({"shape": "cosine"}, 0.50, 0.4 - 0.396 * 0.25, 0.875), ({"shape": "cosine"}, 0.75, 0.4 - 0.396 * 0.75, 0.925),
+        (ONE_CYCLE, {}, 0.0, 0.04, 0.95), (ONE_CYCLE, {}, 0.25, 0.4, 0.85), (ONE_CYCLE, {}, 1.0, 0.004, 0.95),
+        (ONE_CYCLE, {}, 0.125, 0.22, 0.9), (ONE_CYCLE, {}, 0.20, 0.328, 0.87),
+        (ONE_CYCLE, {}, 0.90, 0.0568, 0.85 + 0.26 / 3), (ONE_CYCLE, {"shape": "cosine"}, 0.125, 0.22, 0.9),
+        (ONE_CYCLE, {"shape": "cosine"}, 0.0625,
+         0.04 + 0.36 * (1 - math.sqrt(0.5)) / 2, 0.95 - 0.1 * (1 - math.sqrt(0.5)) / 2),
+        (ONE_CYCLE, {"shape": "cosine"}, 0.50, 0.4 - 0.396 * 0.25, 0.875),
         # A peak at either end leaves one leg, and the peak itself.
-        ({"peak_at": 0.0}, 0.0, 0.4, 0.85), ({"peak_at": 0}, 0.5, 0.202, 0.9), ({"peak_at": 0}, 1.0, 0.004, 0.95),
-        ({"peak_at": 1.0}, 0.0, 0.04, 0.95), ({"peak_at": 1}, 0.5, 0.22, 0.9), ({"peak_at": 1}, 1.0, 0.4, 0.85),
+        (ONE_CYCLE, {"peak_at": 0.0}, 0.0, 0.4, 0.85), (ONE_CYCLE, {"peak_at": 0}, 0.5, 0.202, 0.9),
+        (ONE_CYCLE, {"peak_at": 0}, 1.0, 0.004, 0.95), (ONE_CYCLE, {"peak_at": 1.0}, 0.0, 0.04, 0.95),
+        (ONE_CYCLE, {"peak_at": 1}, 0.5, 0.22, 0.9), (ONE_CYCLE, {"peak_at": 1}, 1.0, 0.4, 0.85),
+        # Straight lines between knots, constant outside.
+        (KNOTS, {}, 0.0, 1.0, 0.9), (KNOTS, {}, 0.2, 1.0, 0.9), (KNOTS, {}, 0.3, 1.25, 0.9), (KNOTS, {}, 0.4, 1.5, 0.9),
+        (KNOTS, FALLING, 0.6, 2.0, 0.3), (KNOTS, {}, 0.8, 2.0, 0.9), (KNOTS, {}, 1.0, 2.0, 0.9),
+        (WARMUP, {}, 0.0, 0.0, 0.9), (WARMUP, {}, 0.05, 0.1, 0.9), (WARMUP, {}, 0.2, 0.4, 0.9),
+        (WARMUP, {}, 1.0, 0.4, 0.9), (WARMUP, {"warmup": 0.0}, 0.0, 0.4, 0.9), (WARMUP, {"warmup": 0.0}, 0.5, 0.4, 0.9),
+        (WARMUP, {"warmup": 1.0}, 0.5, 0.2, 0.9), (WARMUP, {"warmup": 1.0}, 1.0, 0.4, 0.9),
     ],
 )  # fmt: skip
-def test_one_cycle_between_its_knots(changes: dict[str, Any], t: float, lr: float, momentum: float) -> None:
-    assert at(changed(ONE_CYCLE, **changes), t) == pytest.approx((lr, momentum), rel=1e-12)
+def test_a_curve_between_its_knots_and_at_its_ends(
+    curve: Schedule, changes: dict[str, Any], t: float, lr: float, momentum: float
+) -> None:
+    assert at(changed(curve, **changes), t) == pytest.approx((lr, momentum), rel=1e-12)
 
 
 def test_the_published_24_epochs_of_97_steps_have_the_published_learning_rates() -> None:
@@ -89,14 +95,6 @@ def test_the_published_24_epochs_of_97_steps_have_the_published_learning_rates()
 
 
 @pytest.mark.parametrize(
-    ("t", "lr"), [(0.0, 1.0), (0.2, 1.0), (0.3, 1.25), (0.4, 1.5), (0.6, 2.0), (0.8, 2.0), (1.0, 2.0)]
-)
-def test_knots_join_by_straight_lines_and_stay_constant_outside(t: float, lr: float) -> None:
-    assert at(KNOTS, t) == pytest.approx((lr, 0.9), rel=1e-12)
-    assert changed(KNOTS, momentum_range=[0.9, 0.3]).momentum(0.6, 0.9) == 0.3
-
-
-@pytest.mark.parametrize(
     ("t", "lr", "momentum"),
     [
         (0.0, 0.1, 0.85), (0.5 - 1e-9, 0.1, 0.85), (0.5, 0.1 * 0.1, 0.94),
@@ -107,19 +105,6 @@ def test_two_knots_at_one_progress_are_a_step(t: float, lr: float, momentum: flo
     curve = from_yaml("step", "schedule.momentum_range=[0.95,0.85]")
     assert curve.lr(t) == lr
     assert curve.momentum(t, 0.9) == pytest.approx(momentum, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("warmup", "t", "lr"),
-    [
-        (0.2, 0.0, 0.0), (0.2, 0.05, 0.1), (0.2, 0.2, 0.4), (0.2, 0.7, 0.4), (0.2, 1.0, 0.4),
-        (0.0, 0.0, 0.4), (0.0, 0.5, 0.4), (1.0, 0.5, 0.2), (1.0, 1.0, 0.4),
-    ],
-)  # fmt: skip
-def test_warmup_rises_from_zero_and_then_holds(warmup: float, t: float, lr: float) -> None:
-    curve = changed(WARMUP, warmup=warmup)
-    assert at(curve, t) == (pytest.approx(lr, rel=1e-12), 0.9)
-    assert curve.lr(warmup) == 0.4
 
 
 def test_the_range_test_rises_in_equal_ratios_or_straight_with_exact_ends() -> None:

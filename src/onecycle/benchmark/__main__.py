@@ -17,9 +17,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Column, Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,31 +41,26 @@ LOADER_BATCH = 512
 
 def measure_loaders(quick: bool, device: torch.device) -> dict[str, Any]:
     """Images a second of every way to make augmented batches."""
-    loaders: dict[str, Any] = {}
-    for cutout in (False, True):
-        suffix = "crop, flip, cutout" if cutout else "crop, flip"
-        config = contestants.configured(f"batch_size={LOADER_BATCH}", f"data.augment.cutout={8 * cutout}")
-        _, dataset, _ = build.load_dataset(config)
-        loaders[f"onecycle | {suffix}"] = build.build_datamodule(config, dataset).loader("train", device)
-        for kind, workers in (("PIL", 0), ("PIL", 2), ("torchvision v2", 0)):
-            loader = contestants.dataloader(LOADER_BATCH, kind=kind, cutout=cutout, workers=workers)
-            loaders[f"{kind}, {workers} workers | {suffix}"] = loader
-    names = list(loaders)
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(1 if quick else 5):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            batches = itertools.chain.from_iterable(itertools.repeat(loaders[name]))
+    config, dataset = build.load_dataset(contestants.configured(f"batch_size={LOADER_BATCH}"))
+    loaders: dict[str, Any] = {"onecycle": build.build_datamodule(config, dataset).loader("train", device)}
+    for kind, workers in (("PIL", 0), ("PIL", 2), ("torchvision v2", 0)):
+        loaders[f"{kind}, {workers} workers"] = contestants.dataloader(LOADER_BATCH, kind=kind, workers=workers)
+    seconds: dict[str, list[float]] = {name: [] for name in loaders}  # a batch
+    for _ in range(1 if quick else 5):
+        for name, loader in loaders.items():
+            batches = itertools.chain.from_iterable(itertools.repeat(loader))
             next(batches)
             start, count = time.perf_counter(), 0
             while time.perf_counter() - start < (0.3 if quick else 2.0):
                 next(batches)
-                count += LOADER_BATCH
+                count += 1
             synchronize()
-            rates[name].append(count / (time.perf_counter() - start))
-    ours = rates["onecycle | crop, flip, cutout"]
-    rows = {name: _row(values, [a / b for a, b in zip(values, ours, strict=True)]) for name, values in rates.items()}
-    _print_rates("Augmented batches", rows, "ratio to onecycle | crop, flip, cutout")
+            seconds[name].append((time.perf_counter() - start) / count)
+    rows = {
+        name: paired_row(list(zip(own, seconds["onecycle"], strict=True)), LOADER_BATCH)
+        for name, own in seconds.items()
+    }
+    _print_rates("Batches with crop, flip and cutout", rows, "ratio to onecycle")
     return rows
 
 
@@ -72,29 +68,26 @@ def race_of(width: int, quick: bool, device: torch.device) -> Race:
     """How long to compare: seconds a step on a CPU, thousandths on a GPU."""
     if device.type != "cpu":
         return Race(width, batch_size=512, groups=2 if quick else 10, group=100, turn=50, warm=50)
-    if width <= 16:
-        return Race(width, batch_size=256, groups=1 if quick else 6, group=8 if quick else 16, turn=1, warm=3)
     if quick:
-        return Race(width, batch_size=32, groups=1, group=5, turn=1, warm=1)
-    return Race(width, batch_size=128, groups=3, group=16, turn=1, warm=3)
+        return Race(width, batch_size=256 if width <= 16 else 32, groups=1, group=8, turn=1, warm=1)
+    batch_size, groups = (256, 6) if width <= 16 else (128, 3)
+    return Race(width, batch_size, groups, group=16, turn=1, warm=3)
 
 
 def measure_steps(width: int, quick: bool, device: torch.device) -> dict[str, Any]:
     """Images a second of a training step: ours beside the bare loop, and what both are compared with."""
     race = race_of(width, quick, device)
-    kind = "bf16" if contestants.is_bf16_fast(device) else "fp32"
-    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    kind, dtype = ("bf16", torch.bfloat16) if contestants.is_bf16_fast(device) else ("fp32", torch.float32)
     peaks = [_matmul_flops(device, dtype) for _ in range(3)]
     results = {
-        "onecycle, logging on": contestants.race_trainer(race, device, barebones=False),
-        "onecycle in Trainer(barebones)": contestants.race_trainer(race, device, barebones=True),
+        "onecycle, logging on": contestants.race_trainer(race, device),
         "plain Lightning script": contestants.race_plain(race, device, rounds=1 if quick else 3),
         **contestants.race_bare_loops(race, device),
     }
     peak = median(peaks + [_matmul_flops(device, dtype) for _ in range(3)])
-    rates = [race.batch_size / bare for pairs in results.values() for _, bare in pairs]
-    rows = {f"bare loop, {kind}, channels_last": _row(rates, [1.0])}
-    rows |= {name: paired_row(pairs, race.batch_size) for name, pairs in results.items()}
+    bare = [(bare, bare) for pairs in results.values() for _, bare in pairs]
+    results = {f"bare loop, {kind}, channels_last": bare, **results}
+    rows = {name: paired_row(pairs, race.batch_size) for name, pairs in results.items()}
     title = f"Training steps, resnet9 of width {width}, batches of {race.batch_size}"
     _print_rates(title, rows, "ratio to the bare loop")
     row = rows["onecycle, logging on"]
@@ -128,8 +121,8 @@ def _matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
 def measure_profile(width: int, quick: bool, device: torch.device) -> dict[str, float]:
     """Milliseconds of a training step by component."""
     race, bf16 = race_of(width, quick, device), contestants.is_bf16_fast(device)
-    config = contestants.configured(f"model.width={width}", f"batch_size={race.batch_size}")
-    _, dataset, _ = build.load_dataset(config)
+    overrides = (f"model.width={width}", f"batch_size={race.batch_size}")
+    config, dataset = build.load_dataset(contestants.configured(*overrides))
     datamodule = build.build_datamodule(config, dataset, dtype=torch.bfloat16 if bf16 else torch.float32)
     steps = 2 if quick else 20
     classifier = build.build_classifier(config, datamodule, steps).to(device)
@@ -149,16 +142,17 @@ def measure_start(quick: bool) -> dict[str, list[float]]:
         "Classifier.on_train_batch_end = lambda *arguments: os._exit(0)\ncli.train_command()"
     )
     words = ["experiment=quick", "data=synthetic", f"data.source.train_size={POOL}"]
-    small = ("model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null")
-    config, starts, overheads = contestants.configured(*small), [], []
+    config = contestants.configured(
+        "model.width=4", "batch_size=64", "trainer.max_epochs=0.1", "callbacks.progress=null"
+    )
     build.load_dataset(config)  # fills the cache
-    for _ in range(1 if quick else 5):
-        with tempfile.TemporaryDirectory() as folder:
+    starts, overheads = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(1 if quick else 5):
             start = time.perf_counter()
             command = [sys.executable, "-c", program, *words, f"output={folder}"]
             subprocess.run(command, check=True, capture_output=True)
             starts.append(time.perf_counter() - start)
-    with tempfile.TemporaryDirectory() as folder:
         for seed in range(3 if quick else 9):
             start = time.perf_counter()
             result = train(config.model_copy(update={"seed": seed}), [f"seed={seed}"], sweep=Path(folder))
@@ -169,17 +163,15 @@ def measure_start(quick: bool) -> dict[str, list[float]]:
     return {"first_step_seconds": starts, "sweep_overhead_seconds": overheads}
 
 
-def _row(values: Sequence[float], ratios: Sequence[float]) -> dict[str, Any]:
-    first, _, last = quantiles(values, n=4) if len(values) > 2 else [min(values), 0, max(values)]
-    return {"median": median(values), "spread": (last - first) / 2, "ratio": median(ratios), "values": list(values)}
-
-
 def paired_row(pairs: contestants.Pairs, batch_size: int) -> dict[str, Any]:
-    """The row of a contestant whose turns alternate with the bare loop's; its ratio is that of each pair."""
-    return _row([batch_size / own for own, _ in pairs], [bare / own for own, bare in pairs])
+    """The row of a contestant: seconds a batch of its own and of the one beside it, with which its ratio is taken."""
+    values = [batch_size / own for own, _ in pairs]
+    lower, upper = np.percentile(values, [25, 75])
+    ratio = median(other / own for own, other in pairs)
+    return {"median": median(values), "spread": (upper - lower) / 2, "ratio": ratio, "values": values}
 
 
-def _print_rates(title: str, rows: dict[str, dict[str, Any]], ratio: str) -> None:
+def _print_rates(title: str, rows: Mapping[str, Mapping[str, float]], ratio: str) -> None:
     cells = {
         name: (f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
         for name, row in rows.items()

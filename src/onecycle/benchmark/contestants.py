@@ -10,20 +10,19 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import v2
 
@@ -57,6 +56,12 @@ class Race(NamedTuple):
     group: int
     turn: int
     warm: int
+
+    def pairs(self, turns: Pairs) -> Pairs:
+        """The mean of every group, out of the seconds a step of every turn."""
+        size = self.group // self.turn
+        groups = [turns[first : first + size] for first in range(0, len(turns), size)]
+        return [(fmean(own for own, _ in group), fmean(bare for _, bare in group)) for group in groups]
 
 
 def configured(*overrides: str) -> TrainOptions:
@@ -93,9 +98,9 @@ def advance(loop: Iterator[Any], steps: int) -> float:
 
 
 def bare_loop(race: Race, device: torch.device, *, bf16: bool, channels_last: bool = True) -> Iterator[None]:
-    """Training steps on tensors that are already on the device, one at each `next`: the limit of what a loop can reach.
+    """Training steps on tensors that are on the device, without data path, logging and schedule: what a loop can reach.
 
-    No data path, no logging, no schedule.
+    Each `next` takes one.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = new_network(race.width).to(device).to(memory_format=layout).train()
@@ -117,30 +122,29 @@ def bare_loop(race: Race, device: torch.device, *, bf16: bool, channels_last: bo
 
 def race_bare_loops(race: Race, device: torch.device) -> dict[str, Pairs]:
     """The bare loop in other precisions and memory layouts, turn by turn beside the fastest kind."""
-    fast = is_bf16_fast(device)
-    reference = bare_loop(race, device, bf16=fast)
-    results = {}
+    fast, results = is_bf16_fast(device), {}
     for bf16, channels_last in [(True, False), (False, True), (False, False)] if fast else [(False, False)]:
         other = bare_loop(race, device, bf16=bf16, channels_last=channels_last)
+        reference = bare_loop(race, device, bf16=fast)
         advance(other, race.warm)
         advance(reference, race.warm)
-        name = f"bare loop, {'bf16' if bf16 else 'fp32'}, {'channels_last' if channels_last else 'NCHW'}"
-        results[name] = [
+        turns = [
             (advance(other, race.turn) / race.turn, advance(reference, race.turn) / race.turn)
-            for _ in range(race.groups)
+            for _ in range(race.groups * race.group // race.turn)
         ]
+        name = f"bare loop, {'bf16' if bf16 else 'fp32'}, {'channels_last' if channels_last else 'NCHW'}"
+        results[name] = race.pairs(turns)
     return results
 
 
-def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
-    """Our training through the Trainer, with everything on or with Trainer(barebones), beside the bare loop."""
+def race_trainer(race: Race, device: torch.device) -> Pairs:
+    """Our training through the Trainer, with everything on, beside the bare loop."""
     overrides = (f"model.width={race.width}", f"batch_size={race.batch_size}", "evaluation.every_n_epochs=0")
-    config = build.choose_precision(configured(*overrides))
-    _, dataset, _ = build.load_dataset(config)
+    config, dataset = build.load_dataset(build.choose_precision(configured(*overrides)))
     datamodule = build.build_datamodule(config, dataset)
     steps = race.warm + race.groups * race.group
-    classifier = build.build_classifier(config, datamodule, steps)
     loop = bare_loop(race, device, bf16=is_bf16_fast(device))
+    advance(loop, race.warm)
     turns: Pairs = []
     mark = 0.0
 
@@ -152,31 +156,18 @@ def race_trainer(race: Race, device: torch.device, *, barebones: bool) -> Pairs:
         synchronize()
         if step:
             turns.append(((time.perf_counter() - mark) / race.turn, advance(loop, race.turn) / race.turn))
-        else:
-            advance(loop, race.warm)
         mark = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        if barebones:
-            trainer = pl.Trainer(
-                barebones=True, max_epochs=-1, max_steps=steps, accelerator=config.trainer.accelerator, devices=1,
-                precision=config.trainer.precision,  # type: ignore[arg-type]
-            )  # fmt: skip
-        else:
-            trainer = build.build_trainer(config, Path(folder), steps, {}, steps_done=0, progress=True)
+        trainer = build.build_trainer(config, Path(folder), steps, {}, steps_done=0, progress=True)
         # The last callback, so that all others' work counts for the Trainer.
         trainer.callbacks.append(LambdaCallback(on_train_batch_end=change_turns))  # type: ignore[attr-defined]
-        trainer.fit(classifier, datamodule)
-    size = race.group // race.turn
-    groups = [turns[first : first + size] for first in range(0, len(turns), size)]
-    return [(fmean(own for own, _ in group), fmean(bare for _, bare in group)) for group in groups]
+        trainer.fit(build.build_classifier(config, datamodule, steps), datamodule)
+    return race.pairs(turns)
 
 
 def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:
-    """A plain Lightning script in a process of its own, as a user would run it, in turn with the bare loop.
-
-    It has none of the settings that a run of this project makes for its process.
-    """
+    """A plain Lightning script in turn with the bare loop, in a process without the settings that ours makes."""
     loop = bare_loop(race, device, bf16=is_bf16_fast(device))
     advance(loop, race.warm)
     pairs, steps = [], max(4, race.group // 2)
@@ -188,34 +179,25 @@ def race_plain(race: Race, device: torch.device, rounds: int) -> Pairs:
     return pairs
 
 
-class ImageDataset(Dataset):
-    """uint8 images [n, 32, 32, 3] and labels, transformed one image at a time, as torchvision's data sets do it."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable[[Any], Tensor]) -> None:
-        self.images, self.labels, self.transform = images, labels.tolist(), transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.images[index]), self.labels[index]
-
-
-def dataloader(batch_size: int, *, kind: str, cutout: bool, workers: int) -> DataLoader:
-    """A DataLoader as tutorials write it: crop, flip, tensor, normalise, and random erasing in place of cutout.
+def dataloader(batch_size: int, *, kind: str, workers: int) -> DataLoader:
+    """A DataLoader that transforms one image at a time, as tutorials write it, with random erasing in place of cutout.
 
     kind: "PIL", or "torchvision v2" for its transforms on tensors.
     """
     tv: Any = transforms if kind == "PIL" else v2
-    to_float = [tv.ToTensor()] if kind == "PIL" else [tv.ToDtype(torch.float32, scale=True)]
-    steps = [
+    transform = tv.Compose([
         tv.ToPILImage() if kind == "PIL" else tv.ToImage(), tv.RandomCrop(32, padding=4, padding_mode="reflect"),
-        tv.RandomHorizontalFlip(), *to_float, tv.Normalize(MEAN, STD),
-        *[tv.RandomErasing(p=1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0))] * cutout,
-    ]  # fmt: skip
+        tv.RandomHorizontalFlip(), tv.ToTensor() if kind == "PIL" else tv.ToDtype(torch.float32, scale=True),
+        tv.Normalize(MEAN, STD), tv.RandomErasing(p=1.0, scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0)),
+    ])  # fmt: skip
+
+    def collate(pairs: list[tuple[Any, int]]) -> tuple[Tensor, Tensor]:
+        return torch.stack([transform(image) for image, _ in pairs]), torch.tensor([label for _, label in pairs])
+
+    pairs: Any = list(zip(*draw_images(POOL, 0, "train"), strict=True))
     return DataLoader(
-        ImageDataset(*draw_images(POOL, 0, "train"), tv.Compose(steps)), batch_size, shuffle=True,
-        num_workers=workers, drop_last=True, persistent_workers=workers > 0,
+        pairs, batch_size, shuffle=True, num_workers=workers, collate_fn=collate, drop_last=True,
+        persistent_workers=workers > 0,
     )  # fmt: skip
 
 
@@ -259,7 +241,7 @@ def time_plain_script(width: int, batch_size: int, steps: int, warm: int) -> Non
             enable_model_summary=False, default_root_dir=folder, log_every_n_steps=1, enable_progress_bar=False,
             enable_checkpointing=False,
         )  # fmt: skip
-        loader = dataloader(batch_size, kind="PIL", cutout=True, workers=2)
+        loader = dataloader(batch_size, kind="PIL", workers=2)
         trainer.fit(PlainModule(new_network(width), steps + warm), loader)
     print((times[1] - times[0]) / steps)
 

@@ -83,10 +83,10 @@ class Recency(Probe):
         losses = F.cross_entropy(logits, labels, reduction="none").view(-1, batch_size).mean(1)
         count = max(1, round(len(losses) / 10))
         oldest, newest = losses[:count], losses[-count:]
-        spread = [losses] if count == 1 else [oldest, newest]
+        spread = torch.stack([oldest, newest] if count > 1 else [losses])
         # One batch alone has no spread: the error is NaN, without torch's warning.
-        variances = [part.var().item() if len(part) > 1 else math.nan for part in spread]
-        gap, error = (oldest.mean() - newest.mean()).item(), math.sqrt(2 / count * sum(variances) / len(variances))
+        variance = spread.var(1).mean().item() if spread.shape[1] > 1 else math.nan
+        gap, error = (oldest.mean() - newest.mean()).item(), math.sqrt(2 / count * variance)
         return {
             "recency": [part.mean().item() for part in losses.split(self.average)],
             "recency_oldest": oldest.mean().item(), "recency_newest": newest.mean().item(), "recency_gap": gap,
@@ -118,12 +118,20 @@ class GradientNorms(Probe):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         """Take the norms if this is the step of one of the fractions."""
-        for fraction in self.at:
-            if round(fraction * (pl_module.total_steps - 1)) == trainer.global_step:
-                # A fused optimizer unscales the gradients only inside its step.
-                scaled = trainer.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-                scale = float(trainer.scaler.get_scale()) if scaled else 1.0  # type: ignore[union-attr]
-                self.measures["gradient_norms"][f"{fraction:g}"] = gradient_norms(pl_module.network, scale)
+        last = pl_module.total_steps - 1
+        due = [f"{fraction:g}" for fraction in self.at if round(fraction * last) == trainer.global_step]
+        if not due:
+            return
+        # A fused optimizer unscales the gradients only inside its step.
+        scaled = trainer.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+        scale = float(trainer.scaler.get_scale()) if scaled else 1.0  # type: ignore[union-attr]
+        trained = {name: weight for name, weight in layers(pl_module.network).items() if weight.grad is not None}
+        with torch.no_grad():
+            norms = [torch.stack([w.grad.norm() / scale, w.norm()]) for w in trained.values()]  # type: ignore[union-attr]
+        rows = torch.stack(norms).double().tolist()
+        relative = [value / norm if norm else math.nan for value, norm in rows]
+        table = {"layers": list(trained), "values": [value for value, _ in rows], "relative": relative}
+        self.measures["gradient_norms"] |= dict.fromkeys(due, table)
 
 
 class StepBreakdown(Probe):
@@ -169,16 +177,6 @@ def layers(network: nn.Module) -> dict[str, Tensor]:
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
-
-
-@torch.no_grad()
-def gradient_norms(network: nn.Module, scale: float) -> dict[str, list[Any]]:
-    """Names of the layers that have a gradient, its L2 norm over `scale`, and that over the norm of the weights."""
-    trained = {name: weight for name, weight in layers(network).items() if weight.grad is not None}
-    pairs = [torch.stack([weight.grad.norm() / scale, weight.norm()]) for weight in trained.values()]  # type: ignore[union-attr]
-    rows = torch.stack(pairs).double().tolist()
-    relative = [value / norm if norm else math.nan for value, norm in rows]
-    return {"layers": list(trained), "values": [value for value, _ in rows], "relative": relative}
 
 
 def final_network(trainer: pl.Trainer, module: Classifier) -> nn.Module:

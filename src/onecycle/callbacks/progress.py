@@ -71,7 +71,7 @@ class Progress(ProgressBar):
         """Close the bar, if it is open; Lightning calls this on all ranks but the first."""
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
+        self._bar = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
@@ -89,8 +89,8 @@ class Progress(ProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
         """Draw the line when it is time."""
-        if self._bar is not None and time.perf_counter() - self._drawn_at >= self._interval:
-            self._draw(self._bar, trainer, pl_module)
+        if time.perf_counter() - self._drawn_at >= self._interval:
+            self._draw(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the epoch's line, or write it to train.log alone."""
@@ -109,13 +109,14 @@ class Progress(ProgressBar):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last state and close the bar."""
-        if self._bar is not None:
-            self._draw(self._bar, trainer, pl_module)
+        self._draw(trainer, pl_module)
         self.disable()
 
     on_exception: Any = disable
 
-    def _draw(self, bar: RichProgress, trainer: pl.Trainer, module: Any) -> None:
+    def _draw(self, trainer: pl.Trainer, module: Any) -> None:
+        if self._bar is None:
+            return
         self._drawn_at = time.perf_counter()
         numbers = ""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -124,4 +125,6 @@ class Progress(ProgressBar):
                 numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:,.0f} images/s"
         epochs = trainer.max_steps / trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         description = f"epoch {module.epochs_done():.1f}/{round(epochs, 1):g}"
-        bar.update(self._task, completed=trainer.global_step, description=description, numbers=numbers, refresh=True)
+        self._bar.update(
+            self._task, completed=trainer.global_step, description=description, numbers=numbers, refresh=True
+        )

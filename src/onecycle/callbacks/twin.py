@@ -41,13 +41,11 @@ class Average(EMAWeightAveraging):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the weights by their average."""
-        super().on_train_end(trainer, pl_module)
+        if not self._replaced:
+            super().on_train_end(trainer, pl_module)
         self._replaced = True
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do so also if there was nothing left to train."""
-        if not self._replaced:
-            self.on_train_end(trainer, pl_module)
+    on_fit_end = on_train_end  # also if there was nothing left to train
 
 
 class Twin(Probe):
@@ -125,12 +123,12 @@ class Twin(Probe):
         loss.backward()
         self._optimizer.step()
         self._loss_gaps.append((loss - outputs["loss"]).abs().detach())
+        scaled = [(own["params"], main["params"]) for own, main in pairs if main["kind"] == SCALED]
         with torch.no_grad():
             distances = [
                 (copied - weight * self.weight_scale).norm() / (weight * self.weight_scale).norm()
-                for own, main in pairs
-                if main["kind"] == SCALED
-                for copied, weight in zip(own["params"], main["params"], strict=True)
+                for params in scaled
+                for copied, weight in zip(*params, strict=True)
             ]
         self._deviations.append(torch.stack(distances).max())
 

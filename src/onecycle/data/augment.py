@@ -5,7 +5,7 @@ ever flipped. Every row of a batch is then one sequence of bytes in memory, and 
 it starts: they cost nothing beyond the copy that makes the batch.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,23 +17,14 @@ PORTION = 1 << 20  # pixels that are copied at a time, so that temporary arrays 
 NO_AUGMENTATION = AugmentOptions(crop=0, flip="none", shift=0, cutout=0)
 
 
-class Draws(NamedTuple):
-    """Random choices for n images, int64 [n] each; `flip` is 0 or 1, the others are pixels (rows, columns)."""
+def random_draws(a: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Random choices for `count` images, int64 [7, count]: crop y, x; flip (0 or 1); shift y, x; corner y, x of cutout.
 
-    crop_y: Tensor
-    crop_x: Tensor
-    flip: Tensor
-    shift_y: Tensor
-    shift_x: Tensor
-    cut_y: Tensor
-    cut_x: Tensor
-
-
-def random_draws(a: AugmentOptions, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
-    """Draws for `count` images. Parts that are off are drawn too, so that no part changes the draws of another."""
+    Parts that are off are drawn too, so that no part changes the draws of another.
+    """
     crop, shift, flip = (-a.crop, a.crop + 1), (-a.shift, a.shift + 1), (0, 1 if a.flip == "none" else 2)
     ranges = (crop, crop, flip, shift, shift, (0, height - a.cutout + 1), (0, width - a.cutout + 1))
-    return Draws(*(torch.randint(low, high, (count,), generator=generator) for low, high in ranges))
+    return torch.stack([torch.randint(low, high, (count,), generator=generator) for low, high in ranges])
 
 
 class Normalizer:
@@ -65,18 +56,6 @@ class Normalizer:
         return floats.to(self.dtype).view(values.shape).permute(0, 3, 1, 2)
 
 
-class Places(NamedTuple):
-    """Where n images start on a canvas, and which of their pixels are set to 0.
-
-    starts: int64 [n, h], each row's first pixel. uncovered: bool [n, h, w], pixels that a shift left open. cut: int64
-    [n, size²], pixels of the square that is cut out. Parts that are switched off have no columns.
-    """
-
-    starts: Tensor
-    uncovered: Tensor
-    cut: Tensor
-
-
 class Canvas:
     """Images as bytes on `device`, prepared for an augmentation: with a border, and mirrored as well where it flips.
 
@@ -99,37 +78,40 @@ class Canvas:
         # A view in which row i is the `width` pixels that start at pixel i of the memory.
         self.rows = values.as_strided((max(0, values.numel() // 3 - self.width + 1), self.width * 3), (3, 1))
 
-    def places(self, indices: Tensor, draws: Draws) -> Places:
-        """Crop, flip, shift and cutout of the images `indices`, int64 [n]; draws: n of each."""
+    def batches(self, indices: Tensor, draws: Tensor, sizes: list[int], normalizer: Normalizer) -> Iterator[Tensor]:
+        """Batches of these sizes, one after the other, out of the images `indices`, int64 [n]; draws: int64 [7, n].
+
+        Each is cropped, flipped, shifted, cut out and normalised: [size, 3, h, w] in channels_last.
+        """
         a, device = self.augmentation, indices.device
-        rows = torch.arange(self.height, device=device) + draws.shift_y[:, None]
+        crop_y, crop_x, flip, shift_y, shift_x, cut_y, cut_x = draws
+        rows = torch.arange(self.height, device=device) + shift_y[:, None]
+        # Where a part is switched off its tensor has no columns.
         uncovered = cut = torch.empty((len(indices), 0), dtype=torch.int64, device=device)
         if a.shift:
-            columns = torch.arange(self.width, device=device) + draws.shift_x[:, None]
+            columns = torch.arange(self.width, device=device) + shift_x[:, None]
             above, beside = (rows < 0) | (rows >= self.height), (columns < 0) | (columns >= self.width)
             uncovered = above[:, :, None] | beside[:, None, :]
         if a.cutout:
-            side = torch.arange(a.cutout, device=device)
-            corner = draws.cut_y * self.width + draws.cut_x
-            cut = corner[:, None] + (side[:, None] * self.width + side).view(-1)
-        # Rows that a shift moved out of the image are reflected too; `gather` sets those pixels to 0.
-        rows = _reflect(rows + draws.crop_y[:, None], self.height)
+            square = torch.arange(a.cutout, device=device)
+            corner = cut_y * self.width + cut_x
+            cut = corner[:, None] + (square[:, None] * self.width + square).view(-1)
+        # Rows that a shift moved out of the image are reflected too; their pixels are set to 0 at the end.
+        rows = _reflect(rows + crop_y[:, None], self.height)
         # The crop comes before the flip, and is mirrored with the image.
-        left = self.border + draws.shift_x + torch.where(draws.flip.bool(), -draws.crop_x, draws.crop_x)
-        images = draws.flip * self.count + indices
-        return Places((images[:, None] * self.height + rows) * self.padded + left[:, None], uncovered, cut)
-
-    def gather(self, where: Places, normalizer: Normalizer) -> Tensor:
-        """The normalised images at these places, as a batch [n, 3, h, w] in channels_last."""
-        n, pixels = len(where.starts), self.height * self.width
-        values = self.rows.index_select(0, where.starts.view(-1))
-        batch = normalizer(values.view(n, self.height, self.width, 3))
-        if where.uncovered.numel():
-            batch.masked_fill_(where.uncovered[:, None], 0.0)
-        if where.cut.numel():
-            first = torch.arange(0, n * pixels, pixels, device=batch.device)
-            batch.permute(0, 2, 3, 1).view(-1, 3).index_fill_(0, (where.cut + first[:, None]).view(-1), 0.0)
-        return batch
+        left = self.border + shift_x + torch.where(flip.bool(), -crop_x, crop_x)
+        images = flip * self.count + indices
+        starts = (images[:, None] * self.height + rows) * self.padded + left[:, None]
+        for start, opened, hole in zip(*(part.split(sizes) for part in (starts, uncovered, cut)), strict=True):
+            values = self.rows.index_select(0, start.view(-1))
+            batch = normalizer(values.view(len(start), self.height, self.width, 3))
+            if a.shift:
+                batch.masked_fill_(opened[:, None], 0.0)
+            if a.cutout:
+                pixels = self.height * self.width
+                first = torch.arange(0, len(start) * pixels, pixels, device=device)
+                batch.permute(0, 2, 3, 1).view(-1, 3).index_fill_(0, (hole + first[:, None]).view(-1), 0.0)
+            yield batch
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import logging
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from onecycle.errors import reason_of
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 FORMATS = ("PNG", "JPEG", "WEBP")  # by content, whatever the suffix says; for some others Pillow starts programs
 MOST_NAMED = 20  # refused files that are named; the others are counted
 DECODING = 3  # part of the key: increase it when the same files are decoded to other pixels
@@ -38,18 +37,17 @@ class ImageFolder:
     def key(self) -> dict[str, Any]:
         """A digest over every file's path, class, size and time of change."""
         digest = hashlib.sha256()
-        _, splits = self._list()
-        for path, label in [file for split in splits.values() for file in split]:
-            entry = f"{path.relative_to(self.root)}\0{label}\0"
-            with contextlib.suppress(OSError):  # a broken link: `decode` names it
-                entry += f"{path.stat().st_size}\0{path.stat().st_mtime_ns}\n"
-            digest.update(entry.encode(errors="surrogateescape"))
+        for images in self._images().values():
+            for label, path in [(label, path) for label, paths in enumerate(images.values()) for path in paths]:
+                entry = f"{path.relative_to(self.root)}\0{label}\0"
+                with contextlib.suppress(OSError):  # a broken link: `decode` names it
+                    entry += f"{path.stat().st_size}\0{path.stat().st_mtime_ns}\n"
+                digest.update(entry.encode(errors="surrogateescape"))
         return {"name": self.name, "image_size": self.image_size, "decoding": DECODING, "files": digest.hexdigest()}
 
     def counts(self) -> dict[str, int]:
         """Training images by class; raises ValueError where a split is not laid out as it should be."""
-        classes, splits = self._list()
-        return dict(Counter(classes[label] for _, label in splits["train"]))
+        return {name: len(paths) for name, paths in self._images()["train"].items()}
 
     def decode(self) -> tuple[dict[str, np.ndarray], list[str]]:
         """Every image of both splits, ordered by class and file name.
@@ -59,45 +57,43 @@ class ImageFolder:
         arrays: dict[str, np.ndarray] = {}
         refused: list[str] = []
         resized = 0
-        classes, splits = self._list(warn=True)
-        for split, files in splits.items():
-            images = np.empty((len(files), self.image_size, self.image_size, 3), dtype=np.uint8)
-            for image, (path, _) in zip(images, files, strict=True):
+        for split, images in self._images(warn=True).items():
+            files = [path for paths in images.values() for path in paths]
+            pixels = np.empty((len(files), self.image_size, self.image_size, 3), dtype=np.uint8)
+            for image, path in zip(pixels, files, strict=True):
                 try:
                     image[...], was_resized = decode_image(path, self.image_size)
                     resized += was_resized
                 except ValueError as error:
-                    refused.append(f"data.root: {_shown(path)} {error}")
-            arrays[f"{split}_images"] = images
-            arrays[f"{split}_labels"] = np.array([label for _, label in files], dtype=np.int64)
+                    refused.append(f"data.root: {str(path)!r} {error}")
+            arrays[f"{split}_images"] = pixels
+            arrays[f"{split}_labels"] = np.repeat(np.arange(len(images)), [len(paths) for paths in images.values()])
+        if len(refused) > MOST_NAMED:
+            refused[MOST_NAMED:] = [f"data.root: {len(refused) - MOST_NAMED:,} more files are refused as well."]
         if refused:
-            others = f"data.root: {len(refused) - MOST_NAMED:,} more files in {_shown(self.root)} are refused as well"
-            raise ValueError("\n".join([*refused[:MOST_NAMED], others] if len(refused) > MOST_NAMED else refused))
+            raise ValueError("\n".join(refused))
         if resized:
             log.warning("%d images were cropped and resized to %d×%d.", resized, self.image_size, self.image_size)
-        return arrays, classes
+        return arrays, list(images)
 
-    def _list(self, warn: bool = False) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
-        """The names of the classes, and of both splits the files with the number of their class."""
+    def _images(self, warn: bool = False) -> dict[str, dict[str, list[Path]]]:
+        """The image files of "train" and "test" by class; the classes of both are those of "train", in order."""
         classes, tested = (_class_names(self.root / split) for split in ("train", "test"))
         unknown = [name for name in tested if name not in classes]
         if unknown:
             raise ValueError(f"data.root: the classes {', '.join(unknown)} are in test/ but not in train/.")
         splits = {}
         for split in ("train", "test"):
-            folder = self.root / split
-            entries = [(path, label) for label, name in enumerate(classes) for path in _visible(folder / name)]
-            splits[split] = files = [file for file in entries if file[0].suffix.lower() in IMAGE_SUFFIXES]
-            labels = {label for _, label in files}
-            empty = [name for label, name in enumerate(classes) if label not in labels]
-            if not files or (split == "train" and empty):
-                where = (folder / empty[0] if files else folder).absolute()
-                raise ValueError(f"data.root: no png, jpg or webp image in {_shown(where)}.")
-            if warn and len(files) < len(entries):
-                others = Counter(path.suffix.lower() or "no suffix" for path, _ in set(entries) - set(files))
-                kinds = ", ".join(f"{count:,} × {_shown(suffix)}" for suffix, count in others.most_common(5))
-                log.warning("%s: what is no png, jpg or webp was passed over (%s).", _shown(folder), kinds)
-        return classes, splits
+            found = {name: _visible(self.root / split / name) for name in classes}
+            images = {name: [p for p in paths if p.suffix.lower() in SUFFIXES] for name, paths in found.items()}
+            empty = [self.root / split / name for name, paths in images.items() if not paths]
+            if empty and (split == "train" or len(empty) == len(classes)):
+                raise ValueError(f"data.root: no png, jpg or webp image in {str(empty[0].absolute())!r}.")
+            others = {p.suffix for paths in found.values() for p in paths if p.suffix.lower() not in SUFFIXES}
+            if warn and others:
+                log.warning("%s/: files that are no png, jpg or webp were passed over: %r.", split, sorted(others)[:5])
+            splits[split] = images
+        return splits
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -105,14 +101,14 @@ def _class_names(folder: Path) -> list[str]:
     names = [path.name for path in found if path.is_dir()]
     if not names:
         raise ValueError(
-            f"data.root: {_shown(folder.absolute())} holds no class folders. Lay the images out as "
+            f"data.root: {str(folder.absolute())!r} holds no class folders. Lay the images out as "
             f"train/<class>/* and test/<class>/* and name their folder with data.root=…"
         )
     for path in found:
         if not path.exists():
-            raise ValueError(f"data.root: {_shown(path)} is a broken link. Repair or remove it.")
+            raise ValueError(f"data.root: {str(path)!r} is a broken link. Repair or remove it.")
         if path.is_dir() and not path.name.isprintable():
-            raise ValueError(f"data.root: {_shown(path)} cannot be printed. Rename this class.")
+            raise ValueError(f"data.root: {str(path)!r} cannot be printed. Rename this class.")
     return names
 
 
@@ -144,21 +140,10 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
                 resized = image.size != (size, size)
                 return np.asarray(ImageOps.fit(image, (size, size)) if resized else image), resized
     except Exception as error:  # a damaged file makes decoders raise many kinds
-        why = reason_of(error)
-        if isinstance(error, Image.UnidentifiedImageError):
-            why = "it is no PNG, JPEG or WebP" if path.stat().st_size else "it is empty"
-        raise ValueError(f"cannot be read as an image ({why}). Repair or remove it.") from None
+        raise ValueError(f"cannot be read as an image ({reason_of(error)}). Repair or remove it.") from None
     raise ValueError(f"is an animation of {frames} frames. Keep one of them, or remove it.")
 
 
 def _visible(folder: Path) -> list[Path]:
     """What is in a folder, sorted, without hidden files such as .ipynb_checkpoints or ._cat.png from a Mac."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-    except OSError as error:
-        raise ValueError(f"data.root: {_shown(folder)} cannot be listed ({error.strerror}).") from None
-
-
-def _shown(path: Path | str) -> str:
-    """A name on one line: line feeds, and bytes that are no UTF-8, are escaped."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
+    return sorted(folder.glob("[!.]*"))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onecycle.data.augment import NO_AUGMENTATION, Canvas, Draws, Normalizer, Places, random_draws
+from onecycle.data.augment import NO_AUGMENTATION, Canvas, Normalizer, random_draws
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, Split
 from onecycle.data.subsets import check_class_names, split_indices
@@ -67,17 +67,13 @@ class BatchLoader:
         return {name: getattr(self, name) for name in ("epoch", "batch", "seed", "size", "batch_size")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the last batch of the saved loader. Raises ValueError for the state of another loader."""
-        for name in ("seed", "size", "batch_size"):
-            own = getattr(self, name)
-            if state[name] != own:
-                raise ValueError(f"the saved loader had {name}={state[name]}, this one has {name}={own}")
+        """Continue after the last batch of the saved loader, which must have had the same seed and sizes."""
         self.epoch, self.batch, self._restored = state["epoch"], state["batch"], True
 
     def positions(self) -> Tensor:
         """Indices into the split of this rank's images, int64, in the order of an unshuffled epoch."""
-        parts = [torch.arange(*self._share(batch)) for batch in range(math.ceil(self.size / self.batch_size))]
-        return torch.cat([torch.arange(0), *parts])
+        batches = range(math.ceil(self.size / self.batch_size))
+        return torch.cat([torch.arange(0), *(torch.arange(*self._share(batch)) for batch in batches)])
 
     def _share(self, batch: int) -> tuple[int, int]:
         """Start and stop of this rank's slice of a batch, counted from the start of the epoch."""
@@ -86,7 +82,7 @@ class BatchLoader:
         share = -(-(stop - start) // self.world_size)
         return min(start + self.rank * share, stop), min(start + (self.rank + 1) * share, stop)
 
-    def _plan(self) -> tuple[Tensor, Draws]:
+    def _plan(self) -> tuple[Tensor, Tensor]:
         """This rank's part of the epoch's order, int64 [n], and the draws of its images in that order."""
         generator = _generator(self.seed, self.epoch + 1)
         order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
@@ -94,19 +90,18 @@ class BatchLoader:
         draws = random_draws(augmentation, self.size, self.canvas.height, self.canvas.width, generator)
         if augmentation.flip == "alternating":
             first = torch.randint(0, 2, (self.size,), generator=_generator(self.seed, 0))
-            draws = draws._replace(flip=(first[order] + self.epoch) % 2)
+            draws[2] = (first[order] + self.epoch) % 2
         # One transfer per epoch, so that no step waits for a copy to the device.
         mine, device = self.positions(), self.labels.device
-        return order[mine].to(device), Draws(*(part[mine].to(device) for part in draws))
+        return order[mine].to(device), draws[:, mine].to(device)
 
-    def _gather(self, order: Tensor, draws: Draws, first: int, last: int) -> list[Batch]:
+    def _gather(self, order: Tensor, draws: Tensor, first: int, last: int) -> list[Batch]:
         """This rank's slices of the batches from `first` to before `last`."""
         sizes = [stop - start for start, stop in (self._share(0), *map(self._share, range(first, last)))]
         start = first * sizes.pop(0)  # only the last batch of an epoch may be smaller than the first
         mine = slice(start, start + sum(sizes))
-        where = self.canvas.places(order[mine], Draws(*(part[mine] for part in draws)))
-        parts = zip(*(part.split(sizes) for part in (*where, self.labels[order[mine]])), strict=True)
-        return [Batch(self.canvas.gather(Places(*part), self.normalizer), labels) for *part, labels in parts]
+        images = self.canvas.batches(order[mine], draws[:, mine], sizes, self.normalizer)
+        return [Batch(*pair) for pair in zip(images, self.labels[order[mine]].split(sizes), strict=True)]
 
 
 class DataModule(pl.LightningDataModule):
@@ -132,8 +127,8 @@ class DataModule(pl.LightningDataModule):
         train = dataset.train
         a, side = augmentation, min(train.pixels.shape[1:3])
         if a.crop + a.shift >= side:
-            found = [f"data.augment.{name}={getattr(a, name)}" for name in ("crop", "shift") if getattr(a, name)]
-            raise ValueError(f"{', '.join(found)}: images of {side} pixels allow {side - 1}, for both together")
+            words = f"data.augment.crop={a.crop}, data.augment.shift={a.shift}"
+            raise ValueError(f"{words}: images of {side} pixels allow {side - 1}, for both together")
         if a.cutout > side:
             raise ValueError(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")
         subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
@@ -199,9 +194,9 @@ class DataModule(pl.LightningDataModule):
     def _loader(self, name: str) -> BatchLoader:
         # The test images are used during training and at the end: they are copied to the device once.
         if name not in self._loaders:
-            trainer = self.trainer
-            place = (trainer.strategy.root_device, trainer.global_rank, trainer.world_size) if trainer else ()
-            self._loaders[name] = self.loader(name, *(place or (torch.device("cpu"),)))
+            t: Any = self.trainer
+            place = (t.strategy.root_device, t.global_rank, t.world_size) if t else (torch.device("cpu"),)
+            self._loaders[name] = self.loader(name, *place)
         return self._loaders[name]
 
 

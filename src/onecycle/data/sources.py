@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -41,10 +41,14 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A decoded data set. `mean` and `std` are those of the training images' channels, on the scale 0–255."""
+    """A decoded data set. `mean` and `std` are those of the training images' channels, on the scale 0–255.
+
+    key: what distinguishes the data set from others, part of a run's identity. fingerprint: SHA-256 of the contents.
+    """
 
     name: str
     origin: str
+    key: dict[str, Any]
     classes: tuple[str, ...]
     train: Split
     test: Split
@@ -163,21 +167,15 @@ def load(source: Source, cache_folder: Path, keep: bool = True) -> Dataset:
 
     Raises DataUnavailableError where it is neither on this machine nor reachable, ValueError where it is unfit.
     """
-
-    def build() -> tuple[Arrays, dict[str, Any]]:
-        arrays, classes = source.decode()
-        mean, std = channel_statistics(arrays["train_images"])
-        return arrays, {"classes": classes, "mean": mean, "std": std}
-
     key = source.key()
-    digest = key_digest(key)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     if digest not in _loaded:
         _loaded.clear()  # one data set at a time stays in memory: the runs of a sweep nearly always share it
-        arrays, about, fingerprint = cached(cache_folder, source.name, key, build, keep)
+        arrays, header = _cached(source, key, cache_folder / f"{source.name}-{digest}", keep)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         train, test = (Split(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in ("train", "test"))
-        classes, mean, std = (tuple(about[name]) for name in ("classes", "mean", "std"))
-        _loaded[digest] = Dataset(source.name, source.origin, classes, train, test, mean, std, fingerprint)
+        classes, mean, std = (tuple(header["description"][name]) for name in ("classes", "mean", "std"))
+        _loaded[digest] = Dataset(source.name, source.origin, key, classes, train, test, mean, std, header["sha256"])
     return _loaded[digest]
 
 
@@ -188,77 +186,56 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """
     means, stds = [], []
     values = np.arange(256, dtype=np.float64)
-    for channel in range(3):
-        # In chunks, because bincount makes an int64 copy.
-        chunks = (images[first : first + 4096, ..., channel].ravel() for first in range(0, len(images), 4096))
-        counts = sum((np.bincount(chunk, minlength=256) for chunk in chunks), start=np.zeros(256, dtype=np.int64))
-        mean = float(counts @ values / counts.sum())
-        means.append(mean)
-        stds.append(float(counts @ (values - mean) ** 2 / counts.sum()) ** 0.5 or 1.0)
+    for channel in torch.from_numpy(images).reshape(-1, 3).unbind(1):
+        counts = torch.bincount(channel, minlength=256).numpy()
+        means.append(float(counts @ values / counts.sum()))
+        stds.append(float(counts @ (values - means[-1]) ** 2 / counts.sum()) ** 0.5 or 1.0)
     return means, stds
 
 
-class Decoded(NamedTuple):
-    """Named arrays, their description as JSON, and the SHA-256 of both: every array's name, type, shape and bytes."""
+def _cached(source: Source, key: dict[str, Any], path: Path, keep: bool) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of a source and their header, read from the folder `path`, or decoded and, if `keep`, written there.
 
-    arrays: Arrays
-    description: dict[str, Any]
-    fingerprint: str
-
-
-def key_digest(key: dict[str, Any]) -> str:
-    """The first 12 hex digits of a SHA-256 over `key`, independent of the order of its entries."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def cached(
-    folder: Path, name: str, key: dict[str, Any], build: Callable[[], tuple[Arrays, dict[str, Any]]], keep: bool = True
-) -> Decoded:
-    """Arrays and their description, read from `folder`, or built and, if `keep`, written there.
-
-    `build` runs in one process at a time: a second process waits for the first and reads what it wrote. A truncated or
-    altered entry is built again. Where the folder cannot be written (full disk, read-only) the built arrays are used
-    from memory, with a warning.
+    One process at a time decodes: a second one waits for it and reads what it wrote. A truncated or altered entry is
+    decoded again. Where the folder cannot be written (full disk, read-only) a warning says so.
     """
-    path = folder / f"{name}-{key_digest(key)}"
-    lock = FileLock(f"{path}.lock")
-    made = [parent for parent in path.parents if not parent.exists()]
     with contextlib.ExitStack() as stack:
         if keep:
             with contextlib.suppress(OSError):  # then writing fails as well, or the folder has no locks
-                folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(lock)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(f"{path}.lock"))
         try:
             return _read(path, key)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except Exception as error:  # a damaged header makes numpy and json raise many kinds
             log.warning("The cache %s cannot be used (%s): it is built again.", path, error)
+        arrays, classes = source.decode()
+        mean, std = channel_statistics(arrays["train_images"])
+        description = {"classes": classes, "mean": mean, "std": std}
+        header = {"key": key, "description": description, "sha256": _fingerprint(arrays, description)}
         try:
-            arrays, description = build()
-        except BaseException:
-            if lock.is_locked:  # leave nothing, unless another process has written something
-                with contextlib.suppress(OSError):
-                    Path(lock.lock_file).unlink()
-                    for parent in made:
-                        parent.rmdir()
-            raise
-        built = Decoded(arrays, description, _fingerprint(arrays, description))
-        if keep:
-            _try_write(path, key, built)
-        return built
+            if keep:
+                _write(path, arrays, header)
+        except OSError as error:
+            log.warning(
+                "The cache %s cannot be written (%s). This run goes on without it, and the next one decodes the data "
+                "set again: free some space, or name another folder with data.cache=….", path, error.strerror or error,
+            )  # fmt: skip
+        return arrays, header
 
 
-def _read(path: Path, key: dict[str, Any]) -> Decoded:
-    """An entry's arrays, memory-mapped copy-on-write."""
-    found = json.loads((path / HEADER).read_bytes())
+def _read(path: Path, key: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """An entry's arrays, memory-mapped copy-on-write, and its header."""
+    header = json.loads((path / HEADER).read_bytes())
     arrays = {file.stem: np.load(file, mmap_mode="c") for file in path.glob("*.npy")}
-    if found["key"] != key or _fingerprint(arrays, found["description"]) != found["sha256"]:
+    if header["key"] != key or _fingerprint(arrays, header["description"]) != header["sha256"]:
         raise ValueError("its contents do not match their checksum")
-    return Decoded(arrays, found["description"], found["sha256"])
+    return arrays, header
 
 
 def _fingerprint(arrays: Arrays, description: dict[str, Any]) -> str:
+    """SHA-256 of the description and of every array's name, type, shape and bytes."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(json.dumps([name, arrays[name].dtype.str, arrays[name].shape]).encode())
@@ -266,21 +243,16 @@ def _fingerprint(arrays: Arrays, description: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _try_write(path: Path, key: dict[str, Any], built: Decoded) -> None:
-    """Write to a temporary folder and rename it: a reader sees the whole entry or none. An OSError is a warning."""
+def _write(path: Path, arrays: Arrays, header: dict[str, Any]) -> None:
+    """Write to a temporary folder and rename it: a reader sees the whole entry or none."""
     temporary = path.with_name(path.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, array in built.arrays.items():
+        for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
-        header = {"key": key, "description": built.description, "sha256": built.fingerprint}
         (temporary / HEADER).write_text(json.dumps(header))
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
-    except OSError as error:
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        log.warning(
-            "The cache %s cannot be written (%s). This run goes on without it, and the next one decodes the data set "
-            "again: free some space, or name another folder with data.cache=….", path, error.strerror or error,
-        )  # fmt: skip

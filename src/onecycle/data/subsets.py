@@ -59,17 +59,16 @@ def data_problems(config: Mapping[str, Any]) -> list[str]:
     """
     data, source = config["data"], config["data"]["source"]
     side = source.get("image_size", SIDE) if source["_target_"].startswith("onecycle.data.") else None
-    found = side_problems(config["resizing"], side) if side else []
+    found, size = [], None
     try:
-        counts, total = training_counts(source)
-        if counts and data["classes"]:
-            check_class_names(data["classes"], counts, source.get("name", "synthetic"))
-            total = sum(counts[name] for name in data["classes"])
-        if total is None or (data["classes"] and not counts):
-            return found
-        return found + batch_problems(config["batch_size"], subset_count(data["subset_size"], data["val_size"], total))
+        counts, size = training_counts(source)
+        if data["classes"]:
+            check_class_names(data["classes"], counts or data["classes"], source.get("name", "synthetic"))
+            size = sum(counts[name] for name in data["classes"]) if counts else None
+        size = size and subset_count(data["subset_size"], data["val_size"], size)
     except ValueError as error:
-        return found + str(error).splitlines()
+        found, size = str(error).splitlines(), None
+    return size_problems(config["batch_size"], size, config["resizing"], side) + found
 
 
 def training_counts(source: Mapping[str, Any]) -> tuple[dict[str, int] | None, int | None]:
@@ -97,15 +96,13 @@ def check_class_names(wanted: Sequence[str], known: Collection[str], name: str) 
         raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {name} has {', '.join(known)}")
 
 
-def side_problems(resizing: Sequence[Sequence[float]] | None, side: int) -> list[str]:
-    """A line where training images of `side` pixels would be enlarged."""
-    if not resizing or max(wanted for _, wanted in resizing) <= side:
-        return []
-    return [f"resizing={resizing}: the images have {side} pixels; use at most {side}"]
-
-
-def batch_problems(batch_size: int, size: int) -> list[str]:
-    """A line where a training subset of `size` images holds no full batch."""
-    if batch_size <= size:
-        return []
-    return [f"batch_size={batch_size}: larger than the {size} training images; use at most {size}"]
+def size_problems(
+    batch_size: int, size: int | None, resizing: Sequence[Sequence[float]] | None, side: int | None
+) -> list[str]:
+    """A line where `size` training images make no full batch, and where those of `side` pixels would be enlarged."""
+    found = []
+    if resizing and side and max(wanted for _, wanted in resizing) > side:
+        found.append(f"resizing={resizing}: the images have {side} pixels; use at most {side}")
+    if size and batch_size > size:
+        found.append(f"batch_size={batch_size}: larger than the {size} training images; use at most {size}")
+    return found

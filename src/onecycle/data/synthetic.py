@@ -29,14 +29,11 @@ class _Dice:
 
     def __init__(self, words: NDArray[np.uint64]) -> None:
         halves = words.astype("<u8", copy=False).view("<u2")
-        self.columns = (halves.astype(np.float32) + 0.5) / 65536.0
-        self.used = 0
+        self.columns = iter(((halves.astype(np.float32) + 0.5) / 65536.0).T)
 
     def columns_between(self, low: float, high: float, count: int) -> Colour:
         """Return [n, count] numbers in (low, high)."""
-        taken = self.columns[:, self.used : self.used + count]
-        assert taken.shape[1] == count, "raise _WORDS: an image needs more random numbers"
-        self.used += count
+        taken = np.stack([next(self.columns) for _ in range(count)], axis=1)
         return taken * (high - low) + low
 
     def between(self, low: float, high: float) -> Field:
@@ -199,12 +196,6 @@ def _pictures(words: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDArray[n
     return np.clip(np.moveaxis(canvas, 0, -1) + grain + 0.5, 0, 255).astype(np.uint8)
 
 
-def _words(seed: int, stream: int, start: int, rows: int, width: int) -> NDArray[np.uint64]:
-    """Rows start…start+rows of an endless table of random words; width is a multiple of 4."""
-    generator = np.random.Philox(key=seed + (stream << 64), counter=start * (width // 4))
-    return generator.random_raw(rows * width).reshape(rows, width)
-
-
 def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw images uint8 [count, 32, 32, 3] and labels int64 [count], bit for bit the same on every machine.
 
@@ -212,15 +203,21 @@ def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], N
     images hold each class once. "train" and "test" are separate random streams. The seed is in 0…2⁶⁴ − 1.
     """
     stream = 2 * ("train", "test").index(split)
+
+    def words(stream: int, start: int, rows: int, width: int) -> NDArray[np.uint64]:
+        # Rows of an endless table; width is a multiple of 4, the generator's block.
+        generator = np.random.Philox(key=seed + (stream << 64), counter=start * (width // 4))
+        return generator.random_raw(rows * width).reshape(rows, width)
+
     # Every ten images hold each class once, in random order: balanced at any count, and the same at each.
-    tens = _words(seed, stream + 1, 0, -(-count // 10), 12)[:, :10]
+    tens = words(stream + 1, 0, -(-count // 10), 12)[:, :10]
     labels = np.argsort(tens, axis=1, kind="stable").astype(np.int64).reshape(-1)[:count]
+
     images = np.empty((count, SIDE, SIDE, 3), np.uint8)
 
     def fill(start: int) -> None:
         part = slice(start, min(start + _CHUNK, count))
-        words = _words(seed, stream, start, part.stop - start, _WORDS)
-        images[part] = _pictures(words, labels[part])
+        images[part] = _pictures(words(stream, start, part.stop - start, _WORDS), labels[part])
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         list(pool.map(fill, range(0, count, _CHUNK)))

@@ -1,7 +1,5 @@
 """Layers of ResNet-9: norms with a trainable or a frozen scale, and fixed whitening filters."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,26 +35,19 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         """Normalise [n, channels, height, width] group by group; keeps the memory format."""
         groups, remainder = divmod(len(input), self.ghost_size)
         groups -= remainder == 1
-        grouped_images = groups * self.ghost_size
-        has_tail = grouped_images < len(input)
-        if not self.training or groups + has_tail <= 1:
+        grouped = groups * self.ghost_size
+        if not self.training or groups + (grouped < len(input)) <= 1:
             return super().forward(input)
-        # With a momentum of 1, batch_norm stores the statistics of the batch itself.
-        means = self.running_mean.new_zeros(groups + has_tail, self.num_features)
-        variances = torch.zeros_like(means)
-        output = self._normalize_groups(input[:grouped_images], means[:groups], variances[:groups])
-        if has_tail:
-            tail = self._normalize_groups(input[grouped_images:], means[groups:], variances[groups:])
-            output = torch.cat((output, tail))
+        parts = [(input[:grouped], groups), *([(input[grouped:], 1)] if grouped < len(input) else [])]
+        outputs, means, variances = zip(*(self._normalize_groups(*part) for part in parts), strict=True)
         with torch.no_grad():
-            self.running_mean.lerp_(means.mean(0), self.momentum)
-            self.running_var.lerp_(variances.mean(0), self.momentum)
+            self.running_mean.lerp_(torch.cat(means).mean(0), self.momentum)
+            self.running_var.lerp_(torch.cat(variances).mean(0), self.momentum)
             self.num_batches_tracked.add_(1)
-        return output
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-    def _normalize_groups(self, images: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-        """Normalise `len(means)` interleaved groups in one kernel, as that many times more channels."""
-        groups = len(means)
+    def _normalize_groups(self, images: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalise interleaved groups in one kernel, as that many times more channels; their means and variances."""
         # Interleaved groups lie beside the channels in memory, so the contiguous format needs no copy.
         # Channels last needs two: far cheaper than a loop over the groups or a change of format.
         channels_first = images.is_contiguous()
@@ -65,14 +56,16 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         else:
             pixels = images.permute(0, 2, 3, 1).unflatten(0, (-1, groups))
             merged = pixels.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
+        # With a momentum of 1, batch_norm stores the statistics of the batch itself.
+        means, variances = self.running_mean.new_zeros(2, groups, self.num_features)
         normalized = F.batch_norm(
             merged, means.view(-1), variances.view(-1), self.weight.repeat(groups), self.bias.repeat(groups),
             training=True, momentum=1.0, eps=self.eps,
         )  # fmt: skip
         if channels_first:
-            return normalized.view(images.shape)
+            return normalized.view(images.shape), means, variances
         pixels = normalized.permute(0, 2, 3, 1).unflatten(3, (groups, self.num_features))
-        return pixels.permute(0, 3, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
+        return pixels.permute(0, 3, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2), means, variances
 
     def extra_repr(self) -> str:
         """Arguments of batch norm, and the ghost size."""
@@ -132,18 +125,8 @@ class PatchWhitening(nn.Module):
     def __init__(self, in_channels: int, padding: int = KERNEL // 2) -> None:
         super().__init__()
         self.padding = padding
-        self.out_channels = in_channels * KERNEL**2
-        self.register_buffer("weight", torch.zeros(self.out_channels, in_channels, KERNEL, KERNEL))
-        # Kept in Python, because reading it from the device would make every step wait.
-        self.fitted = False
-        self.register_load_state_dict_post_hook(_find_out_whether_fitted)
+        self.register_buffer("weight", torch.zeros(in_channels * KERNEL**2, in_channels, KERNEL, KERNEL))
 
     def forward(self, images: Tensor) -> Tensor:
         """[n, 9c, height, width] of images that are zero-padded by `padding` pixels."""
-        if not self.fitted:
-            raise RuntimeError("prep=whitening: call fit_whitening(images) first, or load a fitted state")
         return F.conv2d(images, self.weight, padding=self.padding)
-
-
-def _find_out_whether_fitted(module: PatchWhitening, _incompatible_keys: Any) -> None:
-    module.fitted = bool(module.weight.any())

@@ -30,7 +30,7 @@ class ResNet9(nn.Module):
             self.prep = _block(o, o.in_channels, c0, padding=o.prep_padding)
         else:
             whiten = PatchWhitening(o.in_channels, o.prep_padding)
-            block = _block(o, whiten.out_channels, c0, kernel_size=1)
+            block = _block(o, len(whiten.weight), c0, kernel_size=1)
             self.prep = nn.Sequential(OrderedDict([("whiten", whiten), *block.named_children()]))
         self.layer1 = _layer(o, 1, c0, c1)
         self.layer2 = _layer(o, 2, c1, c2)
@@ -40,25 +40,28 @@ class ResNet9(nn.Module):
             for conv in nn.ModuleList((self.layer1, self.layer2, self.layer3)).modules():
                 if isinstance(conv, nn.Conv2d):
                     nn.init.dirac_(conv.weight.data[: conv.in_channels])
-        self.head = nn.Linear(c3 * len(GLOBAL_POOLS[o.head_pool]), classes, bias=False)
+        self.head = nn.Linear(2 * c3 if o.head_pool == "concat" else c3, classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits [n, classes], already multiplied by `logit_scale`."""
         features = self.layer3(self.layer2(self.layer1(self.prep(images))))
-        pooled = [pool(features) for pool in GLOBAL_POOLS[self.head_pool]]
+        pooled = []
+        if self.head_pool != "average":
+            pooled.append(F.max_pool2d(features, features.shape[-2:]).flatten(1))
+        if self.head_pool != "max":
+            pooled.append(features.mean((2, 3)))
         return self.head(torch.cat(pooled, dim=1) if len(pooled) > 1 else pooled[0]) * self.logit_scale
 
     @property
     def needs_whitening(self) -> bool:
         """Whether `fit_whitening` must be called before the first step."""
-        return any(isinstance(module, PatchWhitening) and not module.fitted for module in self.prep)
+        return any(isinstance(module, PatchWhitening) and not module.weight.any() for module in self.prep)
 
     def fit_whitening(self, images: Tensor) -> None:
         """Set the whitening filters from some thousand normalised training images [n, 3, height, width]."""
         whiten = self.prep[0]
         assert isinstance(whiten, PatchWhitening), "only a network with prep=whitening has them"
         whiten.weight.copy_(patch_whitening(images))
-        whiten.fitted = True
 
 
 class Residual(nn.Module):
@@ -120,14 +123,3 @@ def _block(
         last = len(modules) if o.activation == "gelu" else len(modules) - 1
         modules.insert(1 if pool == "before" else last, ("pool", nn.MaxPool2d(2)))
     return nn.Sequential(OrderedDict(modules))
-
-
-def _global_max(features: Tensor) -> Tensor:
-    return F.max_pool2d(features, features.shape[-2:]).flatten(1)
-
-
-def _global_average(features: Tensor) -> Tensor:
-    return features.mean((2, 3))
-
-
-GLOBAL_POOLS = {"max": (_global_max,), "average": (_global_average,), "concat": (_global_max, _global_average)}

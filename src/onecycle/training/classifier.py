@@ -53,16 +53,18 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One parameter group for each kind that has parameters, with its factors of the rate and the decay."""
-        groups, momentum = [], self.point.momentum
+        groups = []
         for kind, parameters in parameter_groups(self.network).items():
             factors = self.groups.get(kind, {"lr": 1.0, "weight_decay": 1.0})
             decay = self.point.weight_decay * factors["weight_decay"]
-            group = {"params": parameters, "weight_decay": decay, "lr_multiplier": factors["lr"], "kind": kind}
-            groups += [group] if parameters else []
+            if parameters:
+                groups.append(
+                    {"params": parameters, "weight_decay": decay, "lr_multiplier": factors["lr"], "kind": kind}
+                )
         settings = dict(self.optimizer_config)
-        if not momentum and "nesterov" in settings:
+        if not self.point.momentum and "nesterov" in settings:
             settings["nesterov"] = False  # torch refuses it; without momentum the two are one
-        arguments = {"params": groups, "lr": self.point.peak_lr, "momentum": momentum}
+        arguments = {"params": groups, "lr": self.point.peak_lr, "momentum": self.point.momentum}
         return instantiate(settings, torch.optim.Optimizer, "optimizer", **arguments)
 
     def on_fit_start(self) -> None:

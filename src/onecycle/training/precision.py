@@ -35,13 +35,8 @@ def choose(requested: str, device: torch.device) -> tuple[str, str]:
             return "bf16-mixed", f"{name} computes bf16"
         return "16-mixed", f"{name} computes fp16 but not bf16; gradients are scaled"
     if device.type == "cpu":
-        if cpu_has_bf16():
+        tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # missing where torch cannot tell
+        if any(bool(getattr(torch.cpu, test, bool)()) for test in tests):
             return "bf16-mixed", "this CPU has AVX-512 bf16 or AMX instructions"
         return "32-true", "this CPU has no bf16 instructions"
     return "32-true", f"nothing faster is known to be safe on {device.type}"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in its vector units (AVX-512 bf16) or tiles (AMX)."""
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, test, bool)()) for test in tests)

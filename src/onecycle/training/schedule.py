@@ -11,7 +11,6 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -29,10 +28,9 @@ def _falling(momentum_range: list[float]) -> list[float]:
 
 
 def _rising_to_one(knots: list[list[float]]) -> list[list[float]]:
-    if any(later[0] < earlier[0] for earlier, later in pairwise(knots)):
-        raise ValueError("must be in the order of progress")
-    if max(fraction for _, fraction in knots) != 1:
-        raise ValueError("must have a largest fraction of 1; peak_lr sets the height")
+    times, fractions = zip(*knots, strict=True)
+    if list(times) != sorted(times) or max(fractions) != 1:
+        raise ValueError("must be in the order of progress, with a largest fraction of 1; peak_lr sets the height")
     return knots
 
 
