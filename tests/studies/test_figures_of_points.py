@@ -134,6 +134,13 @@ def test_arms_far_from_zero_are_dots_with_seeds_and_numbers() -> None:
     assert [text.get_text() for text in axes.texts] == ["93.0 ± 0.1  (n = 3)", "94.0 ± 0.1  (n = 3)"]
 
 
+def test_arms_of_computed_numbers_are_told_apart_to_nine_digits() -> None:
+    rows = [run(lr=lr, seed=seed, test_accuracy=90.0) for seed, lr in enumerate((0.1 / 384, 0.2 / 768, 0.1))]
+    axes = figure_of(rows, kind="arms", y="test_accuracy", by="lr").axes[0]
+    assert tick_texts(axes, "y") == ["0.00026", "0.1"]
+    assert len(marked(axes, "_seeds")[0][0]) == 2
+
+
 def test_arms_are_bars_from_zero_where_values_reach_down_to_it_or_where_it_is_said() -> None:
     mixed = [*ARMS, run(arm="none", test_accuracy=10.0)]
     cases: Any = ((mixed, {}, [93, 94, 10]), (ARMS, {"form": "bars"}, [93, 94]), (mixed, {"form": "dots"}, []))

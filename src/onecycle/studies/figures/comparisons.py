@@ -49,8 +49,8 @@ def arms(
     """
     if form not in (None, "bars", "dots"):
         raise ValueError(f"form={form}: must be bars or dots")
-    names = levels_of(rows, by)
     table, seeds = points_of(rows, by, y)
+    names = sorted(numbers(rows, by).dropna().unique()) if table.index.dtype == float else levels_of(rows, by)
     if table["n"].isna().all():
         raise ValueError(f"no run has a value of {y}")
     table, published = table.reindex(names), pd.Series(reference or {}, dtype=float).reindex(names)
