@@ -96,14 +96,6 @@ def test_a_study_of_records_has_the_rows_of_the_studies_that_it_names(study: Pat
     assert table.read(other)["study"].tolist() == ["one"] * 3
 
 
-def test_a_summary_has_mean_and_sample_deviation_over_finished_runs(study: Path) -> None:
-    assert table.summary(table.read(study), ["label"], [])["n"].tolist() == [1, 1, 1]
-    (line,) = table.summary(table.read(study), ["batch_size", "none"], ["test_accuracy", "never"]).to_dict("records")
-    assert (line["batch_size"], line["none"], line["n"], line["diverged"]) == (50, None, 3, 1)
-    assert (line["test_accuracy"], line["test_accuracy_sd"]) == (60.0, pytest.approx(math.sqrt(200)))
-    assert math.isnan(line["never"])
-
-
 ROWS = pd.DataFrame([
     {"arm": "b", "lr": 0.1 / 128, "n": 128, "cutout": True, "stages": [1, 2]},
     {"arm": "b", "lr": 0.2 / 256, "n": 256, "cutout": False, "stages": [1]},

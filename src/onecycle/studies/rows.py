@@ -76,11 +76,11 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, A
             row[f"{part}_{name}"] = 100 * number if name.startswith("accuracy") else number
     row |= {f"seconds_{name}": value for name, value in result["seconds"].items()}
     row |= {"data_name": result["data"]["name"], "machine": f"{result['device']} ({result['precision']})"}
-    environment = result["environment"]
-    row["threads"] = environment["threads"]
+    threads = result["environment"]["threads"]
     if result["device"] == "cpu":
-        threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
-        row["machine"] = f"{environment.get('processor', 'cpu')}, {threads} ({result['precision']})"
+        processor = result["environment"].get("processor", "cpu")
+        row["machine"] = f"{processor}, {threads} thread{'s' * (threads != 1)} ({result['precision']})"
+    row["threads"] = threads
     row |= {key: result[key] for key in ("epochs", "steps", "parameters", "images_per_second", "name")}
     for name, value in result.get("measures", {}).items():
         row[name] = _measure(name, value, diverged and isinstance(value, float))
@@ -109,9 +109,8 @@ def same(left: Any, right: Any) -> bool:
         return is_missing(left) and is_missing(right)
     if not (is_number(left) and is_number(right)):
         return is_number(left) == is_number(right) and bool(left == right)
-    if isinstance(left, Integral) and isinstance(right, Integral):
-        return left == right
-    return math.isclose(left, right, rel_tol=TOLERANCE)
+    are_whole = isinstance(left, Integral) and isinstance(right, Integral)
+    return left == right if are_whole else math.isclose(left, right, rel_tol=TOLERANCE)
 
 
 def choices(wanted: Any) -> list[Any]:
@@ -167,56 +166,36 @@ def plain_columns(frame: "pd.DataFrame") -> list[str]:
     return [name for name in frame if not any(isinstance(value, dict | list) for value in frame[name])]
 
 
-def summary(frame: "pd.DataFrame", keys: Sequence[str], metrics: Sequence[str]) -> "pd.DataFrame":
-    """A row for each combination of `keys`, by appearance: n, diverged, and mean and sample sd of each metric.
-
-    The columns of a metric are its name and its name with `_sd`, over the runs with a finite number.
-    """
-    import pandas as pd
-
-    columns = [[None if is_missing(cell) else cell for cell in cells(frame, key)] for key in keys]
-    places: dict[str, list[int]] = {}  # by the values in words: they may be lists
-    for place in range(len(frame)):
-        places.setdefault(repr([column[place] for column in columns]), []).append(place)
-    lines = []
-    for members in places.values():
-        line = {key: column[members[0]] for key, column in zip(keys, columns, strict=True)} | {"n": len(members)}
-        line["diverged"] = sum(frame["status"].iloc[members] == "diverged")
-        for metric in metrics:
-            numbers = [cell for cell in cells(frame.iloc[members], metric) if is_number(cell) and math.isfinite(cell)]
-            line[metric] = float(np.mean(numbers)) if numbers else math.nan
-            line[f"{metric}_sd"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan
-        lines.append(line)
-    return pd.DataFrame(lines, columns=[*keys, "n", "diverged", *(m + end for m in metrics for end in ("", "_sd"))])
+def metric_lines(folder: Path) -> list[dict[str, str]]:
+    """The lines of a run's metrics.csv as texts by column; none where there is no file."""
+    try:
+        with (folder / METRICS).open(newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
 
 
 def history(folder: Path, *names: str) -> list[list[float]]:
-    """Columns of a run's metrics.csv, over those rows that have them all; empty lists where there is no file."""
-    try:
-        with (folder / METRICS).open(newline="") as file:
-            lines = [line for line in csv.DictReader(file) if all(line.get(name) for name in names)]
-    except FileNotFoundError:
-        return [[] for _ in names]
+    """Columns of a run's metrics.csv, over those lines that have them all."""
+    lines = [line for line in metric_lines(folder) if all(line.get(name) for name in names)]
     return [[float(line[name]) for line in lines] for name in names]
 
 
 def moving_average(values: Array, count: int) -> Array:
-    """Centred average over `count` values, over fewer at both ends; one more where it is even, to have a middle."""
-    count = min(count, len(values))
-    if count <= 1:
+    """Centred average over `count` values, fewer at both ends; one more where it is even, to have a middle."""
+    if not len(values):
         return values
-    # Longer than the values the window would lengthen the result, even it would move it by half a step.
-    window = np.ones(count + 1 - count % 2 if count < len(values) else count - 1 + count % 2)
+    # A window longer than the values would lengthen the result.
+    window = np.ones(min(count | 1, len(values) - 1 + len(values) % 2))
     total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
     return total
 
 
 def range_test(folder: Path) -> dict[str, float]:
-    """Where the averaged loss of a range test is lowest, and the largest usable LR after that.
+    """Where the averaged loss of a range test is lowest, and the last LR before it blows up; NaN without a curve.
 
-    lr_at_minimum: the LR of the lowest average. usable_lr: the last LR before the loss exceeds 1.25 times that minimum,
-    on average and by itself, or is not finite; the last LR of the test where it never does. usable_lr_log2: its
-    logarithm, in which it varies evenly from run to run. NaN without a curve.
+    usable_lr: before the loss exceeds 1.25 times its lowest average, on average and by itself, or is not finite.
+    usable_lr_log2: its logarithm, in which it varies evenly from run to run.
     """
     lrs, losses = history(folder, "lr", "train/loss")
     wrong = [step for step, loss in enumerate(losses) if not math.isfinite(loss)]
