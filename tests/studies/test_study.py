@@ -1,19 +1,13 @@
-import json
-import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from onecycle.config.compose import CONF
 from onecycle.errors import ConfigError
 from onecycle.studies import plan
-from onecycle.studies.figures import KINDS
 from onecycle.studies.plan import Changes, read_changes, refuse_values
-from onecycle.studies.rows import SMOOTHING
 from onecycle.studies.study import at_scale
 
 STUDY: dict[str, Any] = {
@@ -96,7 +90,6 @@ BLOW_UP: dict[str, Any] = {
     ("changes", "starts"),
     [
         ({"scale": "huge"}, "scale=huge"), ({"runs": []}, "runs"), ({"seeds": []}, "seeds=[]"),
-        ({"seeds": 3}, "seeds=3"),
         ({"seeds": [0, "a"]}, "seeds"), ({"confirm": [1, 2]}, "confirm=[1, 2]"), ({"confirm": 3}, "confirm=3"),
         ({"runs": [{"axes": {"seed": []}}]}, "runs[0].axes.seed=[]"), ({"runs": [{"axis": {}}]}, "runs[0].axis"),
         ({"runs": [{"axes": {"a": 1}}]}, "runs[0].axes.a=1"), ({"clams": []}, "clams=[]"),
@@ -109,24 +102,16 @@ BLOW_UP: dict[str, Any] = {
         ({"scales": {"cpu": {"sedes": [1]}}}, "scales.cpu.sedes=[1]"),
         ({"scales": {"cpu": None, "tiny": {"runs": [{"axes": {"lr": []}}]}}}, "scales.tiny.runs[0].axes.lr=[]"),
         ({"figures": [{"x": "lr"}]}, "figures[0].kind"),
-        ({"figures": [{"kind": "arms", "where": 3}]}, "figures[0].where=3"),
         ({"published": {"metric": "a", "source": "b", "rows": [{"text": "c"}]}}, "published.rows[0].value"),
         ({"claims": [CLAIM | {"effect": "differnce"}]}, "claims[0].effect=differnce"),
         ({"claims": [{**BLOW_UP, "at_most": None}]}, "claims[0]"),
         ({"claims": [CLAIM | {"at_most": 0.5}]}, "claims[0]"),
-        ({"claims": [CLAIM | {"at_least": "1"}]}, "claims[0].at_least=1"),
-        ({"claims": [CLAIM | {"at_most": math.nan}]}, "claims[0].at_most=nan"),
-        ({"claims": [CLAIM | {"unit": None}]}, "claims[0].unit"), ({"claims": [CLAIM | {"id": ""}]}, "claims[0].id"),
         ({"claims": [CLAIM | {"assumed_sd": -1}]}, "claims[0].assumed_sd=-1"),
         ({"claims": [CLAIM | {"by": "n"}]}, "claims[0].by=n"),
-        ({"claims": [CLAIM | {"metric": 3}]}, "claims[0].metric=3"),
-        ({"claims": [CLAIM | {"of": "a"}]}, "claims[0].of=a"),
         ({"claims": [CLAIM | {"of": {"arm": []}}]}, "claims[0].of"),
         ({"claims": [CLAIM | {"against": []}]}, "claims[0].against=[]"),
-        ({"claims": [CLAIM | {"better": "more"}]}, "claims[0].better=more"),
         ({"claims": [{key: value for key, value in CLAIM.items() if key != "metric"}]}, "claims[0].metric"),
         ({"claims": [CLAIM, BLOW_UP | {"level": True}]}, "claims[1].level=true"),
-        ({"claims": [BLOW_UP | {"effect": "ridge_contrast", "z": "c", "transform": "sum", "by": "n"}]}, "claims[0]."),
     ],
 )  # fmt: skip
 def test_an_error_of_a_study_is_a_line_with_its_key_and_value(changes: dict[str, Any], starts: str) -> None:
@@ -165,29 +150,6 @@ def test_a_value_comes_back_from_hydras_syntax_as_it_was(value: Any) -> None:
     (override,) = OverridesParser.create().parse_overrides([f"key={plan.override_text(value)}"])
     assert override.value() == value
     assert type(override.value()) is type(value)
-
-
-FILES = sorted(path for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
-SCALES = ("cpu", "gpu", "tiny")
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_study_can_be_planned_at_every_scale(path: Path) -> None:
-    with initialize_config_dir(str(CONF), version_base=None):
-        composed = compose("train", overrides=[f"study={path.stem}"]).study
-    study: dict[str, Any] = json.loads(json.dumps(OmegaConf.to_container(composed, resolve=False)))
-    for scale in SCALES:
-        scaled = at_scale({**study, "scale": scale})
-        assert bool(plan.points(scaled)) != bool(scaled["records_of"]), scale
-        assert {figure["kind"] for figure in scaled["figures"]} <= KINDS.keys()
-        for entry in (scaled["published"] or {"rows": []})["rows"]:
-            assert entry["text"]
-            assert entry["value"]
-
-
-def test_the_range_test_is_drawn_with_the_average_that_its_numbers_have() -> None:
-    (figure,) = OmegaConf.load(CONF / "study/lr_range_test.yaml").study.figures
-    assert figure.smooth == SMOOTHING
 
 
 CHANGED: dict[str, Any] = {"runs": [{"axes": {"schedule.peak_lr": [0.1], "data.subset_size": [None]}}]}

@@ -4,11 +4,12 @@ import json
 import re
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from onecycle.studies import report
 from onecycle.studies import rows as table
@@ -49,17 +50,15 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
 
 def seeds_text(seeds: Sequence[Any]) -> str:
     """How often runs were repeated: "n = 3 seeds", or which seeds how many runs have where they differ."""
-    runs = Counter(int(seed) for seed in seeds if not table.is_missing(seed))
-    groups: dict[int, list[int]] = {}
-    for seed, count in sorted(runs.items()):
-        groups.setdefault(count, []).append(seed)
-    if len(groups) < 2:
+    runs = pd.Series(seeds, dtype=float).dropna().astype(int).value_counts().sort_index()
+    if runs.nunique() < 2:
         return f"n = {len(runs)} seed{'s' if len(runs) != 1 else ''}"
     parts = []
-    for count, members in groups.items():
+    for _, group in runs.groupby(runs, sort=False):
+        members = group.index.tolist()
         is_range = len(members) > 2 and members == list(range(members[0], members[-1] + 1))
         which = f"{members[0]}–{members[-1]}" if is_range else ", ".join(map(str, members))
-        parts.append(f"{count * len(members)} with seed{'s' if len(members) > 1 else ''} {which}")
+        parts.append(f"{group.sum()} with seed{'s' if len(members) > 1 else ''} {which}")
     return ", ".join(parts)
 
 

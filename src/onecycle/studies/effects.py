@@ -71,10 +71,7 @@ def spread(runs: Runs, metric: Column, of: Where) -> float:
 
 
 def gap_ratio(runs: Runs, metric: Column, wide: Pair, narrow: Pair) -> float:
-    """The gap between two filters, `wide`, divided by the gap between two others, `narrow`.
-
-    As in forgetting: the gap between half and full set at a high learning rate, over the gap at a low one.
-    """
+    """The gap between two filters, `wide`, divided by the gap between two others, `narrow`."""
     above, below = (gap(runs, metric, *pair) for pair in (wide, narrow))
     return _quotient(above, below, f"the gap in {metric} between {filter_text(narrow[0])} and {filter_text(narrow[1])}")
 
@@ -104,10 +101,7 @@ def blow_up_slope(runs: Runs, x: Column, y: Column, by: Column, level: Number, w
 
 
 def optimum_order(runs: Runs, x: Column, y: Column, by: Column, where: Where | None = None) -> float:
-    """The largest upward move of the best log x from one value of `by` to the next larger one, in grid steps.
-
-    At most 0 where the best x never rises with `by`.
-    """
+    """The largest upward move of the best log x from one value of `by` to the next larger one, in grid steps."""
     family = curve_family(runs, x, y, by, where)
     above_zero(list(family), by)
     best = [math.log(member.optimum) for member in family.values()]
@@ -131,10 +125,7 @@ def _headroom(line: Curve, level: float) -> float:
 
 
 def ridge_power(runs: Runs, x: Column, y: Column, z: Column, where: Where | None = None) -> float:
-    """The power p of "the best x goes as y to the power of p", along the ridge that the heat map draws.
-
-    Rows of the grid whose best lies at its edge do not count; see `responses.ridge`.
-    """
+    """The power p of "the best x goes as y to the power of p", along the ridge of a grid; see `responses.ridge`."""
     power = responses.ridge_exponent(responses.ridge(responses.grid(runs, x, y, z, where), lower_is_better(z)))
     if math.isnan(power):
         raise UnmeasurableError("fewer than two rows of the grid have their best inside it")
@@ -158,8 +149,7 @@ def ridge_contrast(
 def selected_difference(runs: Runs, metric: Column, of: Where, against: Where, selected_by: Column) -> float:
     """The metric of the run that `selected_by` finds best at `of`, minus that of the best at `against`.
 
-    Selecting by one column, as the accuracy on held-out images, and comparing by another, as that on test images,
-    is what keeps a search's result honest. Diverged runs are not selected.
+    Selecting on held-out images and comparing on others keeps a search's result honest. Diverged runs are not selected.
     """
     chosen = []
     for where in (of, against):

@@ -1,7 +1,4 @@
-"""The runs that a study consists of, what a command line changes of them, and the file study.json that names them.
-
-Without torch and pandas.
-"""
+"""The runs of a study, what a command line changes of them, and the file study.json. Without torch and pandas."""
 
 import itertools
 import json
@@ -74,8 +71,7 @@ def read_changes(arguments: Sequence[str], study: Mapping[str, Any]) -> Changes:
 def refuse_values(values: Mapping[str, Sequence[Any]], config: DictConfig) -> None:
     """Raise ConfigError, one line each, for values of keys that the configuration's own rules refuse.
 
-    A key that the configuration has not may belong to a group that the runs choose: nothing is said of it, nor of the
-    choice of a group.
+    Nothing is said of a key that the configuration has not, for the runs may choose its group, nor of such a choice.
     """
     problems = []
     for key, given in values.items():
@@ -116,8 +112,7 @@ def read_plan(folder: Path) -> Plan:
 def finished_runs(folder: Path) -> dict[tuple[str, ...], tuple[Path, dict[str, Any]]]:
     """Folder and record of every finished or diverged run, by the overrides that can change a result.
 
-    After a change of the program the same overrides may have two records: the newer one counts. One that cannot be
-    read counts as none, with a warning.
+    Of two records of the same overrides the newer one counts. One that cannot be read counts as none, with a warning.
     """
     found = []
     for path in sorted(folder.glob(f"*/{run.RESULT}")):

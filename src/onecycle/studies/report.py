@@ -1,7 +1,4 @@
-"""A study's page: figures, table, verdicts; and the same in TensorBoard.
-
-`python -m onecycle.studies.report` draws all pages again from the records.
-"""
+"""A study's page and its TensorBoard events: `python -m onecycle.studies.report` draws all pages again."""
 
 import base64
 import json
@@ -54,8 +51,7 @@ TEMPLATES = Environment(
 def build(folder: Path) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
-    Raises ConfigError where a claim or a figure does not fit the rows, one line each, after a page with all the others
-    and these lines.
+    Raises ConfigError for claims and figures that do not fit the rows, after a page with the others and these lines.
     """
     plan, rows = read_plan(folder), table.read(folder)
     target = folder / REPORT
@@ -94,10 +90,7 @@ def build(folder: Path) -> None:
 
 
 def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
-    """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows.
-
-    Where only a part of the study was run, a claim about the other part is undecided.
-    """
+    """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows."""
     # A study of records has no points of its own; the tiny scale has other values than the claims speak of.
     arms = {block["arm"] for block in plan.study.get("searches") or ()}
     is_whole = (

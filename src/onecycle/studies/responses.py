@@ -1,7 +1,4 @@
-"""Response curves and grids: a measurement over one or two hyperparameters, its best point, blow-up and ridge.
-
-Both are read in log coordinates, since their axes go in factors.
-"""
+"""Response curves and grids in log coordinates: a measurement's best point, blow-up and ridge."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -83,10 +80,7 @@ class Runs:
             return grids, (sums / count).reshape(shape)
 
     def measured(self, column: str, where: Filter | None) -> Array:
-        """The numbers of a column at a filter.
-
-        Raises DivergedError where a run diverged, UnmeasurableError where a run or a number is missing.
-        """
+        """The numbers of a column at a filter; raises for a diverged run, and where a run or a number is missing."""
         found = self.numbers(column)[self.at(where)]
         if not len(found):
             raise UnmeasurableError(f"no run at {filter_text(where)}")
@@ -137,10 +131,7 @@ class Curve:
         return float(self.x[self.best])
 
     def blow_up(self, level: float) -> float:
-        """The first x above the optimum whose loss is above `level` and falls no more at the next x, if there is one.
-
-        Raises UnmeasurableError where the loss never blows up.
-        """
+        """The first x above the optimum whose loss is above `level` and no lower at the next x, if there is one."""
         falls = np.append(self.y[1:] < self.y[:-1], False)
         beyond = np.flatnonzero((self.y > level) & ~falls & (np.arange(len(self.x)) > self.best))
         if not len(beyond):
@@ -228,10 +219,7 @@ def ridge(grid: Grid, lower: bool) -> list[tuple[float, float]]:
 
 
 def ridge_exponent(points: Sequence[tuple[float, float]]) -> float:
-    """The power p of "the best x goes as y to the power of p": least squares of log x on log y over a ridge.
-
-    It stays finite where the best x does not depend on y. NaN for fewer than two points.
-    """
+    """The power p of "the best x goes as y to the power of p": least squares of log x on log y; NaN for one point."""
     if len(points) < 2:
         return math.nan
     best, heights = np.log(np.asarray(points, float)).T

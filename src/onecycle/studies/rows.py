@@ -1,7 +1,7 @@
-"""The table of a study: a pandas frame with one row a run, and the ways to choose, compare and summarise its rows.
+"""The table of a study: a pandas frame with one row a run, and the ways to choose and compare its rows.
 
-A column holds one value a run. Measures of callbacks may hold lists or mappings; missing is NaN or None. A column of
-whole numbers with a missing one is of floats in pandas: print its values with `value_text`.
+A cell may hold a list or a mapping; missing is NaN or None. A column of whole numbers with a missing one is of floats
+in pandas: print its values with `value_text`.
 """
 
 import csv
@@ -25,7 +25,6 @@ Array = NDArray[np.float64]
 Filter = Mapping[str, Any]  # {column: the value, or the list of values, that rows must have}
 
 TOLERANCE = 1e-6  # relative: λ/N and the like are computed
-METRICS = "metrics.csv"
 BLOW_UP = 1.25  # a loss is blown up where it exceeds its minimum by a quarter and still rises
 SMOOTHING = 11  # steps of the average of a range test's loss, in its numbers as in its figure
 
@@ -39,10 +38,7 @@ class DivergedError(UnmeasurableError):
 
 
 def read(folder: Path) -> "pd.DataFrame":
-    """A row for each finished or diverged run of the plan in `folder`, in the plan's order.
-
-    A study of `records_of` begins with the rows of the studies that it names, from the folders beside it.
-    """
+    """A row for each finished or diverged run of a study's plan, in its order, after those of its `records_of`."""
     import pandas as pd
 
     return pd.DataFrame(_entries(folder))
@@ -169,7 +165,7 @@ def plain_columns(frame: "pd.DataFrame") -> list[str]:
 def metric_lines(folder: Path) -> list[dict[str, str]]:
     """The lines of a run's metrics.csv as texts by column; none where there is no file."""
     try:
-        with (folder / METRICS).open(newline="") as file:
+        with (folder / "metrics.csv").open(newline="") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []

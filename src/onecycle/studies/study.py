@@ -21,10 +21,7 @@ Blocks = list[dict[str, Any]]  # each is checked by itself; see `BLOCKS`
 
 
 class RunOptions(Options):
-    """A block of `runs`: one run for each combination of values of its axes and each seed.
-
-    arm: its name. fixed: overrides of all its runs. axes: values by configuration key.
-    """
+    """A block of `runs`, called `arm`: a run for each combination of values of its axes, by key, and each seed."""
 
     arm: Text | None = None
     fixed: Overrides | None = None
@@ -215,10 +212,7 @@ def _group_errors(options: type[Options], group: Mapping[str, Any], where: str) 
 
 
 def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict[str, Any]:
-    """A study that is one search, without a file in conf/study; raises ConfigError with every error in it.
-
-    Its scale is None: no run of it names a study.
-    """
+    """A study that is one search. Its scale is None: no run names it. Raises ConfigError with every error in it."""
     drawn = list(block.get("coordinates") or block.get("space") or {})
     progress = {"kind": "progress", "y": "test_accuracy", "select_by": "val_accuracy"}
     path = {"kind": "path", "name": "path", "x": "peak_lr", "y": "weight_decay", "z": "val_accuracy"}

@@ -45,32 +45,28 @@ RECORD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def run_study(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
-    """Run what is missing of the study in `config`, show how far it is, and draw its page.
-
-    A failed run does not keep the others from running; it is raised at the end, after the page. Raises ConfigError
-    for a study or a change of it that makes no sense, before anything runs.
-    """
-    if not config.get("study"):
-        raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
-    return _run(at_scale(plain(config)["study"]), config, launcher, arguments)
-
-
-def run_search(
-    config: DictConfig, launcher: Launcher, arguments: Sequence[str], block: dict[str, Any]
+def run_study(
+    config: DictConfig, launcher: Launcher, arguments: Sequence[str], search: dict[str, Any] | None = None
 ) -> list[JobReturn]:
-    """Run one search around the configuration as it is composed; see `run_study`.
+    """Run what is missing of the study in `config`, and draw its page; a failed run is raised after that.
 
-    block: seeds, and a block of a study's `searches`.
+    search: instead of a study one search around the configuration: seeds, and a block of a study's `searches`. Raises
+    ConfigError for a study, or a change of it, that makes no sense, before anything runs.
     """
-    seeds = block.pop("seeds")
-    if config.get("study"):
+    if search and config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
-    if block["method"] == "coordinate":
-        block["coordinates"] = coordinates_of(block["coordinates"] or [], config)
+    if search:
+        seeds = search.pop("seeds")
+        if search["method"] == "coordinate":
+            search["coordinates"] = coordinates_of(search["coordinates"] or [], config)
+        else:
+            search["space"], arguments = space_of(arguments, config)
+        study = of_search(config.name, seeds, search)
+    elif config.get("study"):
+        study = at_scale(plain(config)["study"])
     else:
-        block["space"], arguments = space_of(arguments, config)
-    return _run(of_search(config.name, seeds, block), config, launcher, arguments)
+        raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
+    return _run(study, config, launcher, arguments)
 
 
 def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:

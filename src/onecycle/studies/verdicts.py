@@ -1,7 +1,4 @@
-"""The verdicts of measurements on claims of the literature: an effect, its 90 % interval over seeds, and the bounds.
-
-See `study.ClaimOptions` for what a claim is.
-"""
+"""The verdicts of measurements on claims, `study.ClaimOptions`: an effect, its 90 % interval over seeds, the bounds."""
 
 import math
 from collections import Counter
@@ -105,10 +102,7 @@ def complete_seeds(frame: pd.DataFrame, filters: Sequence[Filter], axes: Sequenc
 
 
 def pooled_sd(seeds: Sequence[Runs], metric: str, filters: Sequence[Filter], axes: Sequence[str]) -> tuple[float, int]:
-    """The standard deviation of a column between runs at the same point, over all points, and its degrees of freedom.
-
-    (NaN, 0) where no point has two finite numbers.
-    """
+    """The standard deviation of a column between runs of the same point, with its degrees of freedom (NaN, 0: none)."""
     runs = Runs(pd.concat([one.frame for one in seeds]))
     there = np.isfinite(runs.numbers(metric)) & np.any([runs.at(where) for where in filters], axis=0)
     points = runs.places(list(dict.fromkeys([*(column for where in filters for column in where), *axes])))
