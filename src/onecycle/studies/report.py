@@ -138,12 +138,14 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     known = table.plain_columns(rows)
     axes += [name for name in ("coordinate", "decision") if name in known]
     metrics = [name for name in METRICS if name in known]
-    runs = pd.DataFrame({name: Runs(rows).numbers(name) for name in metrics}).replace([np.inf, -np.inf], np.nan)
+    numbers_of = Runs(rows).numbers
+    runs = pd.DataFrame({name: numbers_of(name) for name in metrics}).replace([np.inf, -np.inf], np.nan)
     runs["lost"] = (rows["status"] == "diverged").to_numpy()
-    columns = [["" if table.is_missing(cell) else table.value_text(cell) for cell in table.cells(rows, axis)]
-               for axis in axes]  # fmt: skip
+    texts = [
+        ["" if table.is_missing(cell) else table.value_text(cell) for cell in table.cells(rows, axis)] for axis in axes
+    ]
     body = []
-    for point, members in runs.groupby(pd.Series(list(zip(*columns, strict=True))), sort=False):
+    for point, members in runs.groupby(pd.Series(list(zip(*texts, strict=True))), sort=False):
         lost = members["lost"].sum()
         numbers = [mean_and_sd(members[name].mean(), members[name].std()) for name in metrics]
         body.append([*point, f"{len(members)}" + f" ({lost} diverged)" * bool(lost), *numbers])

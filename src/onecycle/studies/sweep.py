@@ -90,7 +90,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     launch = partial(launch_runs, launcher, folder=folder, counter=counter, check=check.check)
     explorer = Explorer(noted, changes, folder, launch, counter, is_alone)
     results: list[JobReturn] = []
-    stopped: list[ConfigError] = []
+    stopped: ConfigError | None = None
     try:
         results += launch(points)
         for block in study.get("searches") or ():
@@ -101,25 +101,27 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         raise
     except ConfigError as error:
         log.error("The study stops here.")
-        results, stopped = [], [error]
-    _draw(folder, stopped)
+        results, stopped = [], error
+    try:
+        _draw(folder)
+    except ConfigError as error:
+        stopped = stopped or error
     for result in results:
         _ = result.return_value  # raises what the run raised
     if stopped:
-        raise stopped[0]
+        raise stopped
     return results
 
 
-def _draw(folder: Path, stopped: list[ConfigError]) -> None:
-    """Draw the study's page and the index; what does not fit the records stands on the page and joins `stopped`."""
+def _draw(folder: Path) -> None:
+    """Draw the study's page and the index; raises ConfigError, after both, for what does not fit the records."""
     from onecycle.studies import report  # it needs matplotlib; a study that is refused does not
 
     with storage_errors_named("draw the pages with make report"):
         try:
             report.build(folder)
-        except ConfigError as error:
-            stopped.append(error)
-        report.build_index(folder.parent)
+        finally:
+            report.build_index(folder.parent)
 
 
 def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
