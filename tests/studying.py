@@ -1,4 +1,4 @@
-"""Studies as a user starts them, and how to kill one while it makes its runs."""
+"""Studies as a user starts them, how to kill one while it makes its runs, and records that no training left."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,20 @@ def killed(process: subprocess.Popen[str], folder: Path, count: int, fraction: f
 def unchanged(before: Finished, now: Finished) -> bool:
     """Whether every run that was finished has the very record that it had."""
     return before.items() <= now.items()
+
+
+def record_of(folder: Path, overrides: Sequence[str], accuracy: float | None = 0.5, **entries: Any) -> None:
+    """Write the record of a run as training does; `entries` join those of a finished one."""
+    record = {
+        "schema": 1, "status": "finished", "identity": "x", "name": "one", "overrides": list(overrides),
+        "test": {"accuracy": accuracy, "loss": 1.5}, "train": {"accuracy": 0.5, "loss": None}, "val": None,
+        "hyperparameters": {
+            "peak_lr": 0.1, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4, "effective_decay": None,
+        },
+        "data": {"name": "cifar10", "train_size": 1000}, "seconds": {"fit": 2.0, "total": 30.0}, "epochs": 1.0,
+        "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
+        "environment": {"threads": 2, "processor": "Zen"},
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".part").write_text(json.dumps(record | entries))
+    (folder / ".part").replace(folder / "result.json")

@@ -58,9 +58,7 @@ class _ExtraLauncher(Launcher):
     """Hands everything to the launcher `real`, whose package `needs` is installed by the extra `extra`."""
 
     real: ClassVar[str]
-    needs: ClassVar[str]
-    extra: ClassVar[str]
-    requeues: ClassVar = True
+    needs, extra, requeues = "submitit", "slurm", True
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -105,7 +103,7 @@ class RayLauncher(_ExtraLauncher):
 class SlurmLauncher(_ExtraLauncher):
     """Each run is a task of one SLURM job array; preempted, or out of time, it is queued again and goes on."""
 
-    real, needs, extra = "hydra_submitit_launcher.submitit_launcher.SlurmLauncher", "submitit", "slurm"
+    real = "hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 
     def setup(self, **parts: Any) -> None:
         """Make the launcher. Raises ConfigError as above, and on a machine without SLURM's commands."""
@@ -128,4 +126,4 @@ class SlurmLauncher(_ExtraLauncher):
 class SubmititLocalLauncher(_ExtraLauncher):
     """The same without SLURM: every run in a process of this machine."""
 
-    real, needs, extra = "hydra_submitit_launcher.submitit_launcher.LocalLauncher", "submitit", "slurm"
+    real = "hydra_submitit_launcher.submitit_launcher.LocalLauncher"

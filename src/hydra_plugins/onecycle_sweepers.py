@@ -19,7 +19,10 @@ from onecycle.errors import config_errors_shown
 
 
 class StudySweeper(Sweeper):
-    """Runs the study of the configuration. It takes no options: everything about a study stands in conf/study."""
+    """Runs the study of the configuration, or around it one search: options are seeds, and a block of `searches`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options: Any = OmegaConf.to_container(OmegaConf.create(options))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep the configuration, and make the launcher that it names."""
@@ -29,30 +32,16 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the study, with the command line's overrides."""
+        """Run the study, or search, with the command line's overrides in every run."""
         assert self.config is not None
         from onecycle.studies.sweep import run_study
 
         with config_errors_shown():
-            return run_study(self.config, self.launcher, arguments)
+            return run_study(self.config, self.launcher, arguments, self.options)
 
 
-class SearchSweeper(StudySweeper):
-    """Runs one search around the configuration. options: seeds, and a block of a study's `searches`."""
-
-    def __init__(self, **options: Any) -> None:
-        self.options: Any = OmegaConf.to_container(OmegaConf.create(options))
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Search, with the command line's overrides in every run."""
-        assert self.config is not None
-        from onecycle.studies.sweep import run_search
-
-        with config_errors_shown():
-            return run_search(self.config, self.launcher, arguments, self.options)
-
-
-SEARCH = {"_target_": "hydra_plugins.onecycle_sweepers.SearchSweeper", "seeds": [0], "budget": 30}
+STUDY = {"_target_": "hydra_plugins.onecycle_sweepers.StudySweeper"}
+SEARCH = STUDY | {"seeds": [0], "budget": 30}
 COORDINATE = {
     "arm": "coordinate search", "method": "coordinate", "min_gain": 0.0, "refinements": 0,
     # In the order of Page's article; each starts at the configuration's own value.
@@ -66,6 +55,5 @@ TPE: dict[str, Any] = {
     "arm": "optuna", "method": "optuna", "sampler": "tpe", "sampler_options": {}, "pruner": "none",
     "pruner_options": {}, "storage": None, "seed": 0,
 }  # fmt: skip
-STUDY = {"_target_": "hydra_plugins.onecycle_sweepers.StudySweeper"}
 for name, node in {"study": STUDY, "coordinate": SEARCH | COORDINATE, "tpe": SEARCH | TPE}.items():
     ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node, provider="onecycle")

@@ -16,6 +16,7 @@ import pytest
 
 from onecycle import cli
 from onecycle.config.compose import check_words
+from studying import finished, unchanged
 
 TINY = [
     "experiment=debug", "data.source.train_size=320", "trainer.detect_anomaly=false", "callbacks.figures=null",
@@ -97,12 +98,13 @@ def test_the_batch_script_for_slurm_is_the_golden_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_local_pool_divides_the_threads_and_changes_no_result(tmp_path: Path) -> None:
-    own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    command = [sys.executable, "-m", "onecycle", "train", "-m", *TINY]
-    subprocess.run([*command, "seed=0,1"], cwd=tmp_path, check=True, capture_output=True, timeout=280)
-    pool = [*command, "hydra/launcher=local_pool", "hydra.launcher.n_jobs=2", "seed=0,1", "output=pool"]
-    subprocess.run(pool, cwd=tmp_path, check=True, capture_output=True, timeout=280, env=own)
+def test_a_local_pool_divides_the_threads_and_changes_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ["hydra/launcher=local_pool", "hydra.launcher.n_jobs=2", "output=pool"]
+    assert run(tmp_path, *TINY, "seed=0,1", OMP_NUM_THREADS="1").returncode == 0
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run(tmp_path, *TINY, "seed=0,1", *pool).returncode == 0
     together, alone = (records(tmp_path / name / "sweeps" / "debug") for name in ("pool", "logs"))
     cores = len(os.sched_getaffinity(0))
     assert [row["environment"]["threads"] for row in together.values()] == [max(1, cores // 2)] * 2
@@ -122,10 +124,10 @@ def test_a_study_runs_on_every_launcher_into_the_same_records(launcher: str, tmp
     assert {row["status"] for row in found.values()} <= {"finished", "diverged"}
     assert (folder / "report" / "index.html").exists()
     # The launcher of this process finds every one of them.
-    written = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    written = finished(tmp_path / "logs")
     again = run(tmp_path, *STUDY, "seed=0")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")} == written
+    assert finished(tmp_path / "logs") == written
 
 
 def tasks_of_submitit(folder: Path) -> list[psutil.Process]:
@@ -199,17 +201,13 @@ def test_a_study_on_a_ray_cluster_ends_complete_although_a_node_is_killed(
                 assert process.poll() is None, (tmp_path / "said").read_text()
                 assert time.monotonic() < end, (tmp_path / "said").read_text()
                 time.sleep(0.2)
-            before = {
-                path: path.stat().st_mtime_ns
-                for path in folder.glob("*/result.json")
-                if json.loads(path.read_text())["status"] != "running"
-            }
+            before = finished(tmp_path / "logs")
             cluster.remove_node(nodes[0], allow_graceful=False)
             assert process.wait(timeout=240) == 0, (tmp_path / "said").read_text()
     plan = json.loads((folder / "study.json").read_text())
     assert len(records(folder)) == len(plan["runs"])
     assert {row["status"] for row in records(folder).values()} <= {"finished", "diverged"}
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert unchanged(before, finished(tmp_path / "logs"))
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "local_pool"])

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from onecycle.config.compose import CONF, plain
 from onecycle.errors import ConfigError
+from onecycle.studies.figures import KINDS
 from onecycle.studies.plan import points
 from onecycle.studies.rows import row_of
 from onecycle.studies.study import at_scale
@@ -38,11 +39,13 @@ def check_of(spec: Mapping[str, Any], config: DictConfig, folder: Path) -> Colum
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_study_names_columns_that_its_records_may_have(name: str, tmp_path: Path) -> None:
+def test_every_study_has_runs_and_names_columns_that_its_records_may_have(name: str, tmp_path: Path) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("train", overrides=[f"study={name}"])
     for scale in config.study.scales:
         spec = at_scale({**plain(config)["study"], "scale": scale})
+        assert bool(points(spec)) != bool(spec["records_of"])
+        assert {figure["kind"] for figure in spec["figures"]} <= KINDS.keys()
         check_of(spec, config, tmp_path / name)
         measured = MEASURED | {"study"} if spec["records_of"] else MEASURED
         assert {column for _, column in named_columns(spec)} - known_columns(spec, points(spec), config) <= measured
@@ -74,16 +77,18 @@ def test_the_columns_of_a_record_are_known_before_there_is_one(tiny: Callable[..
     ],
 )  # fmt: skip
 def test_a_name_that_no_record_can_have_is_refused_without_one(
-    changes: dict[str, Any], line: str, composed: Callable[..., DictConfig], tmp_path: Path
+    changes: dict[str, Any], line: str, composed: Callable[..., Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         check_of(study(**changes), composed(), tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith(line)
+    histories = {"kind": "histories", "x": "epoch", "y": "train/loss"}  # columns of a run's curves
+    check_of(study(figures=[histories]), composed(), tmp_path)
 
 
 def test_a_name_that_a_callback_may_measure_is_looked_for_in_the_first_record(
-    tiny: Callable[..., Any], composed: Callable[..., DictConfig], tmp_path: Path
+    tiny: Callable[..., Any], composed: Callable[..., Any], tmp_path: Path
 ) -> None:
     probe = "+callbacks.final_loss={_target_:onecycle.callbacks.probes.FinalLoss,images:8}"
     spec = study(claims=[CLAIM | {"metric": "final_loss"}], figures=[])

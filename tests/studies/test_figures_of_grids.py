@@ -62,7 +62,7 @@ def test_the_title_has_the_power_and_the_interval_of_the_claim() -> None:
              "y": "batch_size", "z": "test_accuracy", "at_least": 0.6}  # fmt: skip
     verdict = judge(pd.DataFrame(rows), claim)
     title = figure_of(rows, **PAIR, transform="ratio").axes[0].get_title()
-    assert rf"{{{verdict.effect:.2f} \pm {verdict.uncertainty:.2f}}}" in title
+    assert rf"{{{verdict['effect']:.2f} \pm {verdict['uncertainty']:.2f}}}" in title
     flat = [{**row, "test_accuracy": 90.0} for row in rows]
     assert "no ridge" in figure_of(flat, **PAIR, transform="ratio").axes[0].get_title()
 

@@ -117,6 +117,13 @@ def test_arms_far_from_zero_are_dots_and_others_bars_unless_it_is_said() -> None
     assert "form=pie" in problem_of(ARMS, kind="arms", y="test_accuracy", form="pie")
 
 
+def test_arms_of_computed_numbers_are_told_apart_to_nine_digits() -> None:
+    rows = [run(lr=lr, seed=seed, test_accuracy=90.0) for seed, lr in enumerate((0.1 / 384, 0.2 / 768, 0.1))]
+    axes = figure_of(rows, kind="arms", y="test_accuracy", by="lr").axes[0]
+    assert tick_texts(axes, "y") == ["0.00026", "0.1"]
+    assert len(marked(axes, "_seeds")[0][0]) == 2
+
+
 def test_published_values_are_diamonds_and_a_diverged_arm_has_a_cross() -> None:
     rows = [*ARMS, *(run(arm="lost", seed=seed, test_accuracy=93.5, status=status)
                      for seed, status in enumerate(["diverged", "finished"]))]  # fmt: skip

@@ -1,4 +1,3 @@
-import json
 import logging
 import math
 import os
@@ -13,23 +12,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from onecycle.errors import StorageError
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.plan import Changes, Point
+from studying import record_of
 
 POINTS = [Point(f"seed={seed}", {"seed": seed}, ("study.label=x", f"seed={seed}")) for seed in range(4)]
 
 
 def record(folder: Path, point: Point, status: str = "finished") -> None:
-    """Write a record as a run in another process does."""
-    entries: dict[str, Any] = {
-        "schema": 1, "status": status, "identity": "x", "name": "x", "overrides": list(point.overrides),
-        "test": {"accuracy": 0.25}, "train": None, "val": None, "hyperparameters": {
-            "peak_lr": 0.1, "momentum": 0.9, "batch_size": 8},
-        "data": {"name": "x", "train_size": 8}, "seconds": {"total": 1.0}, "epochs": 1.0, "steps": 1, "parameters": 1,
-        "images_per_second": 1.0, "device": "cpu", "precision": "32-true", "environment": {"threads": 1},
-    }  # fmt: skip
-    place = folder / point.label
-    place.mkdir(exist_ok=True)
-    (place / ".part").write_text(json.dumps(entries))
-    (place / ".part").replace(place / "result.json")
+    record_of(folder / point.label, point.overrides, 0.25, status=status)
 
 
 class Launcher:

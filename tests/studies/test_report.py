@@ -12,6 +12,7 @@ from onecycle.studies import docs, plan, report
 from onecycle.studies import rows as table
 from onecycle.studies.plan import Plan
 from onecycle.studies.search.coordinate import Decisions, Step
+from studying import record_of
 
 CLAIM = {
     "id": "high_beats_low", "text": "0.4 beats 0.1 by 5 points.", "unit": "points", "effect": "difference",
@@ -29,19 +30,11 @@ STUDY: dict[str, Any] = {
 ACCURACIES = {(0.1, 0): 0.5, (0.1, 1): 0.52, (0.4, 0): 0.7, (0.4, 1): 0.71}
 
 
-def run_of(folder: Path, point: plan.Point, name: str = "cifar10") -> None:
+def run_of(folder: Path, point: plan.Point, name: str) -> None:
     lr, seed = point.values["peak_lr"], point.values["seed"]
-    entries = {
-        "schema": 1, "status": "finished", "identity": "x", "name": "one", "overrides": list(point.overrides),
-        "test": {"accuracy": ACCURACIES[lr, seed], "loss": 1.5}, "train": {"accuracy": 0.5, "loss": 1.0}, "val": None,
-        "hyperparameters": {"peak_lr": lr, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4},
-        "data": {"name": name, "train_size": 1000}, "seconds": {"fit": 2.0, "total": 30.0}, "epochs": 1.0,
-        "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
-        "environment": {"threads": 2, "processor": "Zen"},
-    }  # fmt: skip
-    place = folder / f"{lr}-{seed}"
-    place.mkdir(parents=True)
-    (place / "result.json").write_text(json.dumps(entries))
+    rates = {"peak_lr": lr, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4}
+    place, data = folder / f"{lr}-{seed}", {"name": name, "train_size": 1000}
+    record_of(place, point.overrides, ACCURACIES[lr, seed], hyperparameters=rates, data=data)
     (place / "metrics.csv").write_text(f"step,epoch,train/loss\n1,0.5,{2 + seed}\n2,1,1\n")
 
 
@@ -119,31 +112,26 @@ def test_an_incomplete_study_says_so_and_leaves_its_claims_open(tmp_path: Path) 
     assert "3 of 4 runs have no result yet" in page_of(folder)
 
 
-def test_the_page_shows_what_can_be_drawn_and_what_cannot(tmp_path: Path) -> None:
+def test_the_page_shows_what_can_be_drawn_and_what_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     curve = STUDY["figures"][0]
     wrong: dict[str, Any] = {
         "claims": [CLAIM, {**CLAIM, "id": "b", "metric": "tset"}, {**CLAIM, "id": "c", "of": {"peak_lr": 0.8}}],
-        "figures": [{"kind": "pie"}, curve, {**curve, "y": "accuracie"}, {**curve, "z": "test_loss"}],
-    }
+        "figures": [
+            {"kind": "pie"}, curve, {**curve, "y": "accuracie"}, {**curve, "z": "test_loss"},
+            {**curve, "where": {"peak_lr": 0.8}},
+        ],
+    }  # fmt: skip
     folder = study(tmp_path, **wrong)
     with pytest.raises(ConfigError) as caught:
         report.build(folder)
-    assert [line.split(":")[0] for line in caught.value.problems] == [
-        "claim b", "claim c", "study.figures[0].kind=pie", "study.figures[2]", "study.figures[3]",
-    ]  # fmt: skip
+    said = ["claim b", "claim c", "study.figures[0].kind=pie", "study.figures[2]", "study.figures[3]"]
+    assert [line.split(":")[0] for line in caught.value.problems] == said
+    assert "figure_5 is left out: no run has peak_lr 0.8" in caplog.text
     page = page_of(folder)
-    for text in ("claim b", "claim c", "kind=pie", "study.figures[2]", "study.figures[3]"):
-        assert text in page
+    assert all(text in page for text in said)
     assert page.count("data:image/png;base64,") == 1
+    assert [path.name for path in (folder / "report").glob("*.png")] == ["figure_2.png"]
     assert [(verdict["id"], verdict["verdict"]) for verdict in verdicts_of(folder)] == [("high_beats_low", "holds")]
-
-
-def test_a_figure_without_runs_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    curve = STUDY["figures"][0]
-    folder = study(tmp_path, figures=[curve, {**curve, "name": "other", "where": {"peak_lr": 0.8}}])
-    report.build(folder)
-    assert [path.name for path in (folder / "report").glob("*.png")] == ["figure.png"]
-    assert "peak_lr 0.8" in caplog.text
 
 
 def test_a_search_of_its_own_has_no_scale_and_shows_what_it_decided(tmp_path: Path) -> None:

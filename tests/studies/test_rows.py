@@ -1,10 +1,8 @@
-import json
 import math
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from onecycle.errors import ConfigError
 from onecycle.studies import rows as table
 from onecycle.studies.figures import draw
 from onecycle.studies.plan import Plan, Point, read_plan, write_plan
+from studying import record_of
 
 POINTS = [
     Point(f"lr={lr},seed={seed}", {"peak_lr": lr, "seed": seed}, (f"lr={lr}", f"seed={seed}"))
@@ -24,35 +23,15 @@ POINTS = [
 ]
 
 
-def record(
-    overrides: tuple[str, ...], accuracy: float | None, status: str = "finished", **entries: Any
-) -> dict[str, Any]:
-    return {
-        "schema": 1, "status": status, "identity": "x", "name": "one", "overrides": list(overrides),
-        "test": {"accuracy": accuracy, "loss": 1.5}, "train": {"accuracy": 0.5, "loss": None}, "val": None,
-        "hyperparameters": {
-            "peak_lr": 0.1, "batch_size": 50, "momentum": 0.9, "weight_decay": 5e-4, "effective_decay": None,
-        },
-        "data": {"name": "cifar10", "train_size": 1000}, "seconds": {"fit": 2.0, "total": 3.0}, "epochs": 1.0,
-        "steps": 20, "parameters": 7, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
-        "environment": {"threads": 2, "processor": "Zen"}, **entries,
-    }  # fmt: skip
-
-
-def write(folder: Path, name: str, entries: dict[str, Any]) -> None:
-    (folder / name).mkdir(parents=True)
-    (folder / name / "result.json").write_text(json.dumps(entries))
-
-
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     folder = tmp_path / "one"
     write_plan(folder, Plan({"name": "one"}, POINTS, "onecycle-train study=one"))
-    write(folder, "a", record(POINTS[0].overrides, 0.5, measures={"final_loss": 0.25, "recency": [1.0, 2.0]}))
-    write(folder, "b", record(POINTS[1].overrides, 0.7))
-    write(folder, "c", record(POINTS[2].overrides, 0.1, "diverged"))
-    write(folder, "d", record(POINTS[3].overrides, None, "running"))
-    write(folder, "e", record(("lr=9", "seed=0"), 0.9))
+    record_of(folder / "a", POINTS[0].overrides, 0.5, measures={"final_loss": 0.25, "recency": [1.0, 2.0]})
+    record_of(folder / "b", POINTS[1].overrides, 0.7)
+    record_of(folder / "c", POINTS[2].overrides, 0.1, status="diverged")
+    record_of(folder / "d", POINTS[3].overrides, None, status="running")
+    record_of(folder / "e", ("lr=9", "seed=0"), 0.9)
     return folder
 
 
@@ -79,8 +58,8 @@ def test_only_finished_and_diverged_runs_of_the_plan_are_rows_in_its_order(study
 
 
 def test_of_two_records_with_the_same_overrides_the_newer_one_counts(study: Path) -> None:
-    write(study, "z", record(POINTS[1].overrides, 0.9, started="2026-01-02T00:00:00"))
-    write(study, "aa", record(POINTS[1].overrides, 0.8, started="2026-01-03T00:00:00"))
+    record_of(study / "z", POINTS[1].overrides, 0.9, started="2026-01-02T00:00:00")
+    record_of(study / "aa", POINTS[1].overrides, 0.8, started="2026-01-03T00:00:00")
     assert table.read(study)["test_accuracy"].iloc[1] == 80.0
 
 
@@ -94,14 +73,6 @@ def test_a_study_of_records_has_the_rows_of_the_studies_that_it_names(study: Pat
     other = study.parent / "two"
     write_plan(other, Plan({"name": "two", "records_of": ["one"]}, [], "…"))
     assert table.read(other)["study"].tolist() == ["one"] * 3
-
-
-def test_a_summary_has_mean_and_sample_deviation_over_finished_runs(study: Path) -> None:
-    assert table.summary(table.read(study), ["label"], [])["n"].tolist() == [1, 1, 1]
-    (line,) = table.summary(table.read(study), ["batch_size", "none"], ["test_accuracy", "never"]).to_dict("records")
-    assert (line["batch_size"], line["none"], line["n"], line["diverged"]) == (50, None, 3, 1)
-    assert (line["test_accuracy"], line["test_accuracy_sd"]) == (60.0, pytest.approx(math.sqrt(200)))
-    assert math.isnan(line["never"])
 
 
 ROWS = pd.DataFrame([
@@ -205,6 +176,7 @@ def test_the_figure_of_a_range_test_has_its_minimum_where_the_number_says(tmp_pa
     noise = np.random.default_rng(1).normal(0.0, 0.1, 200)
     folder, lrs = rising(tmp_path, [valley(0.001 * 30_000 ** ((i + 1) / 200), 2.05) + e for i, e in enumerate(noise)])
     (settings,) = yaml.safe_load((CONF / "study/lr_range_test.yaml").read_text())["study"]["figures"]
+    assert settings["smooth"] == table.SMOOTHING
     rows = pd.DataFrame([{"arm": "a", "folder": str(folder), "status": "finished"}])
     drawn_figures, _ = draw({"figures": [settings]}, rows)
     figure = drawn_figures["figure"]
@@ -216,10 +188,8 @@ def test_the_figure_of_a_range_test_has_its_minimum_where_the_number_says(tmp_pa
 
 def test_a_range_test_finds_the_minimum_and_the_last_usable_rate(tmp_path: Path) -> None:
     # A long valley, lowest at step 60, then a sudden rise to 100 in step 80: the average rises five steps earlier.
-    lrs = [0.01 * 1.1**step for step in range(100)]
-    losses = [3.0] * 30 + [1.0 + 1e-4 * (step - 60) ** 2 for step in range(30, 80)] + [100.0] * 20
-    folder = write_curve(
-        tmp_path, [f"{i},0,{loss},{lr}," for i, (lr, loss) in enumerate(zip(lrs, losses, strict=True))]
+    folder, lrs = rising(
+        tmp_path, [3.0] * 30 + [1.0 + 1e-4 * (step - 60) ** 2 for step in range(30, 80)] + [100.0] * 120
     )
     found = table.range_test(folder)
     assert found["usable_lr"] == pytest.approx(lrs[79])

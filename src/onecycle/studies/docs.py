@@ -4,8 +4,7 @@ import json
 import re
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import pandas as pd
 
 from onecycle.studies import report
 from onecycle.studies import rows as table
-from onecycle.studies.plan import Plan, read_plan
-
-MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "undecided": "? undecided"}
+from onecycle.studies.plan import read_plan
 
 
 def write_docs(studies: Path, docs: Path) -> list[str]:
@@ -39,45 +36,29 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
         pictures = sorted(target.glob("*.png"), key=lambda picture: (picture.stem != "figure", picture.stem))
         for picture in pictures:
             shutil.copyfile(picture, docs / "figures" / f"{folder.name}_{picture.name}")
-        verdicts = json.loads((target / "verdicts.json").read_text())
-        sections[folder.name] = section(plan, rows, verdicts, [picture.name for picture in pictures])
+        newest = max((Path(run) / "result.json").stat().st_mtime for run in rows["folder"])
+        sections[folder.name] = report.TEMPLATES.get_template("studies.md.j2").render(
+            report.facts(plan, rows), verdicts=json.loads((target / "verdicts.json").read_text()),
+            pictures=[picture.name for picture in pictures], seeds=seeds_text(table.cells(rows, "seed")),
+            date=f"{datetime.fromtimestamp(newest):%Y-%m-%d}",
+        ) + "\n"  # fmt: skip
         names.append(folder.name)
     text = "\n".join(sections[name] for name in sorted(sections))
     page.write_text(f"# What the studies found\n\n{report.INTERVALS}\n\n{text}")
     return names
 
 
-def section(plan: Plan, rows: pd.DataFrame, verdicts: Sequence[Mapping[str, Any]], pictures: Sequence[str]) -> str:
-    """One study: question, figures, verdicts, and how it was made."""
-    newest = max((Path(folder) / "result.json").stat().st_mtime for folder in rows["folder"])
-    entries = []
-    for verdict in verdicts:
-        # What was measured and what is to be said of it, as sentences with one full stop each; a single one has none.
-        extra = [verdict[key] for key in ("if_not", "margin_from") if verdict.get(key)]
-        measured = ". ".join(text.rstrip(".") for text in [verdict["reason"], *extra]) + "." * bool(extra)
-        texts = {"text": verdict["text"], "measured": measured}
-        cells = {key: text.replace("|", r"\|").replace("\n", " ") for key, text in texts.items()}
-        entries.append({**cells, "mark": MARKS[verdict["verdict"]]})
-    text = report.TEMPLATES.get_template("studies.md.j2").render(
-        report.facts(plan, rows), verdicts=entries, pictures=pictures,
-        seeds=seeds_text(table.cells(rows, "seed")), date=f"{datetime.fromtimestamp(newest):%Y-%m-%d}",
-    )  # fmt: skip
-    return text + "\n"
-
-
 def seeds_text(seeds: Sequence[Any]) -> str:
     """How often runs were repeated: "n = 3 seeds", or which seeds how many runs have where they differ."""
-    runs = Counter(int(seed) for seed in seeds if not table.is_missing(seed))
-    groups: dict[int, list[int]] = {}
-    for seed, count in sorted(runs.items()):
-        groups.setdefault(count, []).append(seed)
-    if len(groups) < 2:
+    runs = pd.Series(seeds, dtype=float).dropna().astype(int).value_counts().sort_index()
+    if runs.nunique() < 2:
         return f"n = {len(runs)} seed{'s' if len(runs) != 1 else ''}"
     parts = []
-    for count, members in groups.items():
+    for _, group in runs.groupby(runs, sort=False):
+        members = group.index.tolist()
         is_range = len(members) > 2 and members == list(range(members[0], members[-1] + 1))
         which = f"{members[0]}–{members[-1]}" if is_range else ", ".join(map(str, members))
-        parts.append(f"{count * len(members)} with seed{'s' if len(members) > 1 else ''} {which}")
+        parts.append(f"{group.sum()} with seed{'s' if len(members) > 1 else ''} {which}")
     return ", ".join(parts)
 
 

@@ -1,10 +1,8 @@
 """The effects that claims are about: pure functions from the runs of one seed to a number.
 
 Their parameters are what a claim may say, checked by their types: names of columns (`metric`, `x`, `y`, `z`, `by`),
-filters and numbers. Each raises UnmeasurableError, with the reason, where the runs cannot give the effect. `diverged`
-is the metric that counts for a diverged run, such as 10 for chance accuracy in percent; without it such a run has none.
-Grid steps are the median spacing of log x along the curves in question. `factor` and `level` say where a loss has blown
-up; see `responses.Curve.blow_up`.
+filters and numbers. Each raises UnmeasurableError, with the reason, where the runs cannot give the effect. Grid steps
+are the median spacing of log x along the curves in question; a loss above `level` has blown up.
 """
 
 import inspect
@@ -17,8 +15,8 @@ from pydantic import AfterValidator, Field
 
 from onecycle.config.types import Number, Text
 from onecycle.studies import responses
-from onecycle.studies.responses import Curve, Runs, above_zero, curve, curve_family, grid_step
-from onecycle.studies.rows import BLOW_UP, DivergedError, UnmeasurableError, filter_text
+from onecycle.studies.responses import Curve, Runs, above_zero, curve, curve_family, grid_step, lower_is_better
+from onecycle.studies.rows import DivergedError, UnmeasurableError, filter_text
 
 
 def _some_values(where: dict[str, Any]) -> dict[str, Any]:
@@ -35,14 +33,12 @@ Rivals = Where | Annotated[list[Where], Field(min_length=1)]
 Better = Literal["higher", "lower"]
 
 
-def value(runs: Runs, metric: Column, of: Where, diverged: Number | None = None) -> float:
+def value(runs: Runs, metric: Column, of: Where) -> float:
     """The mean of the metric at `of`."""
-    return runs.mean(metric, of, diverged)
+    return runs.mean(metric, of)
 
 
-def difference(
-    runs: Runs, metric: Column, of: Where, against: Rivals, better: Better = "higher", diverged: Number | None = None
-) -> float:
+def difference(runs: Runs, metric: Column, of: Where, against: Rivals, better: Better = "higher") -> float:
     """By how much the mean at `of` beats the best mean of `against`: positive is better, also where lower is better.
 
     A filter of `against` at which a run diverged is the worst of them.
@@ -51,42 +47,38 @@ def difference(
     sign, means = (1 if better == "higher" else -1), []
     for rival in rivals:
         try:
-            means.append(sign * runs.mean(metric, rival, diverged))
+            means.append(sign * runs.mean(metric, rival))
         except DivergedError:
             continue
     if not means:
         raise DivergedError(f"runs at {' and at '.join(map(filter_text, rivals))} diverged")
-    return sign * runs.mean(metric, of, diverged) - max(means)
+    return sign * runs.mean(metric, of) - max(means)
 
 
-def gap(runs: Runs, metric: Column, of: Where, against: Where, diverged: Number | None = None) -> float:
+def gap(runs: Runs, metric: Column, of: Where, against: Where) -> float:
     """How far apart the means at `of` and `against` are, without a sign."""
-    return abs(runs.mean(metric, of, diverged) - runs.mean(metric, against, diverged))
+    return abs(runs.mean(metric, of) - runs.mean(metric, against))
 
 
-def ratio(runs: Runs, metric: Column, of: Where, against: Where, diverged: Number | None = None) -> float:
+def ratio(runs: Runs, metric: Column, of: Where, against: Where) -> float:
     """The mean at `of` divided by the mean at `against`."""
-    above, below = (runs.mean(metric, where, diverged) for where in (of, against))
-    return _quotient(above, below, f"{metric} at {filter_text(against)}")
+    return _quotient(runs.mean(metric, of), runs.mean(metric, against), f"{metric} at {filter_text(against)}")
 
 
-def spread(runs: Runs, metric: Column, of: Where, diverged: Number | None = None) -> float:
+def spread(runs: Runs, metric: Column, of: Where) -> float:
     """The largest minus the smallest metric of the runs at `of`."""
-    return float(np.ptp(runs.measured(metric, of, diverged)))
+    return float(np.ptp(runs.measured(metric, of)))
 
 
-def gap_ratio(runs: Runs, metric: Column, wide: Pair, narrow: Pair, diverged: Number | None = None) -> float:
-    """The gap between two filters, `wide`, divided by the gap between two others, `narrow`.
-
-    As in forgetting: the gap between half and full set at a high learning rate, over the gap at a low one.
-    """
-    above, below = (gap(runs, metric, pair[0], pair[1], diverged) for pair in (wide, narrow))
+def gap_ratio(runs: Runs, metric: Column, wide: Pair, narrow: Pair) -> float:
+    """The gap between two filters, `wide`, divided by the gap between two others, `narrow`."""
+    above, below = (gap(runs, metric, *pair) for pair in (wide, narrow))
     return _quotient(above, below, f"the gap in {metric} between {filter_text(narrow[0])} and {filter_text(narrow[1])}")
 
 
-def order(runs: Runs, metric: Column, groups: Several, diverged: Number | None = None) -> float:
+def order(runs: Runs, metric: Column, groups: Several) -> float:
     """The smallest step from one group's mean to the next: at least 0 where they are in ascending order."""
-    return float(np.min(np.diff([runs.mean(metric, group, diverged) for group in groups])))
+    return float(np.min(np.diff([runs.mean(metric, group) for group in groups])))
 
 
 def _quotient(above: float, below: float, name: str) -> float:
@@ -95,66 +87,46 @@ def _quotient(above: float, below: float, name: str) -> float:
     return above / below
 
 
-def blow_up_spread(
-    runs: Runs, x: Column, y: Column, by: Column, where: Where | None = None, factor: Number = BLOW_UP,
-    level: Number | None = None,
-) -> float:  # fmt: skip
+def blow_up_spread(runs: Runs, x: Column, y: Column, by: Column, level: Number, where: Where | None = None) -> float:
     """How far the blow-ups for the values of `by` lie apart: largest minus smallest log x, in grid steps."""
     family = list(curve_family(runs, x, y, by, where).values())
-    return float(np.ptp([math.log(member.blow_up(factor, level)) for member in family])) / grid_step(family)
+    return float(np.ptp([math.log(member.blow_up(level)) for member in family])) / grid_step(family)
 
 
-def blow_up_slope(
-    runs: Runs, x: Column, y: Column, by: Column, where: Where | None = None, factor: Number = BLOW_UP,
-    level: Number | None = None,
-) -> float:  # fmt: skip
+def blow_up_slope(runs: Runs, x: Column, y: Column, by: Column, level: Number, where: Where | None = None) -> float:
     """The least-squares slope of log(x at the blow-up) against log(by)."""
     family = curve_family(runs, x, y, by, where)
-    heights = [math.log(member.blow_up(factor, level)) for member in family.values()]
-    return float(np.polyfit(np.log(above_zero(family, by)), heights, 1)[0])
+    heights = [math.log(member.blow_up(level)) for member in family.values()]
+    return float(np.polyfit(np.log(above_zero(list(family), by)), heights, 1)[0])
 
 
 def optimum_order(runs: Runs, x: Column, y: Column, by: Column, where: Where | None = None) -> float:
-    """The largest upward move of the best log x from one value of `by` to the next larger one, in grid steps.
-
-    At most 0 where the best x never rises with `by`.
-    """
+    """The largest upward move of the best log x from one value of `by` to the next larger one, in grid steps."""
     family = curve_family(runs, x, y, by, where)
-    above_zero(family, by)
+    above_zero(list(family), by)
     best = [math.log(member.optimum) for member in family.values()]
     return float(np.max(np.diff(best))) / grid_step(list(family.values()))
 
 
-def optimum_distance(
-    runs: Runs, x: Column, y: Column, where: Where, than: Where, factor: Number = BLOW_UP, level: Number | None = None
-) -> float:
+def optimum_distance(runs: Runs, x: Column, y: Column, where: Where, than: Where, level: Number) -> float:
     """By how many grid steps more the best x lies below the blow-up at `where` than it does at `than`."""
     here, there = curve(runs, x, y, where), curve(runs, x, y, than)
-    return (_headroom(here, factor, level) - _headroom(there, factor, level)) / grid_step([here, there])
+    return (_headroom(here, level) - _headroom(there, level)) / grid_step([here, there])
 
 
-def optimum_to_blow_up(
-    runs: Runs, x: Column, y: Column, of: Where, against: Where, factor: Number = BLOW_UP, level: Number | None = None
-) -> float:
+def optimum_to_blow_up(runs: Runs, x: Column, y: Column, of: Where, against: Where, level: Number) -> float:
     """The best x as a share of the blow-up at `of`, divided by the same at `against`: below 1 where `of` wants less."""
     here, there = curve(runs, x, y, of), curve(runs, x, y, against)
-    return math.exp(_headroom(there, factor, level) - _headroom(here, factor, level))
+    return math.exp(_headroom(there, level) - _headroom(here, level))
 
 
-def _headroom(line: Curve, factor: float, level: float | None) -> float:
-    return math.log(line.blow_up(factor, level) / line.optimum)
+def _headroom(line: Curve, level: float) -> float:
+    return math.log(line.blow_up(level) / line.optimum)
 
 
-def ridge_power(
-    runs: Runs, x: Column, y: Column, z: Column, where: Where | None = None, better: Better | None = None
-) -> float:
-    """The power p of "the best x goes as y to the power of p", along the ridge that the heat map draws.
-
-    Rows of the grid whose best lies at its edge do not count; see `responses.ridge`. better: by default z's name says
-    whether its lowest or its highest value is the best.
-    """
-    lower = better == "lower" if better else responses.lower_is_better(z)
-    power = responses.ridge_exponent(responses.ridge(responses.grid(runs, x, y, z, where), lower))
+def ridge_power(runs: Runs, x: Column, y: Column, z: Column, where: Where | None = None) -> float:
+    """The power p of "the best x goes as y to the power of p", along the ridge of a grid; see `responses.ridge`."""
+    power = responses.ridge_exponent(responses.ridge(responses.grid(runs, x, y, z, where), lower_is_better(z)))
     if math.isnan(power):
         raise UnmeasurableError("fewer than two rows of the grid have their best inside it")
     return power
@@ -174,24 +146,19 @@ def ridge_contrast(
     return _quotient(along, across, f"the sd of {z} across the ridge")
 
 
-def selected_difference(
-    runs: Runs, metric: Column, of: Where, against: Where, selected_by: Column, better: Better = "higher"
-) -> float:
+def selected_difference(runs: Runs, metric: Column, of: Where, against: Where, selected_by: Column) -> float:
     """The metric of the run that `selected_by` finds best at `of`, minus that of the best at `against`.
 
-    Selecting by one column, as the accuracy on held-out images, and comparing by another, as that on test images,
-    is what keeps a search's result honest. Diverged runs are not selected.
+    Selecting on held-out images and comparing on others keeps a search's result honest. Diverged runs are not selected.
     """
-    found = []
+    chosen = []
     for where in (of, against):
-        scores = runs.numbers(selected_by)[runs.at(where)] * (1 if better == "higher" else -1)
+        here = runs.at(where)
+        scores = runs.numbers(selected_by)[here] * (-1 if lower_is_better(selected_by) else 1)
         if not np.isfinite(scores).any():
             raise UnmeasurableError(f"no run at {filter_text(where)} has {selected_by}")
-        best = np.argmax(np.where(np.isfinite(scores), scores, -np.inf))
-        found.append(float(runs.numbers(metric)[runs.at(where)][best]))
-        if not math.isfinite(found[-1]):
-            raise UnmeasurableError(f"{metric} was not measured in the best run at {filter_text(where)}")
-    return found[0] - found[1]
+        chosen.append(runs.numbers(metric)[here][np.argmax(np.where(np.isfinite(scores), scores, -np.inf))])
+    return float(chosen[0] - chosen[1])
 
 
 EFFECTS: dict[str, Callable[..., float]] = {
@@ -212,24 +179,17 @@ def parameters_of(effect: str) -> dict[str, tuple[Any, Any]]:
 
 
 def columns_of(effect: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that an effect reads, by parameter."""
+    """The columns that an effect reads, by parameter; the one that it measures is `metric`, `z` or `y`."""
     kinds = {name: kind for name, (kind, _) in parameters_of(effect).items() if name in parameters}
     return {name: parameters[name] for name, kind in kinds.items() if kind == Column}
-
-
-def metric_of(effect: str, parameters: Mapping[str, Any]) -> str:
-    """The column that an effect measures."""
-    named = columns_of(effect, parameters)
-    return next(named[name] for name in ("metric", "z", "y") if name in named)
-
-
-def axes_of(effect: str, parameters: Mapping[str, Any]) -> list[str]:
-    """The columns of the grid on which an effect measures, beside those of filters."""
-    named = columns_of(effect, parameters)
-    return [named[name] for name in ("x", "y", "by") if name in named and named[name] != metric_of(effect, parameters)]
 
 
 def filters_of(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The filters of an effect; one that means every run where it has none."""
     found = [one for value in parameters.values() for one in (value if isinstance(value, list) else [value])]
     return [one for one in found if isinstance(one, dict)] or [{}]
+
+
+def columns_named(effect: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Every column that an effect reads or a filter of it names."""
+    return [*columns_of(effect, parameters).values(), *(name for where in filters_of(parameters) for name in where)]

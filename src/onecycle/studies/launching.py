@@ -5,7 +5,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,10 @@ class RunCounter:
 
 def expected_runs(study: Mapping[str, Any], points: Sequence[plan.Point], changes: plan.Changes) -> int:
     """How many runs a study will have at most: its points, the budgets of its searches, the best of each arm again."""
-    seeds = len(changes.axes.get("seed", study["seeds"]))
     searches = study.get("searches") or ()
     arms = {point.values.get("arm") for point in points} | {block["arm"] for block in searches}
     again = len(arms) * len(study.get("confirm") or ())
-    return len(points) + seeds * sum(block["budget"] for block in searches) + again
+    return len(points) + len(plan.seeds_of(study, changes)) * sum(block["budget"] for block in searches) + again
 
 
 def launch_one_by_one(
@@ -65,13 +64,12 @@ def launch_one_by_one(
     every other run, and the page, would fail at the end of its work in the same way.
     """
     results: list[JobReturn] = []
-    before = {key: (path, _written(path)) for key, (path, _) in plan.finished_runs(folder).items()}
+    done = plan.finished_runs(folder)
     with _runs_log_warnings_only():
         for number, point in enumerate(points):
             started = time.perf_counter()
             result = launcher.launch([list(point.overrides)], initial_job_idx=number)[0]
             results.append(result)
-            seconds = time.perf_counter() - started
             if result.status != JobStatus.COMPLETED:
                 try:
                     _ = result.return_value
@@ -82,11 +80,9 @@ def launch_one_by_one(
                     pass
                 counter.add(f"{point.label}: failed; the study goes on", None)
                 continue
-            path, written = before.get(settings(point.overrides), (folder, -1))
-            is_read_back = written == _written(path)
+            seconds = None if settings(point.overrides) in done else time.perf_counter() - started
             accuracy = "diverged" if math.isnan(result.return_value) else f"{result.return_value:.2%}"
-            outcome = "read back" if is_read_back else f"{seconds:.0f} s"
-            counter.add(f"{point.label}: {accuracy}, {outcome}", None if is_read_back else seconds)
+            counter.add(f"{point.label}: {accuracy}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
             check(point)
     return results
 
@@ -110,34 +106,31 @@ def _counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) ->
     """While other processes make runs, count and log those that have ended."""
     waiting = {settings(point.overrides): point.label for point in points}
     seen: dict[Path, int] = {}
-    end, is_over, last = counter.done + len(points), threading.Event(), time.perf_counter()
+    end, is_over = counter.done + len(points), threading.Event()
 
-    def new_records() -> Iterator[tuple[Any, dict[str, Any]]]:
+    def new_records(ended: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Label and record of each run that has come to one of these states since the last look."""
         for path in sorted(folder.glob(f"*/{run.RESULT}")):
             with contextlib.suppress(OSError, ConfigError):  # it was removed meanwhile, or is damaged
                 written = path.stat().st_mtime_ns
-                if seen.get(path) != written:
-                    seen[path] = written
-                    record = run.read_result(path.parent) or {"status": "running"}
-                    if record["status"] != "running" and (key := settings(record["overrides"])) in waiting:
-                        yield key, record
+                record = run.read_result(path.parent) if seen.get(path) != written else None
+                seen[path] = written
+                if record and record["status"] in ended and settings(record["overrides"]) in waiting:
+                    yield waiting.pop(settings(record["overrides"])), record
 
     def count() -> None:
-        nonlocal last
-        is_last = False
+        is_last, last = False, time.perf_counter()
         while not is_last:
             is_last = is_over.wait(EVERY_SECONDS)
-            for key, record in new_records():
+            for label, record in new_records((*run.DONE, "failed")):
                 outcome = record["status"]
                 if outcome == "finished":
                     outcome = f"{(record['val'] or record['test'])['accuracy']:.2%}"
-                now = time.perf_counter()
-                counter.add(f"{waiting.pop(key)}: {outcome}", now - last)
-                last = now
+                last, before = time.perf_counter(), last
+                counter.add(f"{label}: {outcome}", last - before)
 
-    for key, record in new_records():
-        if record["status"] in run.DONE:
-            counter.add(f"{waiting.pop(key)}: read back", None)
+    for label, _ in new_records(run.DONE):
+        counter.add(f"{label}: read back", None)
     thread = threading.Thread(target=count, daemon=True)
     thread.start()
     try:
@@ -146,12 +139,6 @@ def _counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) ->
         is_over.set()
         thread.join()
         counter.done = end  # runs that failed before they had a record
-
-
-def _written(folder: Path) -> int:
-    """When a run's record was written, in nanoseconds; 0 without one."""
-    path = folder / run.RESULT
-    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @contextlib.contextmanager

@@ -1,13 +1,10 @@
-"""The runs that a study consists of, what a command line changes of them, and the file study.json that names them.
-
-Without torch and pandas.
-"""
+"""The runs of a study, what a command line changes of them, and the file study.json. Without torch and pandas."""
 
 import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +51,12 @@ class Plan:
 
 
 def read_changes(arguments: Sequence[str], study: Mapping[str, Any]) -> Changes:
-    """What the command line changes of a study; raises ConfigError for an axis without a value."""
+    """What a command line, whose values are valid, changes of a study."""
     axes: dict[str, list[Any]] = {}
-    common, problems = [], []
+    common = []
     known = _axes(study)
     for override in OverridesParser.create().parse_overrides(list(arguments)):
-        key, line = override.get_key_element().lstrip("+~"), override.input_line or ""
+        key = override.get_key_element().lstrip("+~")
         if key == "study" or key.startswith(("study.", "hydra.", "hydra/")):
             continue
         if override.is_sweep_override():
@@ -67,29 +64,14 @@ def read_changes(arguments: Sequence[str], study: Mapping[str, Any]) -> Changes:
         elif key in known:
             axes[key] = [override.value()]
         else:
-            common.append(line)
-        # The parser makes "" and [] of a key without a value.
-        if key in axes and (not axes[key] or any(value in ("", []) for value in axes[key])):
-            problems.append(f"{line}: must be at least one value")
-    if problems:
-        raise ConfigError(problems)
+            common.append(override.input_line or "")
     return Changes(axes, tuple(common))
-
-
-def refuse_changes(changes: Changes, config: DictConfig) -> None:
-    """Raise ConfigError for changes that every run would refuse; see `refuse_values`."""
-    values = {key: list(values) for key, values in changes.axes.items()}
-    for override in OverridesParser.create().parse_overrides(list(changes.common)):
-        if not override.is_delete():
-            values.setdefault(override.get_key_element().lstrip("+"), []).append(override.value())
-    refuse_values(values, config)
 
 
 def refuse_values(values: Mapping[str, Sequence[Any]], config: DictConfig) -> None:
     """Raise ConfigError, one line each, for values of keys that the configuration's own rules refuse.
 
-    A key that the configuration has not may belong to a group that the runs choose: nothing is said of it, nor of the
-    choice of a group.
+    Nothing is said of a key that the configuration has not, for the runs may choose its group, nor of such a choice.
     """
     problems = []
     for key, given in values.items():
@@ -109,8 +91,7 @@ def refuse_values(values: Mapping[str, Sequence[Any]], config: DictConfig) -> No
 
 def write_plan(folder: Path, plan: Plan) -> None:
     """Note what a study consists of, before its first run."""
-    runs = [{"label": p.label, "values": p.values, "overrides": list(p.overrides)} for p in plan.points]
-    entries = {"study": plan.study, "command": plan.command, "runs": runs}
+    entries = {"study": plan.study, "command": plan.command, "runs": [asdict(point) for point in plan.points]}
     with storage_errors_named("run this again"):
         folder.mkdir(parents=True, exist_ok=True)
         run.write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
@@ -131,10 +112,9 @@ def read_plan(folder: Path) -> Plan:
 def finished_runs(folder: Path) -> dict[tuple[str, ...], tuple[Path, dict[str, Any]]]:
     """Folder and record of every finished or diverged run, by the overrides that can change a result.
 
-    After a change of the program the same overrides may have two records: the newer one counts. One that cannot be
-    read counts as none, with a warning.
+    Of two records of the same overrides the newer one counts. One that cannot be read counts as none, with a warning.
     """
-    found: dict[tuple[str, ...], tuple[Path, dict[str, Any]]] = {}
+    found = []
     for path in sorted(folder.glob(f"*/{run.RESULT}")):
         try:
             result = run.read_result(path.parent)
@@ -142,10 +122,9 @@ def finished_runs(folder: Path) -> dict[tuple[str, ...], tuple[Path, dict[str, A
             log.warning("%s: it counts as none.", error)
             continue
         if result and result["status"] in run.DONE:
-            key = settings(result["overrides"])
-            if key not in found or result.get("started", "") >= found[key][1].get("started", ""):
-                found[key] = (path.parent, result)
-    return found
+            found.append((path.parent, result))
+    found.sort(key=lambda one: one[1].get("started", ""))
+    return {settings(result["overrides"]): (path, result) for path, result in found}
 
 
 def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Point]:
@@ -159,11 +138,10 @@ def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Poi
         known = ", ".join(sorted(axes))
         raise ConfigError([f"{key}: is no axis of {study['name']}, which has {known}" for key in unknown])
     found = []
-    for seed, block in itertools.product(_seeds(study, changes), study.get("runs") or ()):
+    for seed, block in itertools.product(seeds_of(study, changes), study.get("runs") or ()):
         own = {key: changes.axes.get(key, values) for key, values in (block.get("axes") or {}).items()}
-        own["seed"] = [seed]
-        found += [_point(study, block, dict(zip(own, values, strict=True)), changes)
-                  for values in itertools.product(*own.values())]  # fmt: skip
+        for values in itertools.product(*own.values()):
+            found.append(_point(study, block, dict(zip(own, values, strict=True)) | {"seed": seed}, changes))
     return found
 
 
@@ -171,39 +149,36 @@ def search_points(
     study: Mapping[str, Any], block: Mapping[str, Any], number: int, values: Mapping[str, float], changes: Changes
 ) -> list[Point]:
     """The runs of one point of a search, one for each seed; `number` is the point's place in the search."""
-    made = [_point(study, block, {**values, "seed": seed}, changes) for seed in _seeds(study, changes)]
+    made = [_point(study, block, {**values, "seed": seed}, changes) for seed in seeds_of(study, changes)]
     return [replace(point, values=point.values | {"number": number}) for point in made]
 
 
 def confirmation(point: Point, seed: int) -> Point:
     """A run of the best point of an arm with a seed that was not selected on, as the arm "best of …"."""
-    arm = f"best of {point.values['arm']}"
-    label = f"{arm},seed={seed}"
+    values = {key: value for key, value in point.values.items() if key != "number"}
+    values |= {"arm": f"best of {values['arm']}", "seed": seed}
+    label = f"{values['arm']},seed={seed}"
     kept = [override for override in point.overrides if not override.startswith(("seed=", "study.label="))]
-    values = {key: value for key, value in point.values.items() if key != "number"} | {"arm": arm, "seed": seed}
     return Point(label, values, (*kept, f"study.label={override_text(label)}", f"seed={seed}"))
+
+
+def seeds_of(study: Mapping[str, Any], changes: Changes) -> list[Any]:
+    """The seeds of a study's runs."""
+    return list(changes.axes.get("seed", study["seeds"]))
 
 
 def _axes(study: Mapping[str, Any]) -> set[str]:
     return {"seed", *(key for block in study.get("runs") or () for key in block.get("axes") or ())}
 
 
-def _seeds(study: Mapping[str, Any], changes: Changes) -> list[Any]:
-    return changes.axes.get("seed", list(study["seeds"]))
-
-
 def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str, Any], changes: Changes) -> Point:
     columns = {"arm": block["arm"]} if block.get("arm") else {}
-    words = [str(arm) for arm in columns.values()]
-    for key, value in values.items():
-        if not key.startswith("+"):
-            columns[column(key)] = value
-            words.append(f"{column(key)}={value}")
-    label = ",".join(words)
+    axes = {column(key): value for key, value in values.items() if not key.startswith("+")}
+    label = ",".join([*columns.values(), *(f"{name}={value}" for name, value in axes.items())])
     named_by = (f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={override_text(label)}")
     given = {**study["fixed"], **(block.get("fixed") or {}), **values}
     own = [f"{key}={override_text(value)}" for key, value in given.items()]
-    return Point(label, columns, (*(named_by if study["scale"] else ()), *own, *changes.common))
+    return Point(label, columns | axes, (*(named_by if study["scale"] else ()), *own, *changes.common))
 
 
 def column(key: str) -> str:

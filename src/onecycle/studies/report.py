@@ -1,7 +1,4 @@
-"""A study's page: figures, table, verdicts; and the same in TensorBoard.
-
-`python -m onecycle.studies.report` draws all pages again from the records.
-"""
+"""A study's page and its TensorBoard events: `python -m onecycle.studies.report` draws all pages again."""
 
 import base64
 import json
@@ -26,7 +23,8 @@ from onecycle.studies.figures import draw
 from onecycle.studies.figures.columns import label_of
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
-from onecycle.studies.verdicts import Verdict, judge
+from onecycle.studies.responses import Runs
+from onecycle.studies.verdicts import judge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,25 +51,24 @@ TEMPLATES = Environment(
 def build(folder: Path) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
-    Raises ConfigError where a claim or a figure does not fit the rows, one line each, after a page with all the others
-    and these lines.
+    Raises ConfigError for claims and figures that do not fit the rows, after a page with the others and these lines.
     """
     plan, rows = read_plan(folder), table.read(folder)
     target = folder / REPORT
     target.mkdir(exist_ok=True)
     if rows.empty:
         raise ConfigError([f"{folder}: no run is finished; run it: make study NAME={folder.name}"])
-    judged, unjudged = verdicts(plan, rows)
+    judged, problems = verdicts(plan, rows)
     drawn, undrawn = draw(plan.study, rows)
+    problems += undrawn
     images = {}
     for name, figure in drawn.items():
         save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
     rows[table.plain_columns(rows)].to_csv(target / "table.csv", index=False, float_format="%.6g")
-    entries = [verdict.as_dict() for verdict in judged]
-    run.write_atomically(target / "verdicts.json", json.dumps(entries, indent=1, allow_nan=False) + "\n")
-    warnings = [*unjudged, *undrawn]
+    run.write_atomically(target / "verdicts.json", json.dumps(judged, indent=1, allow_nan=False) + "\n")
+    warnings = list(problems)
     # The other rows are those of `records_of`.
     missing = len(plan.points) - sum(map(table.is_missing, table.cells(rows, "study")))
     if missing > 0:
@@ -80,23 +77,20 @@ def build(folder: Path) -> None:
         warnings.append("These runs saw drawn images: their accuracy says nothing about CIFAR.")
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
-        facts(plan, rows), warnings=warnings, verdicts=entries, images=images,
+        facts(plan, rows), warnings=warnings, verdicts=judged, images=images,
         intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
     run.write_atomically(target / "index.html", page + "\n")
     write_aggregates(target / "tensorboard", drawn, rows)
     for verdict in judged:
-        log.info("%s: %s (%s)", verdict.verdict, verdict.text, verdict.reason)
+        log.info("%s: %s (%s)", verdict["verdict"], verdict["text"], verdict["reason"])
     log.info("Page: %s", target / "index.html")
-    if unjudged or undrawn:
-        raise ConfigError(unjudged + undrawn)
+    if problems:
+        raise ConfigError(problems)
 
 
-def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[Verdict], list[str]]:
-    """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows.
-
-    Where only a part of the study was run, a claim about the other part is undecided.
-    """
+def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
+    """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows."""
     # A study of records has no points of its own; the tiny scale has other values than the claims speak of.
     arms = {block["arm"] for block in plan.study.get("searches") or ()}
     is_whole = (
@@ -128,30 +122,34 @@ def published_and_here(published: Mapping[str, Any], rows: pd.DataFrame) -> list
     """Of each published entry its text, its numbers, and the mean of our runs that it is about, empty without any."""
     found = []
     for entry in published["rows"]:
-        metric = entry.get("metric", published["metric"])
-        own = table.select(rows, entry["of"]) if entry.get("of") else rows.iloc[:0]
-        numbers = [cell for cell in table.cells(own, metric) if table.is_number(cell) and math.isfinite(cell)]
+        own = Runs(table.select(rows, entry["of"]) if entry.get("of") else rows.iloc[:0])
+        numbers = own.numbers(entry.get("metric", published["metric"]))
+        numbers = numbers[np.isfinite(numbers)]
         values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
-        here = f"{np.mean(numbers):.4g} (n = {len(numbers)})" if numbers else ""
+        here = f"{numbers.mean():.4g} (n = {len(numbers)})" if len(numbers) else ""
         found.append((entry["text"], " / ".join(f"{value:g}" for value in values), here))
     return found
 
 
 def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the page's table: a line for each point, with mean ± sd over its seeds."""
+    """Header and rows of the page's table: a line for each point, with mean ± sample sd over its runs that finished."""
     axes = list(dict.fromkeys(key for point in plan.points for key in point.values if key != "seed"))
     axes = axes or ["study", "batch_size", "subset_size", "peak_lr"]
     known = table.plain_columns(rows)
     axes += [name for name in ("coordinate", "decision") if name in known]
     metrics = [name for name in METRICS if name in known]
-    header = [*map(label_of, axes), "n", *map(label_of, metrics)]
+    numbers_of = Runs(rows).numbers
+    runs = pd.DataFrame({name: numbers_of(name) for name in metrics}).replace([np.inf, -np.inf], np.nan)
+    runs["lost"] = (rows["status"] == "diverged").to_numpy()
+    texts = [
+        ["" if table.is_missing(cell) else table.value_text(cell) for cell in table.cells(rows, axis)] for axis in axes
+    ]
     body = []
-    for line in table.summary(rows, axes, metrics).to_dict("records"):
-        found = ["" if table.is_missing(line[axis]) else line[axis] for axis in axes]
-        cells = list(map(table.value_text, found))
-        cells.append(f"{line['n']}" + (f" ({line['diverged']} diverged)" if line["diverged"] else ""))
-        body.append(cells + [mean_and_sd(line[metric], line[f"{metric}_sd"]) for metric in metrics])
-    return header, body
+    for point, members in runs.groupby(pd.Series(list(zip(*texts, strict=True))), sort=False):
+        lost = members["lost"].sum()
+        numbers = [mean_and_sd(members[name].mean(), members[name].std()) for name in metrics]
+        body.append([*point, f"{len(members)}" + f" ({lost} diverged)" * bool(lost), *numbers])
+    return [*map(label_of, axes), "n", *map(label_of, metrics)], body
 
 
 def mean_and_sd(mean: float, sd: float) -> str:
@@ -165,7 +163,7 @@ def mean_and_sd(mean: float, sd: float) -> str:
 def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.DataFrame) -> None:
     """Write events to `folder` anew: figures in the folder itself, one run each for mean, mean + sd and mean − sd.
 
-    Mean and sample sd of a point's curves go over its seeds, at the steps that all of them have.
+    Mean and sample sd of a point's curves go over its seeds, at the steps at which all of them are finite.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -176,21 +174,21 @@ def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.Dat
     labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
     for label, members in rows["folder"].groupby(labels, sort=False):
         target = folder / re.sub(r"[^\w=.,+-]+", "_", label or "all")
-        bands = {tag: _band([table.history(Path(path), "step", tag) for path in members]) for tag in TAGS}
-        for suffix, sign in {"mean": 0, "plus sd": 1, "minus sd": -1}.items() if len(members) > 1 else [("mean", 0)]:
+        runs = [table.metric_lines(Path(path)) for path in members]
+        bands = []
+        for tag in TAGS:
+            curves = [
+                {int(float(line["step"])): float(line[tag]) for line in lines if line.get("step") and line.get(tag)}
+                for lines in runs
+            ]
+            values = pd.DataFrame(curves).replace([np.inf, -np.inf], np.nan).dropna(axis="columns")
+            bands.append((tag, values.mean(), values.std().fillna(0)))
+        signs = {"mean": 0, "plus sd": 1, "minus sd": -1} if len(members) > 1 else {"mean": 0}
+        for suffix, sign in signs.items():
             with SummaryWriter(str(target / suffix)) as writer:
-                for tag, points in bands.items():
-                    for step, mean, sd in points:
-                        writer.add_scalar(tag, mean + sign * sd, int(step))
-
-
-def _band(curves: Sequence[list[list[float]]]) -> list[tuple[float, float, float]]:
-    """Step, mean and sample standard deviation (0 for a single curve) at the steps at which all curves are finite."""
-    known = [{step: value for step, value in zip(*curve, strict=True) if math.isfinite(value)} for curve in curves]
-    steps = sorted(set.intersection(*map(set, known)))
-    values = np.array([[curve[step] for step in steps] for curve in known])
-    spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(steps))
-    return list(zip(steps, values.mean(axis=0).tolist(), spread.tolist(), strict=True))
+                for tag, mean, sd in bands:
+                    for step, value in (mean + sign * sd).sort_index().items():
+                        writer.add_scalar(tag, value, step)
 
 
 def study_folders(studies: Path, file: str) -> list[Path]:

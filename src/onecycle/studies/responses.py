@@ -1,10 +1,7 @@
-"""Response curves and grids: a measurement over one or two hyperparameters, its best point, blow-up and ridge.
-
-Both are read in log coordinates, since their axes go in factors.
-"""
+"""Response curves and grids in log coordinates: a measurement's best point, blow-up and ridge."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onecycle.studies import rows
-from onecycle.studies.rows import BLOW_UP, Array, DivergedError, Filter, UnmeasurableError, filter_text
+from onecycle.studies.rows import Array, DivergedError, Filter, UnmeasurableError, filter_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,9 +50,17 @@ class Runs:
             mask &= self._once((column, repr(wanted)), lambda one={column: wanted}: rows.chosen(self.frame, one))  # type: ignore[misc]
         return mask
 
-    def levels(self, column: str, where: Filter | None) -> list[Any]:
+    def levels(self, column: str, where: Filter | None = None) -> list[Any]:
         """The different values of a column at a filter; see `rows.levels`."""
         return self._once((column, "levels", repr(where)), lambda: rows.levels(self.frame[self.at(where)], column))
+
+    def places(self, columns: Sequence[str], where: Filter | None = None) -> NDArray[np.intp]:
+        """Which of its column's levels at a filter each run has, [run, column]; −1 where it has none of them."""
+        found = np.full((len(self), len(columns)), -1)
+        for number, column in enumerate(columns):
+            for place, level in enumerate(self.levels(column, where)):
+                found[self.at({column: [level]}), number] = place
+        return found
 
     def means(
         self, column: str, axes: Sequence[str], where: Filter | None = None, diverged: float = math.inf
@@ -64,44 +69,30 @@ class Runs:
 
         Runs without a number are left out; `diverged` stands for one that diverged.
         """
-        grids, cell = self._once(("cells", *axes, repr(where)), lambda: self._cells(axes, where))
+        grids = [above_zero(self.levels(axis, where), axis) for axis in axes]
+        places = self._once(("places", *axes, repr(where)), lambda: self.places(axes, where))
         shape, values = [len(grid) for grid in grids], self.numbers(column)
-        there = (cell >= 0) & ~np.isnan(values)
-        values = np.where(np.isinf(values), diverged, values)[there]
-        count = np.bincount(cell[there], minlength=math.prod(shape))
+        there = self.at(where) & (places >= 0).all(axis=1) & ~np.isnan(values)
+        cell = np.ravel_multi_index(tuple(places[there].T), shape)
+        count = np.bincount(cell, minlength=math.prod(shape))
+        sums = np.bincount(cell, np.where(np.isinf(values), diverged, values)[there], len(count))
         with np.errstate(invalid="ignore"):
-            return grids, (np.bincount(cell[there], values, len(count)) / count).reshape(shape)
+            return grids, (sums / count).reshape(shape)
 
-    def _cells(self, axes: Sequence[str], where: Filter | None) -> tuple[list[Array], NDArray[np.intp]]:
-        """The levels of each axis, and the place of each run in their grid; −1 beside it."""
-        grids, cell, mask = [], np.zeros(len(self), int), self.at(where)
-        for axis in axes:
-            grids.append(above_zero(self.levels(axis, where), axis))
-            place = np.full(len(self), -1)
-            for number, level in enumerate(self.levels(axis, where)):
-                place[self.at({axis: level})] = number
-            cell, mask = cell * len(grids[-1]) + place, mask & (place >= 0)
-        return grids, np.where(mask, cell, -1)
-
-    def measured(self, column: str, where: Filter | None, diverged: float | None = None) -> Array:
-        """The numbers of a column at a filter, `diverged` for a run that diverged.
-
-        Raises DivergedError where a run diverged and nothing stands for it, UnmeasurableError where a run or a number
-        is missing.
-        """
+    def measured(self, column: str, where: Filter | None) -> Array:
+        """The numbers of a column at a filter; raises for a diverged run, and where a run or a number is missing."""
         found = self.numbers(column)[self.at(where)]
         if not len(found):
             raise UnmeasurableError(f"no run at {filter_text(where)}")
-        lost = np.isinf(found)
-        if lost.any() and diverged is None:
+        if (lost := np.isinf(found)).any():
             raise DivergedError(f"{'every run' if lost.all() else 'a run'} at {filter_text(where)} diverged")
         if np.isnan(found).any():
             raise UnmeasurableError(f"{column} was not measured in every run at {filter_text(where)}")
-        return np.where(lost, diverged or 0.0, found)
+        return found
 
-    def mean(self, column: str, where: Filter | None, diverged: float | None = None) -> float:
+    def mean(self, column: str, where: Filter | None) -> float:
         """The mean of `measured`; raises as that does."""
-        return float(np.mean(self.measured(column, where, diverged)))
+        return float(self.measured(column, where).mean())
 
     def _once(self, key: tuple[str, ...], find: Callable[[], T]) -> T:
         if key not in self._found:
@@ -110,12 +101,12 @@ class Runs:
         return found
 
 
-def above_zero(levels: Iterable[Any], column: str) -> Array:
+def above_zero(levels: Sequence[Any], column: str) -> Array:
     """The values of a column as numbers; raises UnmeasurableError for one that is not above 0."""
-    for level in (found := list(levels)):
+    for level in levels:
         if not rows.is_number(level) or level <= 0:
             raise UnmeasurableError(f"{column} {rows.value_text(level)} is no number above 0")
-    return np.array(found, float)
+    return np.array(levels, float)
 
 
 @dataclass(frozen=True)
@@ -128,30 +119,24 @@ class Curve:
     y: Array
 
     @property
-    def optimum(self) -> float:
-        """The x of the lowest loss."""
-        return float(self.x[self._best])
-
-    @property
-    def _best(self) -> int:
+    def best(self) -> int:
+        """The place of the lowest loss; raises UnmeasurableError where every run diverged."""
         if not np.isfinite(self.y).any():
             raise UnmeasurableError(f"every run at {self.name} diverged")
         return int(np.argmin(self.y))
 
-    def blow_up(self, factor: float = BLOW_UP, level: float | None = None) -> float:
-        """The first x above the optimum whose loss is too high and falls no more at the next x.
+    @property
+    def optimum(self) -> float:
+        """The x of the lowest loss."""
+        return float(self.x[self.best])
 
-        Too high is above `level` where one is given, else above `factor` times the minimum. At the last x of the grid
-        the excess is enough. Raises UnmeasurableError where the loss never blows up.
-        """
-        best, last = self._best, len(self.x) - 1
-        if level is None and self.y[best] <= 0:
-            raise UnmeasurableError(f"the lowest loss at {self.name} is not above 0: {self.y[best]:.3g}")
-        limit = factor * self.y[best] if level is None else level
-        for place in range(best + 1, last + 1):
-            if self.y[place] > limit and (place == last or self.y[place + 1] >= self.y[place]):
-                return float(self.x[place])
-        raise UnmeasurableError(f"no blow-up at {self.name} up to {self.axis} {self.x[-1]:.6g}")
+    def blow_up(self, level: float) -> float:
+        """The first x above the optimum whose loss is above `level` and no lower at the next x, if there is one."""
+        falls = np.append(self.y[1:] < self.y[:-1], False)
+        beyond = np.flatnonzero((self.y > level) & ~falls & (np.arange(len(self.x)) > self.best))
+        if not len(beyond):
+            raise UnmeasurableError(f"no blow-up at {self.name} up to {self.axis} {self.x[-1]:.6g}")
+        return float(self.x[beyond[0]])
 
 
 def curve(runs: Runs, x: str, y: str, where: Filter | None = None) -> Curve:
@@ -217,26 +202,24 @@ def ridge(grid: Grid, lower: bool) -> list[tuple[float, float]]:
     Beside a diverged cell the best cell's own x is taken. lower: whether the best is the lowest z.
     """
     found = []
-    for y, line in zip(grid.y, -grid.z if lower else grid.z, strict=True):
+    for y, line in zip(grid.y.tolist(), -grid.z if lower else grid.z, strict=True):
         xs, heights = grid.x[~np.isnan(line)], line[~np.isnan(line)]
         if not np.isfinite(heights).any():
             continue
         ties = np.flatnonzero(heights == heights[np.isfinite(heights)].max())
         if ties[0] == 0 or ties[-1] == len(xs) - 1:
             continue
-        best = slice(ties[0] - 1, ties[0] + 2)
-        (a, b, c), heights = np.log(xs[best]), heights[best] if np.isfinite(heights[best]).all() else np.zeros(3)
-        left, right = np.diff(heights) / np.diff([a, b, c])
-        vertex = math.exp((a + b) / 2 - left * (c - a) / (2 * (right - left))) if left != right else xs[ties[0]]
-        found.append((float(vertex), float(y)))
+        three = slice(ties[0] - 1, ties[0] + 2)
+        vertex = float(xs[ties[0]])
+        (a, b, c), slopes = np.log(xs[three]), np.diff(heights[three]) / np.diff(np.log(xs[three]))
+        if np.isfinite(heights[three]).all() and slopes[0] != slopes[1]:
+            vertex = math.exp((a + b) / 2 - slopes[0] * (c - a) / (2 * (slopes[1] - slopes[0])))
+        found.append((vertex, y))
     return found
 
 
 def ridge_exponent(points: Sequence[tuple[float, float]]) -> float:
-    """The power p of "the best x goes as y to the power of p": least squares of log x on log y over a ridge.
-
-    It stays finite where the best x does not depend on y. NaN for fewer than two points.
-    """
+    """The power p of "the best x goes as y to the power of p": least squares of log x on log y; NaN for one point."""
     if len(points) < 2:
         return math.nan
     best, heights = np.log(np.asarray(points, float)).T

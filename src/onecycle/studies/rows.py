@@ -1,7 +1,7 @@
-"""The table of a study: a pandas frame with one row a run, and the ways to choose, compare and summarise its rows.
+"""The table of a study: a pandas frame with one row a run, and the ways to choose and compare its rows.
 
-A column holds one value a run. Measures of callbacks may hold lists or mappings; missing is NaN or None. A column of
-whole numbers with a missing one is of floats in pandas: print its values with `value_text`.
+A cell may hold a list or a mapping; missing is NaN or None. A column of whole numbers with a missing one is of floats
+in pandas: print its values with `value_text`.
 """
 
 import csv
@@ -25,7 +25,6 @@ Array = NDArray[np.float64]
 Filter = Mapping[str, Any]  # {column: the value, or the list of values, that rows must have}
 
 TOLERANCE = 1e-6  # relative: λ/N and the like are computed
-METRICS = "metrics.csv"
 BLOW_UP = 1.25  # a loss is blown up where it exceeds its minimum by a quarter and still rises
 SMOOTHING = 11  # steps of the average of a range test's loss, in its numbers as in its figure
 
@@ -39,10 +38,7 @@ class DivergedError(UnmeasurableError):
 
 
 def read(folder: Path) -> "pd.DataFrame":
-    """A row for each finished or diverged run of the plan in `folder`, in the plan's order.
-
-    A study of `records_of` begins with the rows of the studies that it names, from the folders beside it.
-    """
+    """A row for each finished or diverged run of a study's plan, in its order, after those of its `records_of`."""
     import pandas as pd
 
     return pd.DataFrame(_entries(folder))
@@ -76,11 +72,11 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, A
             row[f"{part}_{name}"] = 100 * number if name.startswith("accuracy") else number
     row |= {f"seconds_{name}": value for name, value in result["seconds"].items()}
     row |= {"data_name": result["data"]["name"], "machine": f"{result['device']} ({result['precision']})"}
-    environment = result["environment"]
-    row["threads"] = environment["threads"]
+    threads = result["environment"]["threads"]
     if result["device"] == "cpu":
-        threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
-        row["machine"] = f"{environment.get('processor', 'cpu')}, {threads} ({result['precision']})"
+        processor = result["environment"].get("processor", "cpu")
+        row["machine"] = f"{processor}, {threads} thread{'s' * (threads != 1)} ({result['precision']})"
+    row["threads"] = threads
     row |= {key: result[key] for key in ("epochs", "steps", "parameters", "images_per_second", "name")}
     for name, value in result.get("measures", {}).items():
         row[name] = _measure(name, value, diverged and isinstance(value, float))
@@ -109,9 +105,8 @@ def same(left: Any, right: Any) -> bool:
         return is_missing(left) and is_missing(right)
     if not (is_number(left) and is_number(right)):
         return is_number(left) == is_number(right) and bool(left == right)
-    if isinstance(left, Integral) and isinstance(right, Integral):
-        return left == right
-    return math.isclose(left, right, rel_tol=TOLERANCE)
+    are_whole = isinstance(left, Integral) and isinstance(right, Integral)
+    return left == right if are_whole else math.isclose(left, right, rel_tol=TOLERANCE)
 
 
 def choices(wanted: Any) -> list[Any]:
@@ -167,56 +162,36 @@ def plain_columns(frame: "pd.DataFrame") -> list[str]:
     return [name for name in frame if not any(isinstance(value, dict | list) for value in frame[name])]
 
 
-def summary(frame: "pd.DataFrame", keys: Sequence[str], metrics: Sequence[str]) -> "pd.DataFrame":
-    """A row for each combination of `keys`, by appearance: n, diverged, and mean and sample sd of each metric.
-
-    The columns of a metric are its name and its name with `_sd`, over the runs with a finite number.
-    """
-    import pandas as pd
-
-    columns = [[None if is_missing(cell) else cell for cell in cells(frame, key)] for key in keys]
-    places: dict[str, list[int]] = {}  # by the values in words: they may be lists
-    for place in range(len(frame)):
-        places.setdefault(repr([column[place] for column in columns]), []).append(place)
-    lines = []
-    for members in places.values():
-        line = {key: column[members[0]] for key, column in zip(keys, columns, strict=True)} | {"n": len(members)}
-        line["diverged"] = sum(frame["status"].iloc[members] == "diverged")
-        for metric in metrics:
-            numbers = [cell for cell in cells(frame.iloc[members], metric) if is_number(cell) and math.isfinite(cell)]
-            line[metric] = float(np.mean(numbers)) if numbers else math.nan
-            line[f"{metric}_sd"] = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan
-        lines.append(line)
-    return pd.DataFrame(lines, columns=[*keys, "n", "diverged", *(m + end for m in metrics for end in ("", "_sd"))])
+def metric_lines(folder: Path) -> list[dict[str, str]]:
+    """The lines of a run's metrics.csv as texts by column; none where there is no file."""
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
 
 
 def history(folder: Path, *names: str) -> list[list[float]]:
-    """Columns of a run's metrics.csv, over those rows that have them all; empty lists where there is no file."""
-    try:
-        with (folder / METRICS).open(newline="") as file:
-            lines = [line for line in csv.DictReader(file) if all(line.get(name) for name in names)]
-    except FileNotFoundError:
-        return [[] for _ in names]
+    """Columns of a run's metrics.csv, over those lines that have them all."""
+    lines = [line for line in metric_lines(folder) if all(line.get(name) for name in names)]
     return [[float(line[name]) for line in lines] for name in names]
 
 
 def moving_average(values: Array, count: int) -> Array:
-    """Centred average over `count` values, over fewer at both ends; one more where it is even, to have a middle."""
-    count = min(count, len(values))
-    if count <= 1:
+    """Centred average over `count` values, fewer at both ends; one more where it is even, to have a middle."""
+    if not len(values):
         return values
-    # Longer than the values the window would lengthen the result, even it would move it by half a step.
-    window = np.ones(count + 1 - count % 2 if count < len(values) else count - 1 + count % 2)
+    # A window longer than the values would lengthen the result.
+    window = np.ones(min(count | 1, len(values) - 1 + len(values) % 2))
     total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
     return total
 
 
 def range_test(folder: Path) -> dict[str, float]:
-    """Where the averaged loss of a range test is lowest, and the largest usable LR after that.
+    """Where the averaged loss of a range test is lowest, and the last LR before it blows up; NaN without a curve.
 
-    lr_at_minimum: the LR of the lowest average. usable_lr: the last LR before the loss exceeds 1.25 times that minimum,
-    on average and by itself, or is not finite; the last LR of the test where it never does. usable_lr_log2: its
-    logarithm, in which it varies evenly from run to run. NaN without a curve.
+    usable_lr: before the loss exceeds 1.25 times its lowest average, on average and by itself, or is not finite.
+    usable_lr_log2: its logarithm, in which it varies evenly from run to run.
     """
     lrs, losses = history(folder, "lr", "train/loss")
     wrong = [step for step, loss in enumerate(losses) if not math.isfinite(loss)]

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, create_model, model_validator
 
-from onecycle.config.types import Number, Options, PositiveNumber, Seed, Text
+from onecycle.config.types import NonNegativeNumber, Number, Options, Seed, Text
 from onecycle.config.validate import errors_of
 from onecycle.errors import ConfigError
 from onecycle.studies.effects import EFFECTS, Column, Where, parameters_of
@@ -21,10 +21,7 @@ Blocks = list[dict[str, Any]]  # each is checked by itself; see `BLOCKS`
 
 
 class RunOptions(Options):
-    """A block of `runs`: one run for each combination of values of its axes and each seed.
-
-    arm: its name. fixed: overrides of all its runs. axes: values by configuration key.
-    """
+    """A block of `runs`, called `arm`: a run for each combination of values of its axes, by key, and each seed."""
 
     arm: Text | None = None
     fixed: Overrides | None = None
@@ -72,7 +69,6 @@ class ScaleOptions(Options):
     runs: Blocks | None = None
     searches: Blocks | None = None
     confirm: list[Seed] | None = None
-    minutes: PositiveNumber | None = None
     notes: str | None = None
 
 
@@ -91,7 +87,7 @@ class StudyOptions(Options):
     force: bool = False
     label: str | None = None
     records_of: list[Text] | None = None
-    derive: Annotated[str, Field(pattern="^range_test$", json_schema_extra={"allowed": "range_test"})] | None = None
+    derive: Literal["range_test"] | None = None
     seeds: Seeds
     fixed: Overrides | None = None
     runs: Blocks | None = None
@@ -108,7 +104,7 @@ class ClaimOptions(Options):
     """A claim about an effect, whose parameters stand beside these keys; see `effects`.
 
     at_least, at_most: bounds of the effect. assumed_sd: the standard deviation of the metric from run to run where
-    there is one seed alone; exact says that it is 0. margin_from: where the bound comes from. if_not: the likely reason
+    there is one seed alone; 0 for an exact effect. margin_from: where the bound comes from. if_not: the likely reason
     where the claim does not hold.
     """
 
@@ -121,8 +117,7 @@ class ClaimOptions(Options):
     effect: Text
     at_least: Number | None = None
     at_most: Number | None = None
-    assumed_sd: PositiveNumber | None = None
-    exact: bool = False
+    assumed_sd: NonNegativeNumber | None = None
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -173,26 +168,25 @@ def study_errors(config: DictConfig) -> list[str]:
     except ConfigError as error:
         return error.problems
     except OmegaConfBaseException:
-        return []  # a value that cannot be resolved is for the whole configuration to report
+        pass  # a value that cannot be resolved is for the whole configuration to report
     return []
 
 
 def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
-    """The study with the values of its scale in place: `seeds` and `runs` replaced, `fixed` joined.
+    """The study with the values of its scale in place: `fixed` joined, the others replaced.
 
     Raises ConfigError with every error of the study, one line each.
     """
     lines = _group_errors(StudyOptions, study, "study")
     scales: Any = study.get("scales")
-    scale = study.get("scale")
     for name, group in scales.items() if isinstance(scales, Mapping) else ():
         if isinstance(group, Mapping):
             lines += _group_errors(ScaleOptions, group, f"study.scales.{name}")
-    if not lines and scale not in scales:
-        lines = [f"study.scale={scale}: must be one of {', '.join(scales)}"]
+    if not lines and study["scale"] not in scales:
+        lines = [f"study.scale={study['scale']}: must be one of {', '.join(scales)}"]
     if lines:
         raise ConfigError(lines)
-    own = study["scales"][scale] or {}
+    own = scales[study["scale"]] or {}
     scaled = {**study, **own, "fixed": {**(study.get("fixed") or {}), **(own.get("fixed") or {})}}
     if not any(scaled.get(key) for key in ("runs", "searches", "records_of")):
         lines.append("study.runs: must have at least one run, or there must be searches or records_of")
@@ -208,10 +202,9 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
 def _group_errors(options: type[Options], group: Mapping[str, Any], where: str) -> list[str]:
     lines = errors_of(options, group, where)
     for kind in BLOCKS:
-        key, _, inner = kind.partition(".")
-        blocks = group.get(key)
-        if inner:
-            blocks = blocks.get(inner) if isinstance(blocks, Mapping) else None
+        blocks: Any = group
+        for key in kind.split("."):
+            blocks = blocks.get(key) if isinstance(blocks, Mapping) else None
         for number, block in enumerate(blocks if isinstance(blocks, list) else ()):
             if isinstance(block, Mapping):  # else it is an error of the list's own type
                 lines += block_errors(kind, block, f"{where}.{kind}[{number}]")
@@ -219,10 +212,7 @@ def _group_errors(options: type[Options], group: Mapping[str, Any], where: str) 
 
 
 def of_search(name: str, seeds: Sequence[int], block: Mapping[str, Any]) -> dict[str, Any]:
-    """A study that is one search, without a file in conf/study; raises ConfigError with every error in it.
-
-    Its scale is None: no run of it names a study.
-    """
+    """A study that is one search. Its scale is None: no run names it. Raises ConfigError with every error in it."""
     drawn = list(block.get("coordinates") or block.get("space") or {})
     progress = {"kind": "progress", "y": "test_accuracy", "select_by": "val_accuracy"}
     path = {"kind": "path", "name": "path", "x": "peak_lr", "y": "weight_decay", "z": "val_accuracy"}

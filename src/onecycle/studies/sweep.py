@@ -20,9 +20,9 @@ from onecycle.config.compose import plain
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError, storage_errors_named
-from onecycle.runs.identity import settings
+from onecycle.runs.identity import override_key, settings
 from onecycle.studies import plan
-from onecycle.studies.effects import columns_of, filters_of
+from onecycle.studies.effects import columns_named
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.rows import DERIVED, row_of
 from onecycle.studies.search.explorer import Explorer
@@ -45,39 +45,34 @@ RECORD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def run_study(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
-    """Run what is missing of the study in `config`, show how far it is, and draw its page.
-
-    A failed run does not keep the others from running; it is raised at the end, after the page. Raises ConfigError
-    for a study or a change of it that makes no sense, before anything runs.
-    """
-    if not config.get("study"):
-        raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
-    return _run(at_scale(plain(config)["study"]), config, launcher, arguments)
-
-
-def run_search(
-    config: DictConfig, launcher: Launcher, arguments: Sequence[str], block: dict[str, Any]
+def run_study(
+    config: DictConfig, launcher: Launcher, arguments: Sequence[str], search: dict[str, Any] | None = None
 ) -> list[JobReturn]:
-    """Run one search around the configuration as it is composed; see `run_study`.
+    """Run what is missing of the study in `config`, and draw its page; a failed run is raised after that.
 
-    block: seeds, and a block of a study's `searches`.
+    search: instead of a study one search around the configuration: seeds, and a block of a study's `searches`. Raises
+    ConfigError for a study, or a change of it, that makes no sense, before anything runs.
     """
-    seeds = block.pop("seeds")
-    if config.get("study"):
+    if search and config.get("study"):
         raise ConfigError(["hydra/sweeper: a study has its own; leave it out, or leave out the study"])
-    if block["method"] == "coordinate":
-        block["coordinates"] = coordinates_of(block["coordinates"] or [], config)
+    if search:
+        seeds = search.pop("seeds")
+        if search["method"] == "coordinate":
+            search["coordinates"] = coordinates_of(search["coordinates"] or [], config)
+        else:
+            search["space"], arguments = space_of(arguments, config)
+        study = of_search(config.name, seeds, search)
+    elif config.get("study"):
+        study = at_scale(plain(config)["study"])
     else:
-        block["space"], arguments = space_of(arguments, config)
-    return _run(of_search(config.name, seeds, block), config, launcher, arguments)
+        raise ConfigError(["hydra/sweeper=study: needs a study; name one: study=lr_vs_subset_size"])
+    return _run(study, config, launcher, arguments)
 
 
 def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[JobReturn]:
     changes = plan.read_changes(arguments, study)
     points = plan.points(study, changes)
     folder = Path(config.hydra.sweep.dir)
-    plan.refuse_changes(changes, config)
     for name in study.get("records_of") or ():
         plan.read_plan(folder.parent / name)
     _refuse_searches(study, config)
@@ -95,7 +90,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     launch = partial(launch_runs, launcher, folder=folder, counter=counter, check=check.check)
     explorer = Explorer(noted, changes, folder, launch, counter, is_alone)
     results: list[JobReturn] = []
-    stopped: list[ConfigError] = []
+    stopped: ConfigError | None = None
     try:
         results += launch(points)
         for block in study.get("searches") or ():
@@ -106,25 +101,27 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         raise
     except ConfigError as error:
         log.error("The study stops here.")
-        results, stopped = [], [error]
-    _draw(folder, stopped)
+        results, stopped = [], error
+    try:
+        _draw(folder)
+    except ConfigError as error:
+        stopped = stopped or error
     for result in results:
         _ = result.return_value  # raises what the run raised
     if stopped:
-        raise stopped[0]
+        raise stopped
     return results
 
 
-def _draw(folder: Path, stopped: list[ConfigError]) -> None:
-    """Draw the study's page and the index; what does not fit the records stands on the page and joins `stopped`."""
+def _draw(folder: Path) -> None:
+    """Draw the study's page and the index; raises ConfigError, after both, for what does not fit the records."""
     from onecycle.studies import report  # it needs matplotlib; a study that is refused does not
 
     with storage_errors_named("draw the pages with make report"):
         try:
             report.build(folder)
-        except ConfigError as error:
-            stopped.append(error)
-        report.build_index(folder.parent)
+        finally:
+            report.build_index(folder.parent)
 
 
 def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
@@ -150,9 +147,9 @@ class ColumnCheck:
         self.study, self.folder = study, folder
         self.known = known_columns(study, points, config)
         added = {name for name, part in (config.get("callbacks") or {}).items() if part is not None}
-        measures = added - set(MEASURE_NOTHING) or _sets([study.get("fixed")], "callbacks")
-        differ = _sets(_own_settings(study), "callbacks") or study.get("records_of")
-        self.is_open = bool(measures and not differ)
+        measures = bool(added - set(MEASURE_NOTHING)) or _sets(study.get("fixed") or (), "callbacks")
+        differ = bool(study.get("records_of")) or _sets(_own_keys(study), "callbacks")
+        self.is_open = measures and not differ
         if not (measures or differ):
             self._refuse(self.known)
 
@@ -175,35 +172,33 @@ class ColumnCheck:
 
 def known_columns(study: Mapping[str, Any], points: Sequence[plan.Point], config: DictConfig) -> set[str]:
     """The columns that result from the form of a record, the axes, the searches and `derive`."""
-    groups, record = [study.get("fixed"), *_own_settings(study)], dict(RECORD)
-    if config.data.val_size or _sets(groups, "data.val_size"):
+    keys, record = [*(study.get("fixed") or ()), *_own_keys(study)], dict(RECORD)
+    if config.data.val_size or _sets(keys, "data.val_size"):
         record["val"] = record["train"]
-    if config.evaluation.tta != "none" or _sets(groups, "evaluation.tta"):
+    if config.evaluation.tta != "none" or _sets(keys, "evaluation.tta"):
         record["test"] = record["test"] | {"accuracy_tta": 0.0}
     found = {key for point in points for key in point.values} | row_of(plan.Point("", {}, ()), Path(), record).keys()
     for block in study.get("searches") or ():
-        keys = [*(block.get("coordinates") or ()), *(block.get("space") or ())]
-        found |= {"arm", "number", "seed", "coordinate", "decision", *map(plan.column, keys)}
+        drawn = [*(block.get("coordinates") or ()), *(block.get("space") or ())]
+        found |= {"arm", "number", "seed", "coordinate", "decision", *map(plan.column, drawn)}
     return found | (DERIVED[study["derive"]](Path()).keys() if study.get("derive") else set())
 
 
-def _own_settings(study: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
-    """What the blocks of a study set in their own runs."""
+def _own_keys(study: Mapping[str, Any]) -> list[str]:
+    """The keys that the blocks of a study set in their own runs."""
     blocks = [*(study.get("runs") or ()), *(study.get("searches") or ())]
-    return [block.get(key) for block in blocks for key in ("fixed", "axes")]
+    return [key for block in blocks for part in ("fixed", "axes") for key in block.get(part) or ()]
 
 
-def _sets(groups: Sequence[Mapping[str, Any] | None], key: str) -> bool:
-    return any(name.lstrip("+~").startswith(key) for group in groups for name in group or {})
+def _sets(keys: Collection[str], group: str) -> bool:
+    return any(override_key(key).startswith(group) for key in keys)
 
 
 def named_columns(study: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Every column that a study names, after the place that names it."""
     for claim in study.get("claims") or ():
-        where = f"claim {claim['id']}"
         given = {name: value for name, value in claim.items() if name not in ClaimOptions.model_fields}
-        yield from ((where, name) for name in columns_of(claim["effect"], given).values())
-        yield from ((where, name) for wanted in filters_of(given) for name in wanted)
+        yield from ((f"claim {claim['id']}", name) for name in columns_named(claim["effect"], given))
     for number, figure in enumerate(study.get("figures") or ()):
         where = f"study.figures[{number}]"
         yield from ((f"{where}.where", name) for name in figure.get("where") or {})

@@ -1,25 +1,21 @@
-"""The verdicts of measurements on claims of the literature: an effect, its 90 % interval over seeds, and the bounds.
-
-See `study.ClaimOptions` for what a claim is.
-"""
+"""The verdicts of measurements on claims, `study.ClaimOptions`: an effect, its 90 % interval over seeds, the bounds."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.studies import rows as table
-from onecycle.studies.effects import EFFECTS, axes_of, columns_of, filters_of, metric_of
+from onecycle.studies.effects import EFFECTS, columns_named, columns_of, filters_of
 from onecycle.studies.responses import Runs
-from onecycle.studies.rows import Filter, UnmeasurableError, filter_text, is_number, levels, value_text
+from onecycle.studies.rows import Filter, UnmeasurableError, filter_text, levels, value_text
 from onecycle.studies.study import CLAIMS, ClaimOptions, block_errors
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -36,29 +32,25 @@ MEASURABLE_SHARE = 0.9  # of the resamples; with fewer, noise decides whether th
 
 @dataclass(frozen=True)
 class Estimate:
-    """An effect, the half width of its interval (NaN if unknown), the number of seeds, and why a number is missing."""
+    """An effect, half the width of its interval (NaN if unknown), the number of seeds, and why a number is missing."""
 
-    effect: float
-    uncertainty: float
-    seeds: int
+    effect: float = math.nan
+    uncertainty: float = math.nan
+    seeds: int = 0
     obstacle: str = ""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The ends of the interval."""
-        return self.effect - self.uncertainty, self.effect + self.uncertainty
 
 
 def estimate(
-    frame: pd.DataFrame, effect: str, parameters: Mapping[str, Any], assumed_sd: float | None = None,
-    exact: bool = False,
-) -> Estimate:  # fmt: skip
+    frame: pd.DataFrame, effect: str, parameters: Mapping[str, Any], assumed_sd: float | None = None
+) -> Estimate:
     """The mean of an effect over the seeds that have every run it is about.
 
-    With several seeds the interval is that of Student's test with a pooled variance: all points vary alike.
-    With one seed `assumed_sd`, the metric's standard deviation from run to run, is the spread; `exact`: there is none.
+    With several seeds the interval is that of Student's test with a pooled variance: all points vary alike. With one
+    seed `assumed_sd`, the metric's standard deviation from run to run, is the spread.
     """
-    metric, axes, filters = metric_of(effect, parameters), axes_of(effect, parameters), filters_of(parameters)
+    columns, filters = columns_of(effect, parameters), filters_of(parameters)
+    metric = next(columns[name] for name in ("metric", "z", "y") if name in columns)
+    axes = [columns[name] for name in ("x", "y", "by") if name in columns and columns[name] != metric]
 
     def measure(runs: Runs) -> float:
         found = float(EFFECTS[effect](runs, **parameters))
@@ -68,27 +60,25 @@ def estimate(
 
     seeds = complete_seeds(frame, filters, axes)
     if not seeds:
-        return Estimate(math.nan, math.nan, 0, "too few seeds: none has every run that the claim is about")
+        return Estimate(obstacle="too few seeds: none has every run that the claim is about")
     effects, obstacles = [], []
     for runs in seeds:
         try:
             effects.append(measure(runs))
         except UnmeasurableError as error:
             obstacles.append(str(error))
+    count = len(seeds)
     if obstacles:
-        share = f" ({len(obstacles)} of {len(seeds)} seeds)" if len(seeds) > 1 else ""
-        return Estimate(math.nan, math.nan, len(seeds), f"cannot be measured: {obstacles[0]}{share}")
-    average, source = math.fsum(effects) / len(effects), "measured" if len(effects) > 1 else "assumed"
-    if len(effects) > 1:
-        sd, freedom = pooled_sd(seeds, metric, filters, axes)
-        # Without two finite numbers at any point (all of them diverged) the effects are all there is to go by.
-        width = resampled_half_width(seeds, measure, metric, sd, freedom) if freedom else half_width(effects)
-    elif exact or assumed_sd is None:
-        return Estimate(average, 0.0 if exact else math.nan, 1, "" if exact else UNKNOWN_SPREAD)
-    else:
-        width = resampled_half_width(seeds, measure, metric, assumed_sd, math.inf)
+        share = f" ({len(obstacles)} of {count} seeds)" if count > 1 else ""
+        return Estimate(seeds=count, obstacle=f"cannot be measured: {obstacles[0]}{share}")
+    average = math.fsum(effects) / count
+    if count == 1 and assumed_sd is None:
+        return Estimate(average, seeds=1, obstacle=UNKNOWN_SPREAD)
+    sd, freedom = pooled_sd(seeds, metric, filters, axes) if count > 1 else (assumed_sd or 0.0, math.inf)
+    width = resampled_half_width(seeds, measure, metric, sd, freedom)
+    source = "measured" if count > 1 else "assumed"
     vague = f"too few seeds: with the {source} spread the effect often cannot be measured"
-    return Estimate(average, width, len(effects), vague if math.isnan(width) else "")
+    return Estimate(average, width, count, vague if math.isnan(width) else "")
 
 
 def complete_seeds(frame: pd.DataFrame, filters: Sequence[Filter], axes: Sequence[str]) -> list[Runs]:
@@ -98,10 +88,10 @@ def complete_seeds(frame: pd.DataFrame, filters: Sequence[Filter], axes: Sequenc
     seed are those of one.
     """
     runs = Runs(frame)
-    seed = places(runs, ["seed"])[:, 0]
+    seed = runs.places(["seed"])[:, 0]
     complete = set(seed.tolist())
     for where in filters:
-        grid = places(runs, [*axes, *(column for column in where if column not in axes)])
+        grid = runs.places([*axes, *(column for column in where if column not in axes)])
         there = runs.at(where) & (grid[:, : len(axes)] >= 0).all(axis=1)
         points = {one: Counter(map(tuple, grid[there & (seed == one)].tolist())) for one in set(seed.tolist())}
         needed: Counter[tuple[int, ...]] = Counter()
@@ -111,23 +101,11 @@ def complete_seeds(frame: pd.DataFrame, filters: Sequence[Filter], axes: Sequenc
     return [Runs(frame[seed == one]) for one in dict.fromkeys(seed.tolist()) if one in complete]
 
 
-def places(runs: Runs, columns: Sequence[str]) -> NDArray[np.intp]:
-    """Which of its column's levels each run has, [run, column]; −1 where the value is missing."""
-    found = np.full((len(runs), len(columns)), -1)
-    for number, column in enumerate(columns):
-        for place, level in enumerate(levels(runs.frame, column)):
-            found[runs.at({column: [level]}), number] = place
-    return found
-
-
 def pooled_sd(seeds: Sequence[Runs], metric: str, filters: Sequence[Filter], axes: Sequence[str]) -> tuple[float, int]:
-    """The standard deviation of a column between runs at the same point, over all points, and its degrees of freedom.
-
-    (NaN, 0) where no point has two finite numbers.
-    """
+    """The standard deviation of a column between runs of the same point, with its degrees of freedom (NaN, 0: none)."""
     runs = Runs(pd.concat([one.frame for one in seeds]))
     there = np.isfinite(runs.numbers(metric)) & np.any([runs.at(where) for where in filters], axis=0)
-    points = places(runs, list(dict.fromkeys([*(column for where in filters for column in where), *axes])))
+    points = runs.places(list(dict.fromkeys([*(column for where in filters for column in where), *axes])))
     _, group = np.unique(points[there], axis=0, return_inverse=True)
     groups = pd.Series(runs.numbers(metric)[there]).groupby(group.ravel())
     freedom = int((groups.count() - 1).sum())
@@ -135,24 +113,14 @@ def pooled_sd(seeds: Sequence[Runs], metric: str, filters: Sequence[Filter], axe
     return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
 
 
-def quantile(freedom: float) -> float:
-    """How many standard errors half of the interval is: Student's t; infinite degrees are those of a known spread."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-
-
-def half_width(effects: Sequence[float]) -> float:
-    """Half the confidence interval of the mean of at least two values."""
-    return quantile(len(effects) - 1) * float(np.std(effects, ddof=1)) / math.sqrt(len(effects))
-
-
 def resampled_half_width(
     seeds: Sequence[Runs], effect: Callable[[Runs], float], column: str, sd: float, freedom: float
 ) -> float:
     """Half the interval of the mean effect over seeds whose runs vary by `sd` in a column: from 400 noisy copies.
 
-    Of more than five seeds as many copies are made as give 2,000 effects, at least 20: the time stays bounded.
-    freedom: the degrees of freedom of `sd`. NaN where fewer than 90 % of the copies have an effect. The noise is the
-    same at every call.
+    Of more than five seeds as many copies are made as give 2,000 effects, at least 20: the time stays bounded. The
+    noise is the same at every call. freedom: the degrees of freedom of `sd`, infinite for a known one. NaN where fewer
+    than 90 % of the copies have an effect.
     """
     generator = np.random.default_rng(0)
     copies = min(RESAMPLES, max(FEWEST_COPIES, RESAMPLED_EFFECTS // len(seeds)))
@@ -169,65 +137,44 @@ def resampled_half_width(
         spread = float(np.std(np.mean(effects, axis=1), ddof=1))
     else:  # the seeds' noise is independent: each of many seeds tells of the same variance, so fewer copies will do
         spread = math.sqrt(float(np.var(effects, axis=0, ddof=1).sum())) / len(seeds)
-    return quantile(freedom) * spread
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * spread
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What measurements say of a claim: its fields, and those of an `Estimate`, NaN where they are unknown."""
+def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
+    """The verdict of the runs on a claim, as verdicts.json has it, with None for a number that is unknown.
 
-    id: str
-    text: str
-    source: str
-    verdict: str
-    effect: float
-    uncertainty: float
-    at_least: float | None
-    at_most: float | None
-    unit: str
-    seeds: int
-    reason: str
-    margin_from: str = ""
-    if_not: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them: None for a number that is unknown."""
-        return {key: None if is_number(value) and math.isnan(value) else value for key, value in asdict(self).items()}
-
-
-def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) -> Verdict:
-    """The verdict of the runs on a claim: it holds, or does not, where the whole interval of the effect says so.
-
-    The effect is taken for each seed that has every run the claim is about; see `estimate` for its interval. whole:
-    whether the rows are those of a whole study; in a part of one, a claim about other runs is undecided. Raises
-    ConfigError for a claim that has an error, or names a column or, in a whole study, a value that no run has.
+    A claim holds, or does not, where the whole interval of its effect says so; see `estimate`. whole: whether the rows
+    are those of a whole study; in a part of one, a claim about other runs is undecided. Raises ConfigError for a claim
+    that has an error, or names a column or, in a whole study, a value that no run has.
     """
     where = f"claim {entry.get('id')}"
     if lines := block_errors("claims", entry, where):
         raise ConfigError(lines)
     claim = CLAIMS[entry["effect"]].model_validate(entry)
-    filters = filters_of(claim.parameters)
-    for column in [*columns_of(claim.effect, claim.parameters).values(), *(name for one in filters for name in one)]:
+    for column in columns_named(claim.effect, claim.parameters):
         if column not in frame:
             raise ConfigError([f"{where}: no column {column!r}{did_you_mean(column, frame.columns)}"])
-    missing = next((text for one in filters if (text := _missing(frame, one))), "")
+    missing = next((text for one in filters_of(claim.parameters) if (text := _missing(frame, one))), "")
     if missing and whole:
         raise ConfigError([f"{where}: {missing}"])
-    result = Estimate(math.nan, math.nan, 0, f"cannot be measured: {missing}")
-    if not missing:
-        result = estimate(frame, claim.effect, claim.parameters, claim.assumed_sd, claim.exact)
-    low, high = result.interval
+    if missing:
+        result = Estimate(obstacle=f"cannot be measured: {missing}")
+    else:
+        result = estimate(frame, claim.effect, claim.parameters, claim.assumed_sd)
+    low, high = result.effect - result.uncertainty, result.effect + result.uncertainty
     # Infinite for a bound that is none.
     least, most = (
         bound + sign * SLACK * max(1.0, abs(bound)) for bound, sign in zip(claim.bounds, (-1, 1), strict=True)
     )
-    verdict = HOLDS if least <= low and high <= most else FAILS if high < least or most < low else UNDECIDED
-    return Verdict(
-        id=claim.id, text=claim.text, source=claim.source or "", verdict=verdict, effect=result.effect,
-        uncertainty=result.uncertainty, at_least=claim.at_least, at_most=claim.at_most, unit=claim.unit,
-        seeds=result.seeds, reason=_reason(result, claim, verdict), margin_from=claim.margin_from or "",
-        if_not=(claim.if_not or "") if verdict == FAILS else "",
-    )  # fmt: skip
+    verdict = HOLDS if least <= low and high <= most else FAILS if high < least or low > most else UNDECIDED
+    return {
+        "id": claim.id, "text": claim.text, "source": claim.source or "", "verdict": verdict,
+        "effect": None if math.isnan(result.effect) else result.effect,
+        "uncertainty": None if math.isnan(result.uncertainty) else result.uncertainty,
+        "at_least": claim.at_least, "at_most": claim.at_most, "unit": claim.unit, "seeds": result.seeds,
+        "reason": result.obstacle or _reason(result, claim, verdict), "margin_from": claim.margin_from or "",
+        "if_not": (claim.if_not or "") if verdict == FAILS else "",
+    }  # fmt: skip
 
 
 def _missing(frame: pd.DataFrame, where: Mapping[str, Any]) -> str:
@@ -247,8 +194,6 @@ def _missing(frame: pd.DataFrame, where: Mapping[str, Any]) -> str:
 
 
 def _reason(result: Estimate, claim: ClaimOptions, verdict: str) -> str:
-    if result.obstacle:
-        return result.obstacle
     unit = f" {claim.unit}".rstrip()
     is_exact = result.uncertainty <= NEGLIGIBLE * abs(result.effect)
     # One digit of the uncertainty, two where the first is a 1; four of an effect without one.
@@ -257,17 +202,15 @@ def _reason(result: Estimate, claim: ClaimOptions, verdict: str) -> str:
     digits = 4 if is_exact else 2 if size < 2 * 10.0**exponent else 1
     decimals = max(0, digits - 1 - exponent) if size else 0
     if verdict == UNDECIDED:
-        low, high = result.interval
+        low, high = result.effect - result.uncertainty, result.effect + result.uncertainty
         inside = [str(bound) for bound in claim.bounds if low <= bound <= high]
-        return (
-            f"the interval {_text(low, decimals + 1)} to {_text(high, decimals + 1)}{unit} contains the "
-            f"bound{'s' * (len(inside) > 1)} {' and '.join(inside)}"
-        )
+        interval = " to ".join(f"{end:z.{decimals + 1}f}" for end in (low, high))
+        return f"the interval {interval}{unit} contains the bound{'s' * (len(inside) > 1)} {' and '.join(inside)}"
     if claim.unit.startswith(SHARE_OF_RUNS) and is_exact:
         return f"{_share(result.effect)} {claim.unit}, {_claimed(claim, _share)}"
-    amount = _text(result.effect, decimals)
+    amount = f"{result.effect:z.{decimals}f}"
     if not is_exact:
-        amount += f" ± {_text(result.uncertainty, decimals)}"
+        amount += f" ± {result.uncertainty:.{decimals}f}"
     elif "." in amount:
         amount = amount.rstrip("0").rstrip(".")
     return f"{amount}{unit}, {_claimed(claim, str)}"
@@ -286,8 +229,3 @@ def _claimed(claim: ClaimOptions, word: Callable[[Any], str]) -> str:
 def _share(part: float) -> str:
     """A share of runs in words, or in percent."""
     return {0.0: "none", 1.0: "all"}.get(part, f"{100 * part:.0f} %")
-
-
-def _text(number: float, decimals: int) -> str:
-    """A rounded number; "0" rather than "-0"."""
-    return f"{round(number, decimals) + 0.0:.{decimals}f}"

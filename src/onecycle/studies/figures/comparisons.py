@@ -37,8 +37,8 @@ def arms(
     """
     if form not in (None, "bars", "dots"):
         raise ValueError(f"form={form}: must be bars or dots")
-    names = levels(rows, by)
     table, seeds = columns.points_of(rows, by, y)
+    names = sorted(columns.numbers(rows, by).dropna().unique()) if table.index.dtype == float else levels(rows, by)
     if table["n"].isna().all():
         raise ValueError(f"no run has a value of {y}")
     table, published = table.reindex(names), pd.Series(reference or {}, dtype=float).reindex(names)

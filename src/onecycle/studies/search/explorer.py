@@ -40,7 +40,7 @@ class Explorer:
         self.noted, self.changes, self.folder, self.launch = noted, changes, folder, launch
         self.counter, self.alone = counter, alone
         self.decided = coordinate.Decisions(folder)
-        self.seeds = len(changes.axes.get("seed", noted.study["seeds"]))
+        self.seeds = len(plan.seeds_of(noted.study, changes))
 
     def explore(self, block: dict[str, Any]) -> list[JobReturn]:
         """Run a search: the mean score over the seeds of a point decides where it goes. Its points join the plan.
