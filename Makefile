@@ -8,7 +8,6 @@ SCALE ?= cpu
 LONG := tricks tuning_path
 STUDIES ?= $(filter-out base regimes $(LONG),$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
-COUNT ?= 10000
 PORT ?= 6006
 
 # Without PYTHON=… an existing environment keeps the interpreter that built it.
@@ -23,11 +22,11 @@ BIN := .venv/bin
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report benchmark test test-all accept fuzz audit schema lint format tensorboard lock clean
+.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006  COUNT=10000  NAME=lr_range_test  SCALE=cpu'
+	@echo '  variables: EXPERIMENT=quick  ARGS="trainer.max_epochs=1 seed=3"  PYTHON=python3.12  PORT=6006  NAME=lr_range_test  SCALE=cpu'
 
 setup: $(STAMP) ## build .venv from requirements.lock (the other targets do this themselves)
 
@@ -70,9 +69,6 @@ test-all: $(STAMP) ## run all tests, including the slow ones
 
 accept: $(STAMP) ## compare a CUDA GPU with the CPU and with itself, and print what was measured (two minutes)
 	@$(BIN)/python -m pytest tests/gpu -n 0 $(ARGS)
-
-fuzz: $(STAMP) ## COUNT (10000) mutated inputs of each kind of file: record, config, image, checkpoint
-	@$(BIN)/python tests/runs/test_fuzz.py --count $(COUNT) $(ARGS)
 
 audit: $(STAMP) ## known vulnerabilities of the locked versions; bill of materials in logs/audit (needs the network)
 	@mkdir -p logs/audit

@@ -67,6 +67,7 @@ def test_force_moves_the_old_folder_aside(undisturbed: Path, tmp_path: Path) -> 
     assert "before-" not in (folder / "studies" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_records(undisturbed: Path, tmp_path: Path) -> None:
     folder, chance = tmp_path / "logs", random.Random(0)
     before: dict[Path, tuple[bytes, int]] = {}
