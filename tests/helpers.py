@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -49,3 +50,8 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    """Random bytes, as the pixels of images."""
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import warnings_of
 from onecycle.data import sources
 from onecycle.data.sources import HEADER, Arrays, Dataset, load
 
@@ -64,10 +65,6 @@ def is_whole(dataset: Dataset) -> bool:
         for name in ("train", "test")
         for kind, part in zip(("images", "labels"), getattr(dataset, name), strict=True)
     )
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def in_processes(folder: Path, count: int, is_killed: bool = False) -> list[Any]:

@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import noise, warnings_of
 from onecycle.data.class_folders import ImageFolder, decode_image
 from onecycle.data.sources import DataUnavailableError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def noise(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -60,10 +57,6 @@ def two_classes(put: Put) -> None:
 
 def source(root: Path, image_size: int = 32) -> ImageFolder:
     return ImageFolder("image_folder", str(root), image_size)
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_class_folders_are_decoded_in_sorted_order(root: Path, put: Put, caplog: pytest.LogCaptureFixture) -> None:

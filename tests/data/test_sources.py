@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from helpers import noise
 from onecycle.data import sources, synthetic
 from onecycle.data.sources import Cifar, DataUnavailableError, Synthetic, channel_statistics, load
 
@@ -20,10 +21,6 @@ CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_loaded", {})
-
-
-def noise(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def write_batch(path: Path, content: dict[str, Any]) -> list[str]:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from onecycle.config.compose import CONF
+from helpers import composed_of
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import validated
 
@@ -45,7 +44,6 @@ def on_gpu(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     drawn = ["data=synthetic", "data.source.train_size=12800", "data.source.test_size=1000", f"data.cache={cache}"]
 
     def made(experiment: str, *overrides: str) -> TrainOptions:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return validated(compose("train", overrides=[f"experiment={experiment}", *drawn, *quiet, *overrides]))
+        return validated(composed_of(f"experiment={experiment}", *drawn, *quiet, *overrides))
 
     return made

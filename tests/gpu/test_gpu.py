@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import LambdaCallback
 
+from helpers import composed_of, only_folder, weights
 from onecycle import build
 from onecycle.callbacks.checkpoint import Checkpoint
-from onecycle.config.compose import CONF
 from onecycle.config.schema import TrainOptions
 from onecycle.data.datamodule import DataModule
 from onecycle.evaluate import evaluate
-from onecycle.runs.checkpoints import newest, read_checkpoint
+from onecycle.runs.checkpoints import newest
 from onecycle.train import train
 from onecycle.training import breakdown
 from onecycle.training.classifier import Classifier, resized
@@ -40,20 +39,9 @@ def parts(config: TrainOptions) -> tuple[DataModule, Classifier]:
     return datamodule, build.build_classifier(config, datamodule, build.total_steps(config, datamodule))
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    path = newest(folder).path
-    assert path is not None
-    return read_checkpoint(path)["state_dict"]
-
-
 def largest_difference(a: Path, b: Path) -> float:
     one, other = weights(a), weights(b)
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
-
-
-def only_folder(sweep: Path) -> Path:
-    (folder,) = (path for path in sweep.iterdir() if path.is_dir())
-    return folder
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -115,8 +103,7 @@ def test_the_first_losses_are_those_of_the_cpu(
 def test_an_evaluation_reproduces_the_record(on_gpu: OnGpu, tmp_path: Path, precision: str) -> None:
     config = on_gpu("bag_of_tricks", "trainer.max_steps=40", f"trainer.precision={precision}", "batch_size=256")
     record = train(config, [], sweep=tmp_path / "runs", progress=False)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        found = evaluate(compose("evaluate", overrides=[f"run='{only_folder(tmp_path / 'runs')}'"]))
+    found = evaluate(composed_of(f"run='{only_folder(tmp_path / 'runs')}'", name="evaluate"))
     assert found["test"] == record["test"]
 
 

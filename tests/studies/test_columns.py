@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from helpers import composed_of
 from onecycle.config.compose import CONF, plain
 from onecycle.errors import ConfigError
 from onecycle.studies.figures import KINDS
@@ -40,8 +40,7 @@ def check_of(spec: Mapping[str, Any], config: DictConfig, folder: Path) -> Colum
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_has_runs_and_names_columns_that_its_records_may_have(name: str, tmp_path: Path) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("train", overrides=[f"study={name}"])
+    config = composed_of(f"study={name}")
     for scale in config.study.scales:
         spec = at_scale({**plain(config)["study"], "scale": scale})
         assert bool(points(spec)) != bool(spec["records_of"])

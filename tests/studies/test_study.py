@@ -1,10 +1,9 @@
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from onecycle.config.compose import CONF
+from helpers import composed_of
 from onecycle.errors import ConfigError
 from onecycle.studies import plan
 from onecycle.studies.plan import Changes, read_changes, refuse_values
@@ -163,8 +162,7 @@ def test_axes_and_overrides_of_every_run_are_told_apart() -> None:
 def test_a_value_that_every_run_would_refuse_is_refused_by_the_rules_of_the_configuration(
     drawn: list[str],
 ) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("train", overrides=drawn)
+    config = composed_of(*drawn)
     with pytest.raises(ConfigError) as caught:
         refuse_values({"seed": [0, "a"], "schedule.peak_lr": [0.1, -1], "data": ["synthetic"]}, config)
     assert [line.split(":")[0] for line in caught.value.problems] == ["seed=a", "schedule.peak_lr=-1"]
