@@ -1,4 +1,5 @@
 import gc
+import inspect
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -17,13 +19,13 @@ from helpers import CrashError, composed_of, only_folder, record_of, rows, same,
 from onecycle import build
 from onecycle.callbacks.divergence import Divergence
 from onecycle.cli import score
-from onecycle.config.schema import TrainOptions
+from onecycle.config.schema import TrainerOptions, TrainOptions
 from onecycle.config.validate import validated
 from onecycle.data.augment import Canvas
 from onecycle.errors import ConfigError
 from onecycle.runs import summary
 from onecycle.runs.saved import resumed_config
-from onecycle.train import train
+from onecycle.train import train, train_here
 from onecycle.training.classifier import Classifier
 
 Compose = Callable[..., TrainOptions]
@@ -430,3 +432,30 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
     kept = resumed_config(OmegaConf.create(_values(tiny(f"resume={folder}"))), [f"resume={folder}"])
     assert train(kept, [])["data"]["stands_in_for"] == "cifar10"
     assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2
+
+
+def test_every_argument_of_lightnings_trainer_is_an_option_or_refused_with_its_reason() -> None:
+    known = {*TrainerOptions.model_fields, *TrainerOptions.NOT_TAKEN, "enable_autolog_hparams", "model_registry"}
+    assert inspect.signature(pl.Trainer).parameters.keys() <= known
+    assert not TrainerOptions.NOT_TAKEN.keys() & TrainerOptions.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("trainer.devices=[0,1]", "trainer._target_=lightning.pytorch.Trainer: "),
+        ("+callbacks.x={_target_:lightning.pytorch.callbacks.Timer,duration:x}", "callbacks.x._target_="),
+        (
+            "+callbacks.x={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}",
+            "callbacks: monitor=val/",
+        ),
+    ],
+)
+def test_what_a_constructor_refuses_is_a_line_and_leaves_no_folder(
+    word: str, named: str, tiny: Compose, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train_here(tiny(word), [], None, progress=False, keep=True)
+    (line,) = caught.value.problems
+    assert line.startswith(named)
+    assert not list((tmp_path / "runs").iterdir())

@@ -123,13 +123,11 @@ def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int) -> C
 
 
 def build_trainer(
-    config: TrainOptions, folder: Path, steps: int, key: Mapping[str, Any], *, steps_done: int, progress: bool,
-    check: Callable[[], None] = lambda: None,
-) -> pl.Trainer:  # fmt: skip
-    """Lightning's Trainer with this run's callbacks and loggers, writing into `folder`.
+    config: TrainOptions, folder: Path, steps: int, *, progress: bool, check: Callable[[], None] = lambda: None
+) -> pl.Trainer:
+    """Lightning's Trainer with this run's callbacks and loggers, which are not attached to the run yet.
 
-    key: what a run that goes on from one of its checkpoints must agree in. steps_done: those of a resumed run's
-    checkpoint, else 0. progress: false leaves the bar out. check: raises where the folder is another process's now.
+    progress: false leaves the bar out. check: raises where the folder is another process's now.
     """
     # Ahead of everything that is written: Lightning calls the checkpoint's callback last.
     owned = LambdaCallback(on_train_batch_end=lambda *_: check(), on_train_epoch_end=lambda *_: check())
@@ -139,7 +137,6 @@ def build_trainer(
     if config.ema:
         callbacks.append(Average(config.ema.decay_per_step, config.ema.every_n_steps))
     loggers = _built(config.logger, Logger, "logger")
-    attach_all([*callbacks, *loggers], RunContext(folder, steps_done, key))
     every = config.evaluation.every_n_epochs
     trainer = instantiate(
         config.trainer.arguments(), pl.Trainer, "trainer",
@@ -151,9 +148,17 @@ def build_trainer(
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
-    if config.batch_size % trainer.world_size:
-        raise ValueError(f"batch_size={config.batch_size}: does not divide among {trainer.world_size} devices")
+    split, other = ("val", "test") if config.data.val_size else ("test", "val")
+    for callback in callbacks:
+        monitor = str(getattr(callback, "monitor", ""))
+        if monitor.startswith((f"{other}/", "train/")):
+            raise ValueError(f"callbacks: monitor={monitor}: this run has {split}/loss and {split}/accuracy")
     return trainer
+
+
+def attach(trainer: pl.Trainer, run: RunContext) -> None:
+    """Give the run to the callbacks and loggers of its Trainer, which may write from now on."""
+    attach_all([*trainer.callbacks, *trainer.loggers], run)  # type: ignore[attr-defined]
 
 
 def _built(parts: Mapping[str, Any] | None, kind: type, group: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """From a configuration to a finished run. Read this first."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     # Only now: a rejected configuration must not wait seconds for torch.
     from onecycle import build
     from onecycle.runs import checkpoints, environment, summary
+    from onecycle.runs.loggers import RunContext
 
     summary.silence_libraries()
     environment.prepare(config.trainer.threads)
@@ -68,7 +70,13 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             summary.show_end(run, single=False)
             return run.folder
         check_links(run.folder)
-        classifier = build.build_classifier(config, datamodule, steps)
+        try:
+            classifier = build.build_classifier(config, datamodule, steps)
+            trainer = build.build_trainer(config, run.folder, steps, progress=progress, check=lambda: run.check_lease())
+        except ValueError:
+            with contextlib.suppress(OSError):
+                run.folder.rmdir()  # it is new: nothing is in it
+            raise
     with run.recording():
         if run.done:  # by another process, while this one was getting ready
             return run.folder
@@ -77,10 +85,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
         changed = checkpoints.changed_keys(start.run, key)
         if changed:
             raise ConfigError(changed)
-        with build.value_errors_as_config_errors():
-            trainer = build.build_trainer(
-                config, run.folder, steps, key, steps_done=start.step, progress=progress, check=run.check_lease
-            )
+        build.attach(trainer, RunContext(run.folder, start.step, key))
         summary.show_start(run, classifier, datamodule, trainer, start.step)
         setup = time.perf_counter() - started
         try:

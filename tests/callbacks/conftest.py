@@ -7,6 +7,7 @@ import pytest
 from lightning.pytorch.plugins import Precision
 
 from onecycle import build
+from onecycle.runs.loggers import RunContext
 
 Fit = Callable[..., pl.Trainer]
 
@@ -35,7 +36,8 @@ def fit(tiny: Any, tmp_path: Path) -> Fit:
         steps = build.total_steps(cfg, datamodule)
         classifier = build.build_classifier(cfg, datamodule, steps)
         place = tmp_path / (folder or "")
-        trainer = build.build_trainer(cfg, place, steps, {}, steps_done=0, progress=False)
+        trainer = build.build_trainer(cfg, place, steps, progress=False)
+        build.attach(trainer, RunContext(place))
         trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
         if isinstance(plugin, Precision):
             trainer.strategy.precision_plugin = plugin

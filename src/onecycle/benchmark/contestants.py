@@ -32,6 +32,7 @@ from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import instantiate
 from onecycle.config.validate import validated
 from onecycle.data import synthetic
+from onecycle.runs.loggers import RunContext
 from onecycle.training import precision
 
 POOL = 12_800  # images that all contestants draw from
@@ -159,7 +160,8 @@ def race_trainer(race: Race, device: torch.device) -> Pairs:
         mark = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build.build_trainer(config, Path(folder), steps, {}, steps_done=0, progress=True)
+        trainer = build.build_trainer(config, Path(folder), steps, progress=True)
+        build.attach(trainer, RunContext(Path(folder)))
         # The last callback, so that all others' work counts for the Trainer.
         trainer.callbacks.append(LambdaCallback(on_train_batch_end=change_turns))  # type: ignore[attr-defined]
         trainer.fit(build.build_classifier(config, datamodule, steps), datamodule)

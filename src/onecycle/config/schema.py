@@ -83,6 +83,12 @@ def _subset(size: int | float) -> int | float:
     return size
 
 
+def _different(devices: list[int]) -> list[int]:
+    if len(set(devices)) < len(devices):
+        raise ValueError("must be different numbers")
+    return devices
+
+
 Component = Annotated[dict[str, Any], AfterValidator(_with_target), allowed("a group of keys with a _target_")]
 SubsetSize = Annotated[
     Annotated[int, Field(le=10**9)] | float,
@@ -90,8 +96,8 @@ SubsetSize = Annotated[
     allowed("a count of at least 1, or a fraction above 0.0 up to 1.0"),
 ]
 Devices = Annotated[
-    Literal["auto"] | Count | Annotated[list[CountOrZero], Field(min_length=1)],
-    allowed("auto, a count of at least 1, or a list of device numbers"),
+    Literal["auto"] | Count | Annotated[list[CountOrZero], Field(min_length=1), AfterValidator(_different)],
+    allowed("auto, a count of at least 1, or a list of different device numbers"),
 ]
 
 
@@ -169,12 +175,26 @@ class TrainerOptions(Options):
     """Lightning's Trainer. Keys that are not listed here are arguments of its constructor."""
 
     model_config = ConfigDict(extra="allow")
-    # What the program itself gives to the constructor.
-    SET_BY_PROGRAM: ClassVar[tuple[str, ...]] = (
-        "max_time", "min_epochs", "min_steps", "logger", "callbacks", "num_sanity_val_steps",
-        "check_val_every_n_epoch", "limit_val_batches", "enable_progress_bar", "enable_model_summary",
-        "enable_checkpointing", "use_distributed_sampler", "default_root_dir", "plugins",
-    )  # fmt: skip
+    # Arguments of the constructor that the program gives itself, or that loader, schedule or record do not follow.
+    NOT_TAKEN: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(
+            ("min_epochs", "min_steps", "num_sanity_val_steps", "enable_progress_bar", "enable_model_summary",
+             "enable_checkpointing", "use_distributed_sampler", "default_root_dir", "plugins"), "is set by the program",
+        ),
+        "logger": "loggers are keys below logger",
+        "callbacks": "callbacks are keys below callbacks",
+        "accumulate_grad_batches": "every batch is a step of the schedule and of the record; set batch_size",
+        "limit_train_batches": "an epoch is every full batch of the subset; set data.subset_size or trainer.max_steps",
+        "overfit_batches": "an epoch is every full batch of the subset; set data.subset_size",
+        "limit_val_batches": "the held-out images are evaluated as a whole; set data.val_size",
+        "limit_test_batches": "the test images are tested as a whole",
+        "limit_predict_batches": "nothing is predicted while training",
+        "val_check_interval": "the network is evaluated at the end of epochs; set evaluation.every_n_epochs",
+        "check_val_every_n_epoch": "set evaluation.every_n_epochs",
+        "fast_dev_run": "a run leaves its record; take experiment=debug or trainer.max_steps",
+        "barebones": "a run leaves its record",
+        "reload_dataloaders_every_n_epochs": "the images stay on the device; every epoch draws its own augmentation",
+    }  # fmt: skip
     # Keys that Lightning's constructor is not given.
     OWN: ClassVar[tuple[str, ...]] = ("compile", "threads", "max_epochs", "max_steps")
 
@@ -193,6 +213,12 @@ class TrainerOptions(Options):
     compile: bool = Field(description="compile the network with torch.compile")
     threads: Annotated[Count, Field(le=1024)] | None = Field(description="CPU threads; null: torch's choice")
     sync_batchnorm: bool = Field(False, description="batch norm over the whole batch of several GPUs")
+    gradient_clip_algorithm: Literal["norm", "value"] | None = Field(None, description="how the gradient is clipped")
+    inference_mode: bool = Field(True, description="evaluate in torch.inference_mode, else in torch.no_grad")
+    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(None, description="a profiler of Lightning")
+    max_time: str | dict[str, int] | None = Field(
+        None, description="longest time of the fit, as Lightning's Timer takes it"
+    )
 
     def arguments(self) -> dict[str, Any]:
         """What the constructor is given, its `_target_` included."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from onecycle.config.schema import ALLOWED_TARGETS, TrainOptions
 from onecycle.config.validate import components, did_you_mean, is_allowed, shown
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, reason_of
 
 
 def instantiate(
@@ -16,8 +16,8 @@ def instantiate(
     """The object of the class that `component["_target_"]` names, built with the other keys and `arguments`.
 
     kind: what the class must be derived from, or the names of methods that it must have. key: the component's key, for
-    errors. Raises ConfigError for a target outside `ALLOWED_TARGETS` or of another kind, and for arguments that the
-    class does not take.
+    errors. Raises ConfigError for a target outside `ALLOWED_TARGETS` or of another kind, and with whatever the class
+    itself raises.
     """
     errors = class_errors(component, kind, key)
     if errors:
@@ -25,10 +25,10 @@ def instantiate(
     settings = {name: value for name, value in component.items() if name != "_target_"}
     try:
         return _class_of(component)(**settings, **arguments)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise ConfigError([f"{key}._target_={component['_target_']}: {error}".lstrip(".")]) from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError([f"{key}._target_={component['_target_']}: {reason_of(error)}".lstrip(".")]) from error
 
 
 def check_classes(config: TrainOptions) -> None:

@@ -42,8 +42,11 @@ def _without(keys: list[str], lines: list[str]) -> list[str]:
 def training_errors(values: Mapping[str, Any]) -> list[str]:
     """The errors of a resolved training configuration."""
     given = values.get("trainer")
-    taken = [key for key in TrainerOptions.SET_BY_PROGRAM if isinstance(given, Mapping) and key in given]
-    lines = [f"trainer.{key}={shown(values['trainer'][key])}: is set by the program" for key in taken]
+    lines = [
+        f"trainer.{key}={shown(value)}: cannot be set; {TrainerOptions.NOT_TAKEN[key]}"
+        for key, value in (given.items() if isinstance(given, Mapping) else ())
+        if key in TrainerOptions.NOT_TAKEN
+    ]
     return _errors(TrainOptions, values) + lines
 
 

@@ -111,6 +111,8 @@ def must_be_started(config: TrainOptions) -> bool:
     """
     own, machines = on_this_machine(config), config.trainer.num_nodes
     said = f"trainer.devices={config.trainer.devices} trainer.num_nodes={machines}"
+    if config.batch_size % (own * machines):
+        raise ConfigError([f"batch_size={config.batch_size}: does not divide among {own * machines} devices"])
     if config.trainer.sync_batchnorm and not _on_gpus(config):
         raise ConfigError(["trainer.sync_batchnorm=true: must be false on CPUs, PyTorch synchronises on GPUs alone"])
     found = _joined or place(os.environ)
