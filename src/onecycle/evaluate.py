@@ -37,7 +37,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     saved = saved_config(folder)
     environment.prepare(saved.trainer.threads)
     with build.value_errors_as_config_errors():
-        own = build.choose_precision(_own_config(config, saved))
+        own = build.choose_precision(_own_config(config, saved, recorded or {}))
         _, dataset = build.load_dataset(own, keep=bool(config.data))
         checkpoint = folder / checkpoints.FOLDER / config.checkpoint
         checkpoint = checkpoint if checkpoint.exists() else Path(config.checkpoint)
@@ -71,12 +71,13 @@ def evaluation_word_errors(config: DictConfig) -> list[str]:
     return lines
 
 
-def _own_config(config: DictConfig, saved: TrainOptions) -> TrainOptions:
+def _own_config(config: DictConfig, saved: TrainOptions, recorded: dict[str, Any]) -> TrainOptions:
     """The run's configuration with the data, the device and the precision of the evaluation."""
     values = saved.model_dump(exclude_unset=True)
     if config.data:
         values["data"] |= OmegaConf.to_container(config.data, resolve=True)
-    values["trainer"] |= {"accelerator": config.accelerator, "precision": config.precision or saved.trainer.precision}
+    accelerator = config.accelerator or ("cpu" if recorded.get("device") == "cpu" else "auto")
+    values["trainer"] |= {"accelerator": accelerator, "precision": config.precision or saved.trainer.precision}
     return validated(values)
 
 

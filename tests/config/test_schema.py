@@ -222,8 +222,8 @@ def test_a_component_gets_the_other_keys_and_what_it_does_not_take_is_a_line() -
         ({}, []),
         ({"precision": "16-mixed", "checkpoint": "/a/b.ckpt", "figures": False}, []),
         (
-            {"precision": "fp8", "accelerator": None, "figures": 1, "checkpoint": ""},
-            ["checkpoint=", "figures=1", "precision=fp8", "accelerator=null"],
+            {"precision": "fp8", "accelerator": "tpu", "figures": 1, "checkpoint": ""},
+            ["checkpoint=", "figures=1", "precision=fp8", "accelerator=tpu"],
         ),
         ({"data": {"source": {"_target_": "os.system"}}}, ["data.source._target_=os.system"]),
         ({"run": "???"}, ["run is missing"]),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from onecycle.training.precision import choose
+from onecycle.training.precision import choose, has_kernels
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
@@ -40,3 +40,20 @@ def test_the_precision_that_is_asked_for_is_used_except_for_fp16_on_a_cpu() -> N
                 assert choose(name, device)[0] == name
     with pytest.raises(ValueError, match=r"trainer\.precision=16-mixed"):
         choose("16-mixed", CPU)
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiled", "runs"),
+    [
+        ((7, 0), ["sm_75", "sm_80", "sm_90", "compute_120"], False),
+        ((8, 6), ["sm_75", "sm_80"], True),
+        ((8, 0), ["sm_86"], False),
+        ((9, 0), ["sm_75", "sm_90a"], True),
+        ((12, 1), ["sm_90", "compute_90"], True),
+        ((9, 0), ["gfx942"], True),
+    ],
+)
+def test_a_gpu_needs_kernels_of_its_major_version_or_earlier_ptx(
+    capability: tuple[int, int], compiled: list[str], runs: bool
+) -> None:
+    assert has_kernels(capability, compiled) == runs

@@ -219,4 +219,4 @@ def answers(trainer: pl.Trainer, network: nn.Module, batches: Iterable[Batch]) -
         with plugin.forward_context():
             logits.append(network(plugin.convert_input(batch.images)))
         labels.append(batch.labels)
-    return torch.cat(logits).double().cpu(), torch.cat(labels).cpu()
+    return torch.cat(logits).cpu().double(), torch.cat(labels).cpu()

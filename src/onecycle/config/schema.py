@@ -254,6 +254,8 @@ class TrainOptions(Options):
             line = self.hyperparameters.contradiction(peak_lr, self.batch_size)
             if line:
                 raise ValueError(line)
+        if self.trainer.sync_batchnorm and self.model.get("norm") == "ghost":
+            raise ValueError("trainer.sync_batchnorm=true: must be false with model.norm=ghost, which it would replace")
         return self
 
 
@@ -265,4 +267,4 @@ class EvaluateOptions(Options):
     data: dict[str, Any] | None = Field(description="another data set of the same classes, as in training")
     figures: bool = Field(description="also draw the confusion matrix and the worst errors")
     precision: Precision | None = Field(description="number format; null: the run's own")
-    accelerator: Accelerator = Field(description="kind of device")
+    accelerator: Accelerator | None = Field(description="kind of device; null: the run's own, if it is here")

@@ -1,5 +1,7 @@
 """The numerical precision that a device is fast in, and why."""
 
+import re
+
 import torch
 
 from onecycle.errors import ConfigError
@@ -9,12 +11,17 @@ INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def device_of(accelerator: str) -> torch.device:
-    """The kind of device that Lightning will train on."""
+    """The kind of device that Lightning will train on; raises ConfigError where it cannot."""
     current = torch.accelerator.current_accelerator(check_available=True)
     if accelerator == "cpu" or (accelerator == "auto" and current is None):
         return torch.device("cpu")
-    if current is None:
+    if current is None or accelerator not in ("auto", "gpu", current.type):
         raise ConfigError([f"trainer.accelerator={accelerator}: there is none on this machine; take auto or cpu"])
+    if current.type == "cuda" and not has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
+        name, compiled = torch.cuda.get_device_name(), ", ".join(torch.cuda.get_arch_list())
+        raise ConfigError(
+            [f"trainer.accelerator={accelerator}: torch has kernels for {compiled}, not for {name}; take cpu"]
+        )
     return current
 
 
@@ -40,3 +47,18 @@ def choose(requested: str, device: torch.device) -> tuple[str, str]:
             return "bf16-mixed", "this CPU has AVX-512 bf16 or AMX instructions"
         return "32-true", "this CPU has no bf16 instructions"
     return "32-true", f"nothing faster is known to be safe on {device.type}"
+
+
+def has_kernels(capability: tuple[int, int], compiled: list[str]) -> bool:
+    """Whether a GPU runs code compiled for these architectures, as torch.cuda.get_arch_list() names them.
+
+    Machine code (sm_75) runs on later minor versions of its major one, PTX (compute_75) on every later version.
+    """
+    for name in compiled:
+        kind, _, digits = name.partition("_")
+        if kind not in ("sm", "compute"):
+            return True  # not CUDA's
+        version = divmod(int(re.sub(r"\D", "", digits)), 10)
+        if version <= capability and (kind == "compute" or version[0] == capability[0]):
+            return True
+    return not compiled
