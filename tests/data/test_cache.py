@@ -42,6 +42,14 @@ class Counted:
         return self.arrays, ["cat", "dog", "elk"]
 
 
+class Inverted(Counted):
+    """Another class, with the same name and key."""
+
+    def decode(self) -> tuple[Arrays, list[str]]:
+        arrays, classes = super().decode()
+        return arrays | {"test_images": 255 - arrays["test_images"]}, classes
+
+
 class Failing(Counted):
     def decode(self) -> tuple[Arrays, list[str]]:
         raise ZeroDivisionError
@@ -56,6 +64,12 @@ def opened(source: Counted, folder: Path, keep: bool = True) -> Dataset:
     """The data set as another process would load it."""
     sources._loaded.clear()
     return load(source, folder, keep)
+
+
+def test_another_class_with_an_equal_key_has_a_cache_of_its_own(source: Counted, tmp_path: Path) -> None:
+    first, other = opened(source, tmp_path), opened(Inverted(), tmp_path)
+    assert torch.equal(other.test.pixels, 255 - first.test.pixels)
+    assert other.key == first.key
 
 
 def is_whole(dataset: Dataset) -> bool:

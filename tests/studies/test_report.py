@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -230,3 +231,21 @@ def test_published_numbers_may_have_their_own_metric_several_values_and_no_run_o
     assert report.published_and_here({"metric": "test_accuracy", "rows": entries}, rows) == [
         ("others", "1 / 0.25", ""), ("loss", "1.4", "1.5 (n = 2)"), ("unmeasured", "2", ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "accuracies", "chance", "reason"),
+    [
+        ("synthetic", [90.0], 10.0, "drawn images"),
+        ("cifar10", [10.0, math.nan, 11.9], 10.0, "nothing was learnt: no accuracy differs from guessing"),
+        ("cifar10", [10.0, 12.1], 10.0, ""),
+        ("cifar100", [1.3], 1.0, ""),
+        ("cifar10", [10.0], math.nan, ""),
+        ("cifar10", [math.nan], 10.0, ""),
+    ],
+)
+def test_drawn_images_and_guessing_decide_nothing(
+    name: str, accuracies: list[float], chance: float, reason: str
+) -> None:
+    rows = pd.DataFrame({"data_name": name, "test_accuracy": accuracies, "chance": chance})
+    assert report.why_not_judged(rows) == reason

@@ -5,6 +5,7 @@ A decoded data set is cached on disk: a folder of memory-mapped arrays with a ch
 
 import contextlib
 import hashlib
+import inspect
 import json
 import logging
 import shutil
@@ -168,7 +169,7 @@ def load(source: Source, cache_folder: Path, keep: bool = True) -> Dataset:
     Raises DataUnavailableError where it is neither on this machine nor reachable, ValueError where it is unfit.
     """
     key = source.key()
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([key, _code(source)], sort_keys=True).encode()).hexdigest()[:12]
     if digest not in _loaded:
         _loaded.clear()  # one data set at a time stays in memory: the runs of a sweep nearly always share it
         arrays, header = _cached(source, key, cache_folder / f"{source.name}-{digest}", keep)
@@ -177,6 +178,15 @@ def load(source: Source, cache_folder: Path, keep: bool = True) -> Dataset:
         classes, mean, std = (tuple(header["description"][name]) for name in ("classes", "mean", "std"))
         _loaded[digest] = Dataset(source.name, source.origin, key, classes, train, test, mean, std, header["sha256"])
     return _loaded[digest]
+
+
+def _code(source: Source) -> list[str]:
+    """What decodes, the class and its file's SHA-256: another one may give the same key to other images."""
+    made = type(source)
+    with contextlib.suppress(OSError, TypeError):  # a class without a file
+        file = Path(inspect.getfile(made)).read_bytes()
+        return [made.__module__, made.__qualname__, hashlib.sha256(file).hexdigest()]
+    return [made.__module__, made.__qualname__]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:

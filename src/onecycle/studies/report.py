@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPORT = "report"
+NOT_JUDGED = "not judged"
+DRAWN = "synthetic"  # name of the drawn images' data set
+GUESSING = 1.2  # times the accuracy of guessing: no more is learnt
 METRICS = (
     "val_accuracy", "test_accuracy", "test_accuracy_tta", "test_loss", "final_test_loss", "final_loss", "train_loss",
     "seconds_fit",
@@ -40,7 +43,7 @@ TAGS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy", "val/loss"
 INTERVALS = (
     "± is half of the effect's 90 % interval: Student's, with one variance from seed to seed for all points of a claim "
     "or, with one seed, from the spread that the study assumes. A claim holds, or does not, where the whole interval "
-    "says so. Margins without a note were set before the runs."
+    "says so."
 )
 TEMPLATES = Environment(
     loader=PackageLoader("onecycle.studies"), autoescape=select_autoescape(["html.j2"]), trim_blocks=True,
@@ -73,7 +76,7 @@ def build(folder: Path) -> None:
     missing = len(plan.points) - sum(map(table.is_missing, table.cells(rows, "study")))
     if missing > 0:
         warnings.append(f"{missing} of {len(plan.points)} runs have no result yet: run the command again.")
-    if "synthetic" in set(rows["data_name"]):
+    if DRAWN in set(rows["data_name"]):
         warnings.append("These runs saw drawn images: their accuracy says nothing about CIFAR.")
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
@@ -98,13 +101,23 @@ def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list
         and {point.label for point in points(plan.study)} <= set(rows["label"])
         and arms <= set(table.cells(rows, "arm"))
     )
+    unfit = {"verdict": NOT_JUDGED, "reason": reason, "if_not": ""} if (reason := why_not_judged(rows)) else {}
     judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
-            judged.append(judge(rows, claim, whole=is_whole))
+            judged.append(judge(rows, claim, whole=is_whole) | unfit)
         except ConfigError as error:
             problems += error.problems
     return judged, problems
+
+
+def why_not_judged(rows: pd.DataFrame) -> str:
+    """Why runs decide nothing, whatever they measured: their images, or that they did no better than guessing."""
+    if DRAWN in set(rows["data_name"]):
+        return "drawn images"
+    ratio = Runs(rows).numbers("test_accuracy") / Runs(rows).numbers("chance")
+    best = ratio.max(initial=-math.inf, where=np.isfinite(ratio))  # unknown for records without names of classes
+    return "nothing was learnt: no accuracy differs from guessing" if 0 <= best < GUESSING else ""
 
 
 def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:

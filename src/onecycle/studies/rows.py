@@ -66,6 +66,7 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, A
     row["one_minus_momentum"] = 1 - row["momentum"]
     row["lr_per_example"] = row["peak_lr"] / row["batch_size"]
     row["subset_size"] = result["data"]["train_size"]
+    row["chance"] = 100 / (len(result["data"].get("classes", ())) or math.nan)
     for part in ("test", "train", "val"):
         for name, value in (result[part] or {}).items():
             number = _measure(name, value, diverged)
