@@ -68,6 +68,11 @@ def test_chosen_classes_are_kept_and_renumbered_in_the_data_sets_order_and_sizes
         datamodule(classes=["ant", "cow", "Dog"])
 
 
+def test_one_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least two classes"):
+        datamodule(classes=["ant"])
+
+
 @pytest.mark.parametrize("subset_size", [1, 37, 0.25, 300, None])
 def test_held_out_images_are_the_same_for_every_subset_and_in_none(subset_size: int | float | None) -> None:
     data = datamodule(subset_size=subset_size, val_size=100, seed=1)

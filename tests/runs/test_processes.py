@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,9 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     alone, together = classifier.test_metrics(), record["test"]
     assert together.keys() == alone.keys() == {"accuracy", "accuracy_tta", "loss"}
     assert together == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_dropped_connection_stops_a_run_unless_it_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes.stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)  # as nohup leaves it
+    assert processes.stop_signals() == [signal.SIGINT, signal.SIGTERM]

@@ -160,3 +160,9 @@ def test_scatter_has_means_and_deviations_in_both_directions() -> None:
     ((x, (height,)),) = marked(axes, "_diverged")
     assert (x, height < 0.1) == ([60.0], True)
     assert legends(figure) == [["plain", "tta", "one seed", "mean ± sd", "diverged"]]
+
+
+def test_a_dollar_in_a_title_is_a_dollar() -> None:
+    figure = figure_of(ARMS, kind="arms", y="test_accuracy", title=r"$\q$")
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == r"$\q$"

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
-from onecycle.runs import checkpoints
+from onecycle.runs import checkpoints, processes
 from onecycle.runs.loggers import NeedsRun, RunContext
 
 ASK_EVERY_N_STEPS = 10
@@ -18,7 +18,7 @@ WORTH = 100  # at the end of an epoch one is saved if the time since the last is
 
 
 class Checkpoint(NeedsRun, LightningCheckpoint):
-    """Saves checkpoints/last.ckpt every `every_n_minutes`, after the last step, and on Ctrl-C or SIGTERM.
+    """Saves checkpoints/last.ckpt every `every_n_minutes`, after the last step, and on Ctrl-C, SIGTERM or SIGHUP.
 
     Besides, after each `every_n_steps` steps, if given, and at the end of an epoch, as long as saving stays below 1 %
     of the time. An interrupt waits for the step in progress: a checkpoint between two steps is one that can be
@@ -38,7 +38,7 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Handle the interrupt signals while training (only the main thread may)."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in processes.stop_signals():
                 self._handlers[number] = signal.signal(number, self._interrupt)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:

@@ -45,10 +45,13 @@ class Figures(NeedsRun, pl.Callback):
         """Draw the confusion matrix and the worst mistakes of the test images."""
         if not trainer.is_global_zero:
             return
+        from matplotlib import rc_context
+
         data = trainer.datamodule  # type: ignore[attr-defined]
         logits, labels = pl_module.test_logits["plain"].cpu(), pl_module.test_labels.cpu()
-        worst = mistakes_figure(logits, labels, data.splits["test"].pixels, data.classes, self.mistakes)
-        matrix = confusion_figure(logits, labels, data.classes)
+        with rc_context({"text.parse_math": False}):  # a dollar in a class's name is a dollar
+            worst = mistakes_figure(logits, labels, data.splits["test"].pixels, data.classes, self.mistakes)
+            matrix = confusion_figure(logits, labels, data.classes)
         for name, figure in {"confusion_matrix": matrix, "worst_mistakes": worst}.items():
             self._write(name, partial(figure.savefig, dpi=110))
             log_image(trainer.loggers, name.replace("_", " "), figure, pl_module.total_steps)

@@ -132,6 +132,8 @@ class DataModule(pl.LightningDataModule):
         if a.cutout > side:
             raise ValueError(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")
         subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
+        if len(dataset.classes) < 2:
+            raise ValueError(f"data.classes={list(dataset.classes)}: there must be at least two classes")
         self.dataset, self.classes = dataset, dataset.classes
         self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": dataset.test}
         self.normalization = normalization or (dataset.mean, dataset.std)

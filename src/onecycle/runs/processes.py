@@ -247,9 +247,15 @@ def _rank(
         told.put(returned)
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals after which a run saves a checkpoint and ends; SIGHUP is one unless it is ignored, as nohup does."""
+    is_hung_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * is_hung_up]
+
+
 @contextlib.contextmanager
 def _passing_signals_on(context: "ProcessContext") -> Iterator[list[int]]:
-    """Give SIGINT and SIGTERM to the processes in place of this one; the third time they are killed."""
+    """Give the signals that stop a run to the processes in place of this one; the third time they are killed."""
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -260,7 +266,7 @@ def _passing_signals_on(context: "ProcessContext") -> Iterator[list[int]]:
 
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # Python sets handlers there only
-        handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.signal(number, pass_on) for number in stop_signals()}
     try:
         yield received
     finally:

@@ -69,8 +69,8 @@ def heat_map_pair(
     left.set(xlabel=label_of(x, labels), ylabel=label_of(y, labels))
     right.set_xlabel(f"{columns.symbol(x)} {'/' if transform == 'ratio' else '·'} {columns.symbol(y)}")
     claimed = f"{columns.symbol(x)} ∝ {columns.symbol(y)}$^{{{-shear}}}$"
-    left.set_title(f"{_power_text(rows, x, y, z, ridge)}\nclaimed: {claimed}")
-    right.set_title(f"upright where {claimed}")
+    left.set_title(f"{_power_text(rows, x, y, z, ridge)}\nclaimed: {claimed}", parse_math=True)
+    right.set_title(f"upright where {claimed}", parse_math=True)
     extend = "max" if (known > scale.vmax).any() else "min" if (known < scale.vmin).any() else "neither"
     _colour_bar(figure, mesh, [left, right], label_of(z, labels), extend=extend)
     return figure
