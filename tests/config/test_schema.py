@@ -40,7 +40,7 @@ def bases() -> list[dict[str, Any]]:
 
 NO_SIDES = [
     [], [24], [[0]], [[0.1, 24]], [[0, 24], [0, 32]], [[0, 24], [1, 32]], [[0, 24], [NAN, 32]], [[0, 11]], [[0, 513]],
-    [[0, 24.5]], [[0, 24.0]], [[0, True]], [[0, 24, 1]], True, 24, "small",
+    [[0, 24.5]], [[0, 24.0]], [[0, 1]], [[0, 0.0]], [[0, True]], [[0, 24, 1]], True, 24, "small",
 ]  # fmt: skip
 # key: values that are refused, values that are taken.
 CASES: dict[str, tuple[list[Any], list[Any]]] = {
@@ -53,7 +53,10 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "label_smoothing": ([-0.1, 1, 1.0, NAN, INF, False, "0", None], [0, 0.0, 0.999]),
     "ema.decay_per_step": ([-0.1, 1.0, NAN, True, None], [0, 0.999]),
     "ema.every_n_steps": ([0, 1.5, True, None], [1, 50]),
-    "resizing": (NO_SIDES, [None, [[0, 12]], [[0, 24], [0.5, 32]], [[0.0, 20], [0.35, 26], [0.65, 512]]]),
+    "resizing": (
+        NO_SIDES,
+        [None, [[0, 12]], [[0, 24], [0.5, 32]], [[0, 0.625], [0.5, 1.0]], [[0.0, 20], [0.35, 26], [0.65, 512]]],
+    ),
     "optimizer.nesterov": ([0, 1, "true", None], [True, False]),
     "optimizer.fused": ([0, 1, "null", "yes"], [True, False, None]),
     "optimizer.iterations": ([0, 1.5, True, None, "3", 101], [1, 3, 100]),

@@ -113,3 +113,12 @@ def test_half_the_side_weighs_the_pixels_around_each_new_one() -> None:
     expected = torch.tensor([(0 * 3 + 1 * 3 + 2 * 1) / 7, 2.5, 4.5, (5 * 1 + 6 * 3 + 7 * 3) / 7])
     torch.testing.assert_close(small[0, 0], expected.expand(4, 4))
     assert small.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("side", "smaller"), [(32, 20), (96, 60)])
+def test_a_fraction_of_the_side_is_that_many_pixels(side: int, smaller: int) -> None:
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    made = resized(images, [[0, 0.625], [0.5, 1.0]], 0.4)
+    assert made.shape == (2, 3, smaller, smaller)
+    assert torch.equal(made, resized(images, [[0, smaller]], 0.4))
+    assert resized(images, [[0, 0.625], [0.5, 1.0]], 0.5) is images

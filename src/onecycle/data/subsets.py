@@ -10,6 +10,7 @@ from onecycle.data.synthetic import CLASSES, SIDE
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR_TRAINING = 50_000
+SMALLEST_SIDE = 12  # pixels of a training image
 
 
 def split_indices(
@@ -101,8 +102,9 @@ def size_problems(
 ) -> list[str]:
     """A line where `size` training images make no full batch, and where those of `side` pixels would be enlarged."""
     found = []
-    if resizing and side and max(wanted for _, wanted in resizing) > side:
-        found.append(f"resizing={resizing}: the images have {side} pixels; use at most {side}")
+    pixels = [wanted if isinstance(wanted, int) else round(wanted * (side or 0)) for _, wanted in resizing or ()]
+    if side and pixels and not SMALLEST_SIDE <= min(pixels) <= max(pixels) <= side:
+        found.append(f"resizing={resizing}: the images have {side} pixels; use {SMALLEST_SIDE} to {side} of them")
     if size and batch_size > size:
         found.append(f"batch_size={batch_size}: larger than the {size} training images; use at most {size}")
     return found

@@ -231,14 +231,16 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 @torch.no_grad()
 def resized(images: Tensor, sides: Sequence[Sequence[float]], t: float) -> Tensor:
-    """Float [n, c, h, w] at progress t in [0, 1] → [n, c, side, side], bilinear with antialiasing.
+    """Float [n, c, h, w] at progress t in [0, 1] → smaller ones, bilinear with antialiasing.
 
-    `sides`: pairs of progress and side in pixels, the first at progress 0; each side holds from its progress on.
+    `sides`: pairs of progress and side, the first at progress 0; each side holds from its progress on. A whole number
+    is in pixels, a float up to 1.0 a fraction of height and width.
 
     Source: Howard 2018, "Training Imagenet in 3 hours for 25 minutes" (fast.ai): progressive resizing.
     """
-    side = int([side for start, side in sides if start <= t][-1])
-    if images.shape[-2:] == (side, side):
+    side = [side for start, side in sides if start <= t][-1]
+    shape = [side, side] if isinstance(side, int) else [round(side * length) for length in images.shape[-2:]]
+    if list(images.shape[-2:]) == shape:
         return images
-    smaller = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    smaller = F.interpolate(images, shape, mode="bilinear", antialias=True)
     return smaller.contiguous(memory_format=torch.channels_last)

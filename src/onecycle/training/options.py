@@ -43,8 +43,11 @@ def _from_zero_below_one(sides: list[list[float]]) -> list[list[float]]:
     rising = all(earlier < later for earlier, later in pairwise(starts))
     if not (starts[0] == 0 and starts[-1] < 1 and rising):
         raise ValueError("must be a list of [progress, side]: progress from 0 on, rising, below 1")
-    if not all(isinstance(side, int) and 12 <= side <= 512 for _, side in sides):
-        raise ValueError("must be a list of [progress, side]: sides are whole numbers of pixels from 12 to 512")
+    if not all(12 <= side <= 512 if isinstance(side, int) else 0 < side <= 1 for _, side in sides):
+        raise ValueError(
+            "must be a list of [progress, side]: sides are pixels, whole numbers from 12 to 512, or fractions of the "
+            "images' side up to 1.0"
+        )
     return sides
 
 
@@ -53,5 +56,5 @@ Sides = Annotated[
     list[Annotated[list[Number], Field(min_length=2, max_length=2)]],
     Field(min_length=1),
     AfterValidator(_from_zero_below_one),
-    allowed("a list of [progress, side in pixels]"),
+    allowed("a list of [progress, side in pixels, or as a fraction up to 1.0]"),
 ]
