@@ -28,6 +28,12 @@ FLAGS = (
     "--experimental-rerun", "-i", "--info",
 )  # fmt: skip
 SHARED = "base"  # what the options of a group have in common: no option itself
+# What other programs call some keys.
+USUAL = {
+    "lr": "schedule.peak_lr", "learning_rate": "schedule.peak_lr", "max_lr": "schedule.peak_lr",
+    "momentum": "hyperparameters.momentum", "wd": "hyperparameters.weight_decay", "epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps", "device": "trainer.accelerator",
+}  # fmt: skip
 VALUES_PER_AXIS = 64  # values of an axis that are looked at before a sweep: more would keep it waiting
 
 # The errors of a composed configuration, given whether it is that of a sweep.
@@ -67,7 +73,7 @@ def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
     """
     flags = [word for word in words if word.startswith("-")]
     wrong = {
-        word: f"{word}: must be an option of Hydra; write key=value without dashes"
+        word: f"{word}: must be an option of Hydra; write {_usual(word)}=value without dashes"
         for word in flags
         if not any(flag == word.partition("=")[0] or (len(word) > 3 and flag.startswith(word)) for flag in FLAGS)
     }
@@ -88,6 +94,10 @@ def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
     lines = [wrong[word] for word in sorted(wrong, key=lambda word: words.index(word) if word in words else len(words))]
     if lines + found:
         raise ConfigError(list(dict.fromkeys(lines + found)))
+
+
+def _usual(flag: str) -> str:
+    return USUAL.get(flag.strip("-").partition("=")[0].replace("-", "_"), "key")
 
 
 def _parsed(word: str) -> Override:
@@ -159,7 +169,8 @@ def _line(override: Override, error: Exception, config: DictConfig) -> str:
         options = [one for one in error.options if one != SHARED]
         return f"{key}={option}: must be one of {', '.join(options)}{did_you_mean(option, options)}"
     if said.startswith("Could not") and OmegaConf.select(config, key, throw_on_resolution_failure=False) is None:
-        return f"{word}: there is no key {key}{did_you_mean(key, flat(OmegaConf.to_container(config, resolve=False)))}"
+        known = flat(OmegaConf.to_container(config, resolve=False))
+        return f"{word}: there is no key {key}{did_you_mean(USUAL.get(key, key), known)}"
     return f"{word}: {' '.join(said.split())}"
 
 

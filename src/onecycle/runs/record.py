@@ -71,7 +71,7 @@ class _Environment(_Part):
 class Record(_Part):
     """result.json, schema 1. A run that is finished, diverged or pruned has all the keys below but OPTIONAL."""
 
-    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures"}
+    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures", "repeatable"}
 
     schema_: Literal[1] = Field(alias="schema")
     status: Literal["running", "finished", "diverged", "pruned", "failed"]
@@ -94,6 +94,7 @@ class Record(_Part):
     measures: dict[str, Any] = {}
     device: str = ""
     precision: str = ""
+    repeatable: bool = False
     environment: _Environment | None = None
 
     @model_validator(mode="after")

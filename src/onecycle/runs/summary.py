@@ -88,6 +88,12 @@ def _device_name(trainer: pl.Trainer) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
+def _is_repeatable(trainer: pl.Trainer, settings: dict[str, Any]) -> bool:
+    """Whether the same run again, or resumed, has the same bits: on a GPU only with kernels that are chosen by rule."""
+    is_fixed = settings["deterministic"] is True and not settings["benchmark"]
+    return trainer.strategy.root_device.type == "cpu" or is_fixed
+
+
 def test_and_record(
     this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, setup: float
 ) -> None:
@@ -121,6 +127,7 @@ def test_and_record(
         peak_memory_bytes=peak_memory(trainer.strategy.root_device),
         device=_device_name(trainer).split(",")[0].replace("CPU", "cpu"),
         precision=this.config["trainer"]["precision"],
+        repeatable=_is_repeatable(trainer, this.config["trainer"]),
         environment=environment(),
     )
 
