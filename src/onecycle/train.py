@@ -77,8 +77,10 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             with contextlib.suppress(OSError):
                 run.folder.rmdir()  # it is new: nothing is in it
             raise
-    with run.recording():
-        if run.done:  # by another process, while this one was getting ready
+    # Two equal sweeps at once: each run is made by one of them and read back by the other.
+    with run.recording(wait=sweep is not None):
+        if run.done:
+            summary.show_end(run, single=False)
             return run.folder
         start = processes.of_first(lambda: checkpoints.newest(run.folder))
         key = comparable(config, dataset.key)

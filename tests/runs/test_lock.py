@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onecycle.errors import ConfigError
 from onecycle.runs import lock
 from onecycle.runs import record as run
 from onecycle.runs.lock import LostLeaseError, exclusive
+from studying import record_of
 
 # A process on another machine: without this one's locks, and with another name.
 ELSEWHERE = """
@@ -68,6 +70,25 @@ def test_one_process_of_a_machine_records_a_run_and_the_second_is_told_who_does(
         assert json.loads((tmp_path / run.RESULT).read_text())["status"] == "running"
     with opened(tmp_path).recording():  # the first has let go
         pass
+
+
+def test_a_run_of_a_sweep_waits_for_the_process_that_trains_it_and_reads_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "WAIT_SECONDS", 0.01)
+    second = opened(tmp_path)
+
+    def read() -> bool:
+        with second.recording(wait=True):
+            return second.done
+
+    with ThreadPoolExecutor() as pool:
+        with opened(tmp_path).recording():
+            reading = pool.submit(read)
+            time.sleep(0.3)
+            assert not reading.done()
+            record_of(tmp_path, [])  # finished
+        assert reading.result(timeout=30)
 
 
 def test_a_killed_holder_of_this_machine_is_no_obstacle(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ CHECK_SECONDS = 1.0
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
+class BusyError(ConfigError):
+    """Another process trains in the folder."""
+
+
 class LostLeaseError(ConfigError):
     """Another process has taken this run over, because this one was not heard of for EXPIRES seconds."""
 
@@ -35,7 +39,7 @@ class LostLeaseError(ConfigError):
 def exclusive(folder: Path) -> Iterator[Callable[[], None]]:
     """Keep other processes from training in a folder; gives a function that raises LostLeaseError once that failed.
 
-    Raises ConfigError, with who trains there, where another process does.
+    Raises BusyError, with who trains there, where another process does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
@@ -98,5 +102,5 @@ def _holder(lease: SoftFileLease) -> str:
     return "" if owner is None else f"process {owner.pid} on {owner.hostname.partition('?')[0]}"
 
 
-def _refusal(folder: Path, holder: str) -> ConfigError:
-    return ConfigError([f"{folder}: {holder or 'another process'} is training this run"])
+def _refusal(folder: Path, holder: str) -> BusyError:
+    return BusyError([f"{folder}: {holder or 'another process'} is training this run"])

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,13 +21,14 @@ from pydantic_core import from_json, to_json
 from onecycle.config.types import Count, Fraction, NonNegativeNumber, Number
 from onecycle.errors import ConfigError, reason_of
 from onecycle.runs import processes
-from onecycle.runs.lock import LostLeaseError, exclusive
+from onecycle.runs.lock import BusyError, LostLeaseError, exclusive
 
 log = logging.getLogger("onecycle")
 
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 LARGEST = 1 << 20  # bytes of a record or a configuration; usual ones have a few thousand
 SCHEMA = 1
+WAIT_SECONDS = 1.0
 DONE = ("finished", "diverged", "pruned")
 
 Size = Annotated[int, Field(ge=0)]
@@ -190,16 +192,26 @@ class Run:
         }  # fmt: skip
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self, wait: bool = False) -> Iterator[None]:
         """Keep the record's status true while the run is going: running, then failed if anything is raised.
 
-        An interrupted run keeps the status running: the same command, or resume=, goes on with it. Raises
-        ConfigError where another process is training in this folder. Ranks but the first leave the record alone.
+        An interrupted run keeps the status running: the same command, or resume=, goes on with it. Where another
+        process is training in this folder: waits until it has ended, or raises BusyError. Ranks but the first leave
+        the record alone.
         """
         with contextlib.ExitStack() as stack:
 
             def lock() -> dict[str, Any]:
-                self.check_lease = stack.enter_context(exclusive(self.folder))
+                for number in itertools.count():
+                    try:
+                        self.check_lease = stack.enter_context(exclusive(self.folder))
+                        break
+                    except BusyError as busy:
+                        if not wait:
+                            raise
+                        if not number:
+                            log.info("%s; waiting for it.", busy)
+                        time.sleep(WAIT_SECONDS)
                 return earlier_result(self.folder)
 
             again = processes.of_first(lock)
