@@ -7,7 +7,7 @@ runs lie on a grid of 20 learning rates and 10 batch sizes, with as many seeds a
 import json
 import math
 import random
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -92,4 +92,6 @@ if __name__ == "__main__":
         "runs": runs, "table": seconds(lambda: table.read(folder)), "report": seconds(lambda: report.build(folder)),
         "index": seconds(lambda: report.build_index(folder.parent)),
     }  # fmt: skip
-    print(json.dumps(measured | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+    # Not getrusage, whose peak counts the process from which this one was forked.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    print(json.dumps(measured | {"peak_mb": int(peak[1]) // 1024 if peak else None}))

@@ -166,12 +166,12 @@ def test_from_the_shell_runs_are_pruned_read_back_and_drawn(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_storage(tmp_path: Path) -> None:
+def test_three_processes_share_one_storage_and_lose_nothing(tmp_path: Path) -> None:
     folder, storage = tmp_path / "logs", f"sqlite:///{tmp_path / 'trials.db'}"
-    both = [start(folder, *SEARCH, f"hydra.sweeper.storage={storage}") for _ in range(2)]
-    outputs = [ended(process) for process in both]
-    assert [output.returncode for output in outputs] == [0, 0], "".join(output.stdout for output in outputs)
+    started = [start(folder, *SEARCH, f"hydra.sweeper.storage={storage}") for _ in range(3)]
+    outputs = [ended(process) for process in started]
+    assert [output.returncode for output in outputs] == [0, 0, 0], "".join(output.stdout for output in outputs)
     done = [trial for trial in stored(storage) if trial.state == TrialState.COMPLETE]
     assert len(done) == len(results(folder)) == 6
-    assert len({trial.user_attrs[trials.OWNER] for trial in done}) == 2  # both of them worked
+    assert len({trial.user_attrs[trials.OWNER] for trial in done}) > 1  # several of them worked
     assert len({trial.params["schedule.peak_lr"] for trial in done}) == 6

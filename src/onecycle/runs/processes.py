@@ -4,6 +4,7 @@ Every process of a run ("rank") does the same work on its own share of each batc
 torchrun or by SLURM's srun, and from then on nothing depends on by whom. Torch is not imported before it is needed.
 """
 
+import atexit
 import contextlib
 import logging
 import os
@@ -143,6 +144,8 @@ def join(config: TrainOptions) -> None:
         backend = "cpu:gloo,cuda:nccl"
     meeting = f"file://{os.environ[OWN]}" if OWN in os.environ else "env://"
     dist.init_process_group(backend, meeting, rank=found.rank, world_size=found.world_size)
+    # Threads of the group that are left at the end of a process started by torchrun can abort it.
+    atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
     _joined = found
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
+from filelock import FileLock
 
 from onecycle.callbacks.options import PRUNED
 from onecycle.callbacks.optuna_storage import open_storage, optuna_part
@@ -66,15 +67,23 @@ def optuna_search(options: OptunaSearch, evaluate: Evaluate, path: SearchPath, *
         pruner=optuna_part("pruner", options.pruner, options.pruner_options),
     )  # fmt: skip
     # A sampler that goes on, or works beside another process, must not draw what was drawn before.
-    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    gone = [trial for trial in running if _is_gone(trial.user_attrs.get(OWNER))]
+    # Asking for a trial and signing it is one step for the others, who would take it for an orphan in between.
+    asking = FileLock(folder / ".asking")
+    with asking:
+        running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        gone = [trial for trial in running if _is_gone(trial.user_attrs.get(OWNER))]
+        for trial in gone:
+            optuna.Trial(study, trial._trial_id).set_user_attr(OWNER, _signature())
     words = [options.seed, len(study.trials), os.getpid() if len(gone) < len(running) else 0]
     seed = int(np.random.SeedSequence(words).generate_state(1)[0])
     study.sampler = optuna_part("sampler", options.sampler, {"seed": seed, **options.sampler_options})
-    search = _OptunaSearch(options, study, evaluate, path, where)
+    search = _OptunaSearch(options, study, evaluate, path, where, asking)
     search.read_back()
     for trial in gone:
-        search.run([trial])
+        if options.space.keys() <= trial.params.keys():
+            search.run([trial])
+        else:  # its process was killed before it had drawn all of them
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     while trials := search.ask(width):
         search.run(trials)
     search.read_back()  # the trials of other processes
@@ -84,16 +93,19 @@ class _OptunaSearch:
     """One process's part in a study of Optuna in the storage `where`. seen: the numbers of the trials in the path."""
 
     def __init__(
-        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: SearchPath, where: str
-    ) -> None:
+        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: SearchPath, where: str,
+        asking: FileLock,
+    ) -> None:  # fmt: skip
         self.options, self.study, self.evaluate, self.path, self.where = options, study, evaluate, path, where
+        self.asking = asking
         self.seen: set[int] = set()
 
     def read_back(self) -> None:
         """Evaluate finished trials again, which reads their records; those that failed would only fail again."""
         for trial in self.study.get_trials(deepcopy=False):
             is_new = trial.number not in self.seen and trial.number < self.options.budget
-            if is_new and trial.state.is_finished() and trial.user_attrs.get(OUTCOME) != "failed":
+            is_whole = self.options.space.keys() <= trial.params.keys() and trial.user_attrs.get(OUTCOME) != "failed"
+            if is_new and is_whole and trial.state.is_finished():
                 self.evaluate([self._overrides(trial)])
                 self._add(trial.number)
 
@@ -104,11 +116,12 @@ class _OptunaSearch:
         trials: list[optuna.Trial] = []
         distributions = {key: _distribution(axis) for key, axis in self.options.space.items()}
         while len(trials) < width and len(self.study.get_trials(deepcopy=False)) < self.options.budget:
-            trial = self.study.ask(distributions)
+            with self.asking:
+                trial = self.study.ask(distributions)
+                trial.set_user_attr(OWNER, _signature())
             if trial.number >= self.options.budget:  # another process was faster
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 break
-            trial.set_user_attr(OWNER, f"{platform.node()}:{os.getpid()}")
             trials.append(trial)
         return trials
 
@@ -159,6 +172,10 @@ def _distribution(axis: OptunaAxis) -> Any:
     if axis.integer:
         return kinds.IntDistribution(axis.low, axis.high, log=axis.log, step=axis.step or 1)  # type: ignore[arg-type]
     return kinds.FloatDistribution(axis.low, axis.high, log=axis.log, step=None if axis.log else axis.step)  # type: ignore[arg-type]
+
+
+def _signature() -> str:
+    return f"{platform.node()}:{os.getpid()}"
 
 
 def _is_gone(owner: str | None) -> bool:
