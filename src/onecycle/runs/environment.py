@@ -49,8 +49,7 @@ def prepare(threads: int | None) -> None:
     keep_freed_memory()
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and the import takes a second
-        torch.compiler.reset()
+    torch.compiler.reset()
 
 
 def keep_freed_memory() -> bool:

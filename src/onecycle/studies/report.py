@@ -115,7 +115,8 @@ def why_not_judged(rows: pd.DataFrame) -> str:
     """Why runs decide nothing, whatever they measured: their images, or that they did no better than guessing."""
     if DRAWN in set(rows["data_name"]):
         return "drawn images"
-    ratio = Runs(rows).numbers("test_accuracy") / Runs(rows).numbers("chance")
+    runs = Runs(rows)
+    ratio = runs.numbers("test_accuracy") / runs.numbers("chance")
     best = ratio.max(initial=-math.inf, where=np.isfinite(ratio))  # unknown for records without names of classes
     return "nothing was learnt: no accuracy differs from guessing" if 0 <= best < GUESSING else ""
 
