@@ -24,3 +24,14 @@ def test_a_terminal_sees_epoch_loss_accuracy_speed_and_time_and_a_file_nothing(
     assert terminal or text == ""
     (folder,) = (tmp_path / "runs").iterdir()
     assert "epoch  2.00   train loss" in (folder / "train.log").read_text()
+
+
+def test_eighty_columns_show_both_times_in_full(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(
+        progress, "Console", lambda: Console(file=output, force_terminal=True, width=80, legacy_windows=False)
+    )
+    train(tiny("callbacks.progress={_target_:onecycle.callbacks.progress.Progress,refresh_per_second:1e9}"), [])
+    bars = [line for line in output.getvalue().split("\r") if "accuracy" in line and "left" in line]
+    assert bars
+    assert not [line for line in bars if "…" in line]

@@ -12,6 +12,8 @@ from rich.progress import Progress as RichProgress
 
 log = logging.getLogger("onecycle")
 
+WIDE = 100  # columns of a terminal that has room for the speed beside the times
+
 
 class TrainingLog(pl.Callback):
     """Logs the means since the last log every `trainer.log_every_n_steps` steps.
@@ -122,7 +124,9 @@ class Progress(ProgressBar):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, TrainingLog) and callback.latest:
                 loss, accuracy, *_, speed = callback.latest.values()
-                numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:,.0f} images/s"
+                numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}"
+                if self._bar.console.width >= WIDE:
+                    numbers += f"  {speed:,.0f} images/s"
         epochs = trainer.max_steps / trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         description = f"epoch {module.epochs_done():.1f}/{round(epochs, 1):g}"
         self._bar.update(
