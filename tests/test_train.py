@@ -455,7 +455,7 @@ def test_what_a_constructor_refuses_is_a_line_and_leaves_no_folder(
     word: str, named: str, tiny: Compose, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        train_here(tiny(word), [], None, progress=False, keep=True)
+        train_here(tiny(word), [], None, progress=False)
     (line,) = caught.value.problems
     assert line.startswith(named)
     assert not list((tmp_path / "runs").iterdir())

@@ -20,14 +20,15 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import instantiate
 from onecycle.data import subsets
+from onecycle.data.augment import NO_AUGMENTATION
 from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import Dataset, DataUnavailableError, load
-from onecycle.errors import ConfigError, reason_of
-from onecycle.runs import checkpoints
+from onecycle.errors import ConfigError
 from onecycle.runs.loggers import RunContext, attach_all
+from onecycle.runs.trained import TrainedRun
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
-from onecycle.training.schedule import Schedule
+from onecycle.training.schedule import Constant, Schedule
 
 log = logging.getLogger("onecycle")
 
@@ -45,16 +46,15 @@ def value_errors_as_config_errors() -> Iterator[None]:
         raise ConfigError(str(error).splitlines()) from error
 
 
-def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions, Dataset]:
+def load_dataset(config: TrainOptions) -> tuple[TrainOptions, Dataset]:
     """The configuration that is used, and its data set.
 
     Only a data set that is neither here nor reachable is replaced, and only where data.fallback says so. The
-    configuration then names in data.stands_in_for what is missing, and so does every record made from it. keep: false
-    writes no cache, into a folder that somebody else has named.
+    configuration then names in data.stands_in_for what is missing, and so does every record made from it.
     """
     source = instantiate(config.data.source, ("key", "decode"), "data.source")
     try:
-        return config, load(source, Path(config.data.cache), keep)
+        return config, load(source, Path(config.data.cache))
     except DataUnavailableError as error:
         if config.data.fallback is None:
             raise
@@ -62,7 +62,7 @@ def load_dataset(config: TrainOptions, keep: bool = True) -> tuple[TrainOptions,
     conf = OmegaConf.load(CONF / "data" / f"{config.data.fallback}.yaml")
     changes = {"source": OmegaConf.to_container(conf.source), "classes": None, "stands_in_for": source.name}
     data, name = config.data.model_copy(update=changes), f"{config.name}-{config.data.fallback}"
-    return load_dataset(config.model_copy(update={"data": data, "name": name}), keep)
+    return load_dataset(config.model_copy(update={"data": data, "name": name}))
 
 
 def choose_precision(config: TrainOptions) -> TrainOptions:
@@ -165,44 +165,36 @@ def _built(parts: Mapping[str, Any] | None, kind: type, group: str) -> list[Any]
     return [instantiate(part, kind, f"{group}.{name}") for name, part in (parts or {}).items() if part]
 
 
-def restore(
-    config: TrainOptions, dataset: Dataset, checkpoint: Path, classes: list[str]
-) -> tuple[Classifier, DataModule]:
+def for_testing(run: TrainedRun, dataset: Dataset) -> tuple[Classifier, DataModule]:
     """A trained classifier and the images to test it on, normalised as in its training.
 
-    classes: the names of the logits; the data set's classes must be among them. Only tensors and plain values are
-    unpickled. Raises ValueError for a checkpoint that cannot be read or that fits another network.
+    The data set's classes must be among those of the run. Raises ValueError where none is.
     """
-    try:
-        saved = checkpoints.read_checkpoint(checkpoint)
-        weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
-        normalization = tuple(tuple(part) for part in saved["onecycle"]["normalization"])
-    except (checkpoints.DamagedError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"checkpoint={checkpoint}: cannot be read ({error})") from None
-    foreign = [name for name in dataset.classes if name not in classes]
+    foreign = [name for name in dataset.classes if name not in run.classes]
     if len(foreign) == len(dataset.classes):
-        raise ValueError(f"data: none of its classes ({', '.join(foreign)}) is one of {', '.join(classes)}")
+        raise ValueError(f"data: none of its classes ({', '.join(foreign)}) is one of {', '.join(run.classes)}")
     if foreign:
         log.warning("The classes %s are unknown to the network: their images are left out.", ", ".join(foreign))
-    whole = {"classes": None, "subset_size": None, "val_size": 0}
-    datamodule = build_datamodule(config, dataset.only(classes), normalization=normalization, **whole)
-    with torch.random.fork_rng():
-        network = instantiate(config.model, torch.nn.Module, "model", classes=len(classes))
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint={checkpoint}: is not of this network: {reason_of(error)}") from None
-    return _classifier(config, network, steps=1), datamodule
+    options = run.description.evaluation
+    datamodule = DataModule(
+        dataset.only(run.classes), batch_size=1, evaluation_batch_size=options.batch_size, seed=0,
+        augmentation=NO_AUGMENTATION, classes=None, subset_size=None, subset_seed=0, val_size=0,
+        normalization=run.normalization,
+    )  # fmt: skip
+    classifier = Classifier(
+        run.network, tta=options.tta, compile_network=False,
+        # Nothing is trained.
+        schedule=Constant(peak_lr=1.0), hyperparameters=Hyperparameters(1.0, 0.0, 0.0, 1), total_steps=1, groups={},
+        optimizer={}, label_smoothing=0.0, resizing=None,
+    )  # fmt: skip
+    return classifier, datamodule
 
 
-def build_evaluator(config: TrainOptions, folder: Path, *, figures: bool) -> pl.Trainer:
-    """A Trainer that only tests, in the precision of the configuration."""
-    # Ours, whatever class the configuration names: a run's folder may be a stranger's.
-    part = (config.callbacks or {}).get("figures") if figures else None
-    callbacks: list[pl.Callback] = [Figures(part.get("mistakes", 25))] if part else []
+def build_evaluator(accelerator: str, precision: Any, folder: Path, *, figures: bool) -> pl.Trainer:
+    """A Trainer that only tests."""
+    callbacks: list[pl.Callback] = [Figures(mistakes=25)] if figures else []
     attach_all(callbacks, RunContext(folder))
     return pl.Trainer(
-        accelerator=config.trainer.accelerator, devices=1, logger=False,
-        precision=config.trainer.precision,  # type: ignore[arg-type]
-        callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        accelerator=accelerator, devices=1, logger=False, precision=precision, callbacks=callbacks,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip

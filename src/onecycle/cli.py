@@ -18,11 +18,18 @@ from omegaconf.errors import OmegaConfBaseException
 from onecycle import evaluate, train
 from onecycle.config import compose
 from onecycle.config.validate import validated
-from onecycle.errors import ConfigError, InfrastructureError, config_errors_shown, one_line, show, storage_errors_named
-from onecycle.runs.identity import override_key
+from onecycle.errors import (
+    ConfigError,
+    InfrastructureError,
+    config_errors_shown,
+    one_line,
+    problems_of,
+    show,
+    storage_errors_named,
+)
 from onecycle.runs.processes import show_messages
 from onecycle.runs.record import earlier_result
-from onecycle.runs.saved import resumed_config, saved_errors
+from onecycle.runs.saved import resumed_config, saved_config
 
 log = logging.getLogger("onecycle")
 
@@ -54,10 +61,8 @@ def train_job(config: DictConfig) -> float:
         with config_errors_shown(), storage_errors_named("go on with resume=<the run's folder>"):
             if config.resume is None:
                 return score(train.train(validated(config), words, progress=alone))
-            # The folder may be a stranger's: nothing is written where its configuration says.
-            keep = "data.cache" in map(override_key, words)
             first_words = earlier_result(Path(config.resume)).get("overrides", [])
-            return score(train.train(resumed_config(config, words), first_words, progress=alone, keep=keep))
+            return score(train.train(resumed_config(config, words), first_words, progress=alone))
     try:
         if config.resume is not None:
             raise ConfigError([IN_SWEEP])
@@ -110,15 +115,11 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
 
 def training_word_errors(config: DictConfig, sweeping: bool) -> list[str]:
     """The errors of a composed training configuration, and of the study or the run's folder that it names."""
-    lines = []
-    try:
-        validated(config)
-    except ConfigError as error:
-        lines += error.problems
+    lines = problems_of(lambda: validated(config))
     if OmegaConf.select(config, "study", throw_on_resolution_failure=False):
         from onecycle.studies.study import study_errors  # only a study pays for this import
 
         lines += study_errors(config)
     if isinstance(config.get("resume"), str) and not any(line.startswith("resume=") for line in lines):
-        lines += [IN_SWEEP] if sweeping else saved_errors(Path(config.resume))
+        lines += [IN_SWEEP] if sweeping else problems_of(lambda: saved_config(Path(config.resume)))
     return lines

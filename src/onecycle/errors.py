@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 
 from hydra.errors import CompactHydraException
@@ -21,6 +21,18 @@ class ConfigError(CompactHydraException, ValueError):
         return type(self), (self.problems,)
 
 
+MOST_SHOWN = 20
+
+
+def problems_of(check: Callable[[], object]) -> list[str]:
+    """The problems of the ConfigError that `check` raises; none where it raises none."""
+    try:
+        check()
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
 def one_line(problem: str) -> str:
     """A problem as a line that a terminal shows as it is: line feeds and escapes in what it quotes are spelt out."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in problem)
@@ -32,9 +44,11 @@ def reason_of(error: BaseException) -> str:
 
 
 def show(error: ConfigError) -> None:
-    """Write a line for each problem to standard error."""
-    for problem in error.problems:
+    """Write a line for each problem to standard error, and after `MOST_SHOWN` of them how many there are more."""
+    for problem in error.problems[:MOST_SHOWN]:
         print(one_line(problem), file=sys.stderr)
+    if len(error.problems) > MOST_SHOWN:
+        print(f"and {len(error.problems) - MOST_SHOWN:,} more", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -7,21 +7,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle.config.schema import TrainOptions
-from onecycle.config.validate import evaluation_errors, validated
-from onecycle.errors import ConfigError
-from onecycle.runs.record import new_folder, read_result, write_atomically
-from onecycle.runs.saved import saved_config, saved_errors
+from onecycle.config.validate import evaluation_errors
+from onecycle.data.options import SOURCES
+from onecycle.errors import ConfigError, problems_of
+from onecycle.runs.record import new_folder, write_atomically
+from onecycle.runs.saved import description
 
 log = logging.getLogger("onecycle")
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Rebuild a run's network from its own configuration and measure it; returns the record of the evaluation.
+    """Build a run's network with its weights and measure it on test images; returns the record of the evaluation.
 
-    config: a composed conf/evaluate.yaml. On the run's own data and device the recorded accuracy is reproduced
-    exactly. With `config.data` the network is measured on another data set of the same classes, normalised with the
-    constants that it was trained with.
+    config: a composed conf/evaluate.yaml. On the run's own data and device the recorded accuracy is reproduced exactly.
+    With `config.data.source` the network is measured on another data set of the same classes, normalised with the
+    constants that it was trained with. The run may be a stranger's: see `read_trained`.
 
     Raises ConfigError for a folder that holds no run, a checkpoint that cannot be read, or foreign classes.
     """
@@ -29,29 +29,32 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     if errors:
         raise ConfigError(errors)
     folder = Path(config.run)
-    recorded = read_result(folder)
     from onecycle import build  # only now: rejected words must not wait seconds for torch
-    from onecycle.runs import checkpoints, environment, summary
+    from onecycle.config.targets import instantiate
+    from onecycle.data.sources import load
+    from onecycle.runs import environment, summary
+    from onecycle.runs.trained import read_trained
+    from onecycle.training import precision
 
     summary.silence_libraries()
-    saved = saved_config(folder)
-    environment.prepare(saved.trainer.threads)
+    environment.prepare(threads=None)
     with build.value_errors_as_config_errors():
-        own = build.choose_precision(_own_config(config, saved, recorded or {}))
-        _, dataset = build.load_dataset(own, keep=bool(config.data))
-        checkpoint = folder / checkpoints.FOLDER / config.checkpoint
-        checkpoint = checkpoint if checkpoint.exists() else Path(config.checkpoint)
-        classifier, datamodule = build.restore(own, dataset, checkpoint, _class_names(folder, recorded))
+        run = read_trained(folder, config.checkpoint, config.allow)
+        accelerator = config.accelerator or ("cpu" if run.record.get("device") == "cpu" else "auto")
+        chosen, _ = precision.choose(config.precision or run.record["precision"], precision.device_of(accelerator))
+        dataset = load(instantiate(_source(config), ("key", "decode"), "data.source"), Path(config.data.cache))
+        classifier, datamodule = build.for_testing(run, dataset)
         output = new_folder(folder / "evaluations", dataset.name)
-        trainer = build.build_evaluator(own, output, figures=config.figures)
+        trainer = build.build_evaluator(accelerator, chosen, output, figures=config.figures)
     trainer.test(classifier, datamodule, verbose=False)
     evaluation = {
-        "run": str(folder), "checkpoint": str(checkpoint), "data": dataset.name, "fingerprint": dataset.fingerprint,
-        "test_size": len(classifier.test_labels), "precision": own.trainer.precision,
+        "run": str(folder), "checkpoint": str(run.checkpoint), "data": dataset.name, "fingerprint": dataset.fingerprint,
+        "test_size": len(classifier.test_labels), "precision": chosen,
         "test": classifier.test_metrics(), "classes": summary.per_class(classifier, datamodule.classes),
     }  # fmt: skip
     write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
-    summary.show_evaluation(evaluation, output, None if config.data else recorded)
+    same = dataset.fingerprint == run.record["data"].get("fingerprint")
+    summary.show_evaluation(evaluation, output, run.record["test"] if same else None)
     return evaluation
 
 
@@ -60,29 +63,22 @@ def evaluation_word_errors(config: DictConfig) -> list[str]:
     lines = evaluation_errors(config)
     if any(line.startswith("run") for line in lines):
         return lines
-    lines += saved_errors(Path(config.run))
-    if not lines and config.data:
+    lines += problems_of(lambda: description(Path(config.run)))
+    if not lines:
         from onecycle.data.subsets import training_counts  # imports numpy
 
         try:
-            training_counts(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
+            training_counts(_source(config))
         except ValueError as error:
             lines += str(error).splitlines()
     return lines
 
 
-def _own_config(config: DictConfig, saved: TrainOptions, recorded: dict[str, Any]) -> TrainOptions:
-    """The run's configuration with the data, the device and the precision of the evaluation."""
-    values = saved.model_dump(exclude_unset=True)
-    if config.data:
-        values["data"] |= OmegaConf.to_container(config.data, resolve=True)
-    accelerator = config.accelerator or ("cpu" if recorded.get("device") == "cpu" else "auto")
-    values["trainer"] |= {"accelerator": accelerator, "precision": config.precision or saved.trainer.precision}
-    return validated(values)
-
-
-def _class_names(folder: Path, record: dict[str, Any] | None) -> list[str]:
-    """Names of the classes that the run was trained on, in the order of its logits."""
-    if record is None or "classes" not in record.get("data", {}):
-        raise ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
-    return list(record["data"]["classes"])
+def _source(config: DictConfig) -> dict[str, Any]:
+    """The data set to evaluate on: the one named in `config.data`, or the run's, but in the user's own folder."""
+    if config.data.get("source"):
+        return dict(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
+    source = description(Path(config.run)).source
+    if source["_target_"] not in SOURCES:
+        raise ConfigError([f"data: the run's data set is of the class {source['_target_']}; choose it with data=…"])
+    return {**source, "root": config.data.root} if "root" in source else source

@@ -20,14 +20,13 @@ log = logging.getLogger("onecycle")
 
 
 def train(
-    config: TrainOptions, overrides: list[str], sweep: Path | None = None, progress: bool = True, keep: bool = True
+    config: TrainOptions, overrides: list[str], sweep: Path | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Train and test as `config` says, in this process or, for several devices, in new ones; returns the run's record.
 
     overrides: the words of the command line that made the configuration, for the record. sweep: the folder of a sweep,
     in which a run's folder follows from its identity: a finished run is read back and an interrupted one goes on.
-    Without it every call makes a new folder. progress: false where several runs share a terminal. keep: false writes no
-    cache of the data set.
+    Without it every call makes a new folder. progress: false where several runs share a terminal.
 
     Raises ConfigError for a configuration that cannot be run.
     """
@@ -37,9 +36,9 @@ def train(
     if unfit:
         raise ConfigError(unfit)
     if processes.must_be_started(config):
-        folder = processes.launch(config, _train_as_rank, shown_level(), config, overrides, sweep, progress, keep)
+        folder = processes.launch(config, _train_as_rank, shown_level(), config, overrides, sweep, progress)
     else:
-        folder = train_here(config, overrides, sweep, progress, keep)
+        folder = train_here(config, overrides, sweep, progress)
     return processes.of_first(lambda: read_result(folder)) or {}
 
 
@@ -48,7 +47,7 @@ def _train_as_rank(level: int, *arguments: Any) -> Path:
     return train_here(*arguments)
 
 
-def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, progress: bool, keep: bool) -> Path:
+def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, progress: bool) -> Path:
     """Train in this process, together with those that were started beside it; returns the run's folder."""
     started = time.perf_counter()
     # Only now: a rejected configuration must not wait seconds for torch.
@@ -61,7 +60,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     processes.join(config)
     check_classes(config)
     with build.value_errors_as_config_errors():
-        config, dataset = processes.first_goes_ahead(lambda: build.load_dataset(config, keep))
+        config, dataset = processes.first_goes_ahead(lambda: build.load_dataset(config))
         config = build.choose_precision(config)
         datamodule = build.build_datamodule(config, dataset)
         steps = build.total_steps(config, datamodule)

@@ -228,7 +228,7 @@ def test_a_component_gets_the_other_keys_and_what_it_does_not_take_is_a_line() -
             {"precision": "fp8", "accelerator": "tpu", "figures": 1, "checkpoint": ""},
             ["checkpoint=", "figures=1", "precision=fp8", "accelerator=tpu"],
         ),
-        ({"data": {"source": {"_target_": "os.system"}}}, ["data.source._target_=os.system"]),
+        ({"data.source": {"_target_": "os.system"}}, ["data.source._target_=os.system"]),
         ({"run": "???"}, ["run is missing"]),
     ],
 )

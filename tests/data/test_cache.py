@@ -60,10 +60,10 @@ def source() -> Counted:
     return Counted()
 
 
-def opened(source: Counted, folder: Path, keep: bool = True) -> Dataset:
+def opened(source: Counted, folder: Path) -> Dataset:
     """The data set as another process would load it."""
     sources._loaded.clear()
-    return load(source, folder, keep)
+    return load(source, folder)
 
 
 def test_another_class_with_an_equal_key_has_a_cache_of_its_own(source: Counted, tmp_path: Path) -> None:
@@ -200,13 +200,3 @@ def test_what_cannot_be_written_is_a_warning_that_names_the_setting(
     assert "data.cache=" in warning
     if reason == "full disk":
         assert [path.suffix for path in folder.iterdir()] == [".lock"]
-
-
-def test_without_keep_nothing_is_written_and_what_is_there_is_read(tmp_path: Path, source: Counted) -> None:
-    assert is_whole(opened(source, tmp_path / "new", keep=False))
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ZeroDivisionError):  # releases the lock
-        opened(Failing(), tmp_path)
-    opened(source, tmp_path)
-    assert is_whole(opened(source, tmp_path, keep=False))
-    assert source.decoded == 2

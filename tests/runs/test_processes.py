@@ -16,6 +16,7 @@ from onecycle.config.targets import instantiate
 from onecycle.data.sources import load
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
+from onecycle.runs.trained import read_trained
 from onecycle.train import train
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "trainer.threads=1"]
@@ -138,8 +139,8 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
     assert losses(folder)[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
     assert losses(folder)[0] != pytest.approx(whole, rel=1e-5)
     # The last step moves the statistics of each process; the record must be about those of the first, which are saved.
-    classifier, test = build.restore(cfg, dataset, folder / "checkpoints" / "last.ckpt", list(dataset.classes))
-    build.build_evaluator(tiny(*ONE), folder, figures=False).test(classifier, test, verbose=False)
+    classifier, test = build.for_testing(read_trained(folder), dataset)
+    build.build_evaluator("cpu", "32-true", folder, figures=False).test(classifier, test, verbose=False)
     alone, together = classifier.test_metrics(), record["test"]
     assert together.keys() == alone.keys() == {"accuracy", "accuracy_tta", "loss"}
     assert together == pytest.approx(alone, rel=1e-6)

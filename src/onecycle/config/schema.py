@@ -259,12 +259,21 @@ class TrainOptions(Options):
         return self
 
 
+class EvaluatedDataOptions(DataOptions):
+    """The data set of an evaluation: by default that of the run, looked for in `root`."""
+
+    source: Component | None = Field(  # type: ignore[assignment] # what a training cannot leave out
+        None, description="another data set of the same classes, as in training"
+    )
+
+
 class EvaluateOptions(Options):
     """The configuration of `onecycle-evaluate`."""
 
     run: FolderPath = Field(description="folder of a finished run")
     checkpoint: Text = Field(description="file in the run's checkpoints/, or any path")
-    data: dict[str, Any] | None = Field(description="another data set of the same classes, as in training")
+    data: EvaluatedDataOptions = Field(description="the images, and where they are")
+    allow: list[Text] = Field(description="further packages whose networks may be built")
     figures: bool = Field(description="also draw the confusion matrix and the worst errors")
     precision: Precision | None = Field(description="number format; null: the run's own")
     accelerator: Accelerator | None = Field(description="kind of device; null: the run's own, if it is here")

@@ -11,15 +11,16 @@ from onecycle.errors import ConfigError, reason_of
 
 
 def instantiate(
-    component: Mapping[str, Any], kind: type | tuple[str, ...] = (), key: str = "", /, **arguments: Any
-) -> Any:
+    component: Mapping[str, Any], kind: type | tuple[str, ...] = (), key: str = "",
+    packages: Sequence[str] = ALLOWED_TARGETS, /, **arguments: Any,
+) -> Any:  # fmt: skip
     """The object of the class that `component["_target_"]` names, built with the other keys and `arguments`.
 
     kind: what the class must be derived from, or the names of methods that it must have. key: the component's key, for
-    errors. Raises ConfigError for a target outside `ALLOWED_TARGETS` or of another kind, and with whatever the class
-    itself raises.
+    errors. Raises ConfigError for a target outside `packages` or of another kind, and with whatever the class itself
+    raises.
     """
-    errors = class_errors(component, kind, key)
+    errors = class_errors(component, kind, key, packages)
     if errors:
         raise ConfigError(errors)
     settings = {name: value for name, value in component.items() if name != "_target_"}
@@ -42,18 +43,20 @@ def check_classes(config: TrainOptions) -> None:
         raise ConfigError(errors)
 
 
-def class_errors(component: Mapping[str, Any], kind: type | Sequence[str], key: str) -> list[str]:
+def class_errors(
+    component: Mapping[str, Any], kind: type | Sequence[str], key: str, packages: Sequence[str] = ALLOWED_TARGETS
+) -> list[str]:
     """Why a component's class cannot be built with the keys that stand beside its `_target_`, a line each."""
-    target, allowed = component.get("_target_"), ", ".join(ALLOWED_TARGETS)
+    target, allowed = component.get("_target_"), ", ".join(packages)
     named = f"{key}._target_={target}".lstrip(".")
-    if not is_allowed(str(target)):
+    if not is_allowed(str(target), packages):
         return [f"{named}: must be in {allowed}"]
     try:
         made = _class_of(component)
     except (ImportError, ValueError, AttributeError) as error:
         return [f"{named}: does not exist ({error})"]
     # A dotted path may walk through one module into another: what it ends at must be allowed as well.
-    if not isinstance(made, type) or not is_allowed(made.__module__) or inspect.isabstract(made):
+    if not isinstance(made, type) or not is_allowed(made.__module__, packages) or inspect.isabstract(made):
         return [f"{named}: must be a class in {allowed} that can be built"]
     if isinstance(kind, type) and not issubclass(made, kind):
         return [f"{named}: must be a class derived from {kind.__module__}.{kind.__qualname__}"]

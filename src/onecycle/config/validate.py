@@ -115,9 +115,9 @@ def target_errors(node: Any, key: str = "") -> list[str]:
     return lines
 
 
-def is_allowed(path: str) -> bool:
-    """Whether a dotted path lies in one of `ALLOWED_TARGETS`."""
-    return f"{path}.".startswith(tuple(f"{root}." for root in ALLOWED_TARGETS))
+def is_allowed(path: str, packages: Sequence[str] = ALLOWED_TARGETS) -> bool:
+    """Whether a dotted path lies in one of the packages."""
+    return f"{path}.".startswith(tuple(f"{package}." for package in packages))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

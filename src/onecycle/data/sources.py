@@ -163,8 +163,8 @@ class Synthetic:
 _loaded: dict[str, Dataset] = {}
 
 
-def load(source: Source, cache_folder: Path, keep: bool = True) -> Dataset:
-    """The decoded data set of a source: from this process, from the cache, or decoded now and, if `keep`, cached.
+def load(source: Source, cache_folder: Path) -> Dataset:
+    """The decoded data set of a source: from this process, from the cache, or decoded now and cached.
 
     Raises DataUnavailableError where it is neither on this machine nor reachable, ValueError where it is unfit.
     """
@@ -172,7 +172,7 @@ def load(source: Source, cache_folder: Path, keep: bool = True) -> Dataset:
     digest = hashlib.sha256(json.dumps([key, _code(source)], sort_keys=True).encode()).hexdigest()[:12]
     if digest not in _loaded:
         _loaded.clear()  # one data set at a time stays in memory: the runs of a sweep nearly always share it
-        arrays, header = _cached(source, key, cache_folder / f"{source.name}-{digest}", keep)
+        arrays, header = _cached(source, key, cache_folder / f"{source.name}-{digest}")
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         train, test = (Split(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in ("train", "test"))
         classes, mean, std = (tuple(header["description"][name]) for name in ("classes", "mean", "std"))
@@ -203,17 +203,16 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     return means, stds
 
 
-def _cached(source: Source, key: dict[str, Any], path: Path, keep: bool) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays of a source and their header, read from the folder `path`, or decoded and, if `keep`, written there.
+def _cached(source: Source, key: dict[str, Any], path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of a source and their header, read from the folder `path`, or decoded and written there.
 
     One process at a time decodes: a second one waits for it and reads what it wrote. A truncated or altered entry is
     decoded again. Where the folder cannot be written (full disk, read-only) a warning says so.
     """
     with contextlib.ExitStack() as stack:
-        if keep:
-            with contextlib.suppress(OSError):  # then writing fails as well, or the folder has no locks
-                path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(f"{path}.lock"))
+        with contextlib.suppress(OSError):  # then writing fails as well, or the folder has no locks
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(f"{path}.lock"))
         try:
             return _read(path, key)
         except (FileNotFoundError, NotADirectoryError):
@@ -225,8 +224,7 @@ def _cached(source: Source, key: dict[str, Any], path: Path, keep: bool) -> tupl
         description = {"classes": classes, "mean": mean, "std": std}
         header = {"key": key, "description": description, "sha256": _fingerprint(arrays, description)}
         try:
-            if keep:
-                _write(path, arrays, header)
+            _write(path, arrays, header)
         except OSError as error:
             log.warning(
                 "The cache %s cannot be written (%s). This run goes on without it, and the next one decodes the data "

@@ -1,15 +1,17 @@
-"""The configuration in a run's folder, which may be a stranger's: read as plain values and validated before any use."""
+"""The configuration in a run's folder: read as plain values, and validated before any use."""
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict
 
-from onecycle.config.schema import TrainOptions
-from onecycle.config.validate import flat, training_errors, validated
+from onecycle.config.schema import Component, EvaluationOptions, TrainOptions
+from onecycle.config.types import Options
+from onecycle.config.validate import components, errors_of, training_errors, validated
 from onecycle.errors import ConfigError, one_line, reason_of
 from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
 from onecycle.runs.record import CONFIG, LARGEST
@@ -18,9 +20,8 @@ from onecycle.runs.record import CONFIG, LARGEST
 def read_saved(folder: Path) -> dict[str, Any]:
     """The plain values of the configuration in a run's folder, with today's paths of classes.
 
-    Raises ConfigError where there is none, where it is no run's, and where a link in the folder leads out of it.
+    Raises ConfigError where there is none, and where it is no run's.
     """
-    check_links(folder)
     path = folder / CONFIG
     try:
         if path.stat().st_size > LARGEST:
@@ -38,26 +39,40 @@ def read_saved(folder: Path) -> dict[str, Any]:
 
 
 def saved_config(folder: Path) -> TrainOptions:
-    """The validated configuration in a run's folder, which downloads nothing; raises ConfigError with every error."""
+    """The validated configuration in the folder of a run of one's own; raises ConfigError with every error."""
     values = read_saved(folder)
-    # A run's own configuration is resolved: an interpolation would read this machine's environment.
-    errors = [f"{key}={value}: must be a value" for key, value in flat(values).items() if "${" in str(value)]
-    errors = errors or training_errors(values)
+    errors = training_errors(values)
     if errors:
         raise ConfigError([one_line(f"{folder / CONFIG}: {line}") for line in errors])
-    # Its owner chose the place: nothing is downloaded into it by others.
-    if "download" in values["data"]["source"]:
-        values["data"]["source"]["download"] = False
     return TrainOptions.model_validate(values)
 
 
-def saved_errors(folder: Path) -> list[str]:
-    """Why a folder is not that of a run, or its configuration cannot be used; a line each."""
-    try:
-        saved_config(folder)
-    except ConfigError as error:
-        return error.problems
-    return []
+class Description(Options):
+    """What an evaluation reads of a configuration: plain values that describe the network and its test, and no place.
+
+    The configuration may be a stranger's. Callbacks, loggers, paths and options of the Trainer are not among them.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Component
+    evaluation: EvaluationOptions
+    source: Component
+
+
+def description(folder: Path) -> Description:
+    """The description of a run, whoever made it; raises ConfigError for a folder that is none, or that has links."""
+    check_links(folder)
+    values = read_saved(folder)
+    data = values.get("data")
+    values["source"] = data.get("source") if isinstance(data, Mapping) else None
+    errors = errors_of(Description, values)
+    for key, part, own in components({**values, "data": {"source": values["source"]}}):
+        if key in ("model", "data.source") and own:
+            errors += errors_of(own, {name: value for name, value in part.items() if name != "_target_"}, key)
+    if errors:
+        raise ConfigError([one_line(f"{folder / CONFIG}: {line}") for line in errors])
+    return Description.model_validate(values)
 
 
 def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
@@ -75,19 +90,22 @@ def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
         OmegaConf.update(merged, key, OmegaConf.select(config, key), force_add=True)
     if "data.root" in keys and "root" in merged.data.source:
         merged.data.source.root = config.data.root
-        if "download" in merged.data.source:
-            merged.data.source.download = read_saved(folder)["data"]["source"]["download"]
     return validated(merged)
 
 
 def check_links(folder: Path) -> None:
-    """Raise ConfigError where a link in a run's folder would lead reading or writing out of it, or a file is none."""
+    """Raise ConfigError where a link in a run's folder would lead reading or writing out of it, or a file is none.
+
+    A second name of a file (a hard link) may be anywhere, and what is appended to the one is appended to the other.
+    """
     found = []
     for path in sorted(folder.rglob("*")):
-        mode = path.lstat().st_mode
+        mode, names = path.lstat().st_mode, path.lstat().st_nlink
         if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(folder.resolve()):
             found.append(f"{path}: is a symbolic link out of the run's folder; remove it")
         elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             found.append(f"{path}: is neither a file nor a folder; remove it")
+        elif stat.S_ISREG(mode) and names > 1:
+            found.append(f"{path}: is a hard link, with {names} names; copy the folder without them (cp -r)")
     if found:
         raise ConfigError(found)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ NOT_HERE = (
     ".*You have overridden `on_after_batch_transfer`.*",  # the classifier's is meant: it knows the run's progress
     ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 uses names that torch 2.14 deprecates
     ".*all_gather is deprecated.*",
+    ".*NaN values found in confusion matrix.*",  # of classes without test images
 )
 
 
@@ -199,8 +201,8 @@ def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dic
     }
 
 
-def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str, Any] | None) -> None:
-    """Print the table of classes, the accuracies, and whether they are those of the record."""
+def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: Mapping[str, Any] | None) -> None:
+    """Print the table of classes, the accuracies, and whether they are those of the record, if it is given."""
     table = Table("class", title=f"{evaluation['run']} on {evaluation['data']}", title_justify="left")
     for column in ("images", "accuracy", "precision"):
         table.add_column(column, justify="right")
@@ -212,8 +214,8 @@ def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: dict[str
         if key in test:
             table.add_row(f"all, {kind}", size, f"{test[key]:.2%}", "")
     console().print(table)
-    if recorded and recorded.get("test"):
-        before, now = recorded["test"]["accuracy"], test["accuracy"]
+    if recorded:
+        before, now = recorded["accuracy"], test["accuracy"]
         if before == now:
             log.info("Reproduced: the recorded accuracy, exactly.")
         else:
