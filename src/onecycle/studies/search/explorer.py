@@ -122,7 +122,6 @@ def experiment_text(folder: Path, result: dict[str, Any], found_by: str) -> str:
     """
     config = relevant(read_saved(folder))
     del config["seed"]
-    config.get("callbacks", {}).pop("pruning", None)
     # Where the data lie is the user's own: the group of the same source says so.
     data = result["data"]["name"]
     groups = {"data": data if (CONF / "data" / f"{data}.yaml").exists() else "image_folder", **dict.fromkeys(REPLACED)}

@@ -131,12 +131,13 @@ class _OptunaSearch:
         from optuna.trial import TrialState
 
         scores = self.evaluate([self._overrides(trial) for trial in trials])
+        pruned = [one.params for one in self.study.trials if one.user_attrs.get(PRUNED)]
         for trial, score in zip(trials, scores, strict=True):
             if score is None or math.isnan(score):
                 outcome = "failed" if score is None else "diverged"
                 optuna.Trial(self.study, trial._trial_id).set_user_attr(OUTCOME, outcome)
                 self.study.tell(trial.number, state=TrialState.FAIL)
-            elif self.study.trials[trial.number].user_attrs.get(PRUNED):
+            elif trial.params in pruned:  # its run may be that of an earlier trial with the same values
                 self.study.tell(trial.number, state=TrialState.PRUNED)
             else:
                 self.study.tell(trial.number, score)
