@@ -204,12 +204,13 @@ def test_a_storages_password_is_nowhere_and_its_search_and_runs_go_on(tmp_path: 
     (interrupted / "result.json").write_text(json.dumps(next(iter(records.values())) | {"status": "running"}))
     resume = ("train_command", [f"resume={interrupted}"])
     evaluate = ("evaluate_command", [f"run={interrupted}"])
-    after = commands(tmp_path, resume, evaluate, ("train_command", searching), ONECYCLE_STORAGE=SHARED)
+    again = [("train_command", words) for words in (searching, [word.replace(PASSWORD, "***") for word in searching])]
+    after = commands(tmp_path, resume, evaluate, *again, ONECYCLE_STORAGE=SHARED)
     assert after.returncode == 0, after.stderr
-    assert after.stdout.count("read back") == 2
+    assert after.stdout.count("read back") == 4
     assert results(tmp_path / "logs") == records
-    again = json.loads((interrupted / "result.json").read_text())
-    assert (again["status"], again["test"]) == ("finished", next(iter(records.values()))["test"])
+    resumed = json.loads((interrupted / "result.json").read_text())
+    assert (resumed["status"], resumed["test"]) == ("finished", next(iter(records.values()))["test"])
     shown = "".join(done.stdout + done.stderr for done in (search, after))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if PASSWORD in path.name or PASSWORD.encode() in path.read_bytes()] == []

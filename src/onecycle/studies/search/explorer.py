@@ -17,7 +17,7 @@ from onecycle.runs.saved import read_saved
 from onecycle.studies import plan
 from onecycle.studies.launching import RunCounter
 from onecycle.studies.search import coordinate
-from onecycle.studies.search.options import METHODS, CoordinateSearch, RandomSearch
+from onecycle.studies.search.options import METHODS, CoordinateSearch
 from onecycle.studies.search.trials import optuna_search
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,6 @@ class Explorer:
         try:
             if isinstance(options, CoordinateSearch):
                 coordinate.coordinate_search(options, evaluate, path, pairs=not self.alone)
-            elif isinstance(options, RandomSearch):
-                coordinate.random_search(options, evaluate, path)
             else:
                 width = 1 if self.alone else PARALLEL
                 optuna_search(options, evaluate, path, folder=self.folder, width=width)

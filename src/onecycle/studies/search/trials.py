@@ -11,6 +11,7 @@ import os
 import platform
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +90,17 @@ def optuna_search(options: OptunaSearch, evaluate: Evaluate, path: SearchPath, *
     search.read_back()  # the trials of other processes
 
 
+@dataclass
 class _OptunaSearch:
     """One process's part in a study of Optuna in the storage `where`. seen: the numbers of the trials in the path."""
 
-    def __init__(
-        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: SearchPath, where: str,
-        asking: FileLock,
-    ) -> None:  # fmt: skip
-        self.options, self.study, self.evaluate, self.path, self.where = options, study, evaluate, path, where
-        self.asking = asking
-        self.seen: set[int] = set()
+    options: OptunaSearch
+    study: "optuna.Study"
+    evaluate: Evaluate
+    path: SearchPath
+    where: str
+    asking: FileLock
+    seen: set[int] = field(default_factory=set)
 
     def read_back(self) -> None:
         """Evaluate finished trials again, which reads their records; those that failed would only fail again."""
