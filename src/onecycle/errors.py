@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -9,12 +10,17 @@ from concurrent.futures import BrokenExecutor
 from hydra.errors import CompactHydraException
 
 
+def masked(text: str) -> str:
+    """A text with *** for the password of each URL in it: what is shown or written holds none."""
+    return re.sub(r"(://[^\s/:@]*):\S*@", r"\1:***@", text)
+
+
 class ConfigError(CompactHydraException, ValueError):
     """A configuration that cannot be run; one line for each problem. Hydra shows it without a traceback."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = [masked(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
         """Pickle by the problems, so that it comes back whole from another process."""

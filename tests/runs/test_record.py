@@ -44,6 +44,15 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("result.json", "old")]
 
 
+def test_a_password_is_not_written(tmp_path: Path) -> None:
+    for text, kept in (
+        ("mysql://u:p@h:3306/db\n", "mysql://u:***@h:3306/db\n"), ("a=x+y://:a/b@c@h, b@c", "a=x+y://:***@h, b@c"),
+        ("sqlite:///t.db http://h:80/x mysql://u@h:1 a@b", None),
+    ):  # fmt: skip
+        write_atomically(tmp_path / "text", text)
+        assert (tmp_path / "text").read_text() == (kept or text)
+
+
 def test_a_record_is_read_as_it_was_written_with_keys_of_other_versions(tmp_path: Path) -> None:
     assert read_result(tmp_path) is None
     assert read_result(tmp_path / "nowhere") is None

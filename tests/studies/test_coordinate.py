@@ -9,7 +9,7 @@ import pytest
 
 from onecycle.studies.search import coordinate
 from onecycle.studies.search.coordinate import SETTLED, SPENT, Values
-from onecycle.studies.search.options import Coordinate, CoordinateSearch, Interval, RandomSearch
+from onecycle.studies.search.options import Coordinate, CoordinateSearch
 
 Score = Callable[[Values], float]
 START: dict[str, Any] = {"start": 1.0}
@@ -102,30 +102,6 @@ def test_steps_keep_readable_numbers() -> None:
     assert [momentum.at(step) for step in (-2, -1, 0, 1, 2)] == [None, 0.0, 0.5, 0.75, 0.875]
 
 
-def draw(seed: int, budget: int, score: Score, **space: Interval) -> coordinate.SearchPath:
-    options = RandomSearch(arm="a", method="random", budget=budget, space=space, seed=seed)
-    path = coordinate.SearchPath()
-    coordinate.random_search(options, lambda points: [score(point) for point in points], path)
-    return path
-
-
-def test_random_draws_are_even_in_the_logarithm_and_the_same_for_the_same_seed() -> None:
-    space = {
-        "lr": Interval(low=0.01, high=100.0), "momentum": Interval(low=0.02, high=1.0, complement=True),
-        "x": Interval(low=2, high=4, log=False),
-    }  # fmt: skip
-    path, again, other = (draw(seed, 400, lambda values: -values["lr"], **space) for seed in (0, 0, 1))
-    assert [step.values for step in path.steps] == [step.values for step in again.steps]
-    assert path.steps[0].values != other.steps[0].values
-    assert (len(path.steps), path.end) == (400, SPENT)
-    rates = np.array([step.values["lr"] for step in path.steps])
-    assert 0.01 <= rates.min() <= rates.max() <= 100.0
-    assert np.mean(rates < 1.0) == pytest.approx(0.5, abs=0.08)  # half of the draws lie in half of the decades
-    assert all(0 <= step.values["momentum"] <= 0.98 for step in path.steps)
-    assert np.mean([step.values["x"] for step in path.steps]) == pytest.approx(3.0, abs=0.1)
-    assert path.best.values["lr"] == rates.min()
-
-
 def lines(folder: Path) -> list[dict[str, str]]:
     with (folder / "path.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -157,9 +133,9 @@ def test_each_decision_is_written_before_the_next_point_is_evaluated(tmp_path: P
 
 
 def test_a_diverged_draw_is_worse_than_any_other() -> None:
-    answers = iter([math.nan, 0.3, math.nan])
-    path = draw(0, 3, lambda point: next(answers), x=Interval(low=1, high=2))
-    assert [step.score for step in path.steps] == [-math.inf, 0.3, -math.inf]
+    path = coordinate.SearchPath()
+    for score in (-math.inf, 0.3, -math.inf):
+        path.add_draw({"x": 1.0}, score)
     assert [(step.decision, step.reason.split(",")[0]) for step in path.steps] == [
         ("start", "the first point"), ("better", "30.00 %"), ("worse", "it diverged"),
     ]  # fmt: skip

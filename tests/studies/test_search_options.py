@@ -12,8 +12,7 @@ from onecycle.studies.search.options import METHODS, Coordinate, CoordinateSearc
 from onecycle.studies.study import block_errors
 
 BLOCKS: dict[str, dict[str, Any]] = {
-    "coordinate": {"coordinates": {"a": {"start": 1.0}}}, "random": {"space": {"a": {"low": 1, "high": 2}}},
-    "optuna": {"space": {"a": {"low": 1, "high": 2}}},
+    "coordinate": {"coordinates": {"a": {"start": 1.0}}}, "optuna": {"space": {"a": {"low": 1, "high": 2}}},
 }  # fmt: skip
 
 
@@ -37,8 +36,7 @@ def test_the_searches_of_the_studies_are_valid_and_keep_their_order() -> None:
         ("coordinate", {"refinements": 9}, "refinements=9: "),
         ("coordinate", {"budget": 0}, "budget=0: "),
         ("coordinate", {"bugdet": 3}, "bugdet=3: did you mean budget?"),
-        ("random", {"space": {"a": {"low": 2, "high": 1}}}, "space.a: low=2 "),
-        ("random", {"space": {"a": {"low": 0, "high": 1}}}, "space.a: low=0 "),
+        ("optuna", {"space": {"a": {"low": 2, "high": 1}}}, "space.a: low=2 "),
         ("optuna", {"space": {}}, "space: "),
         ("optuna", {"space": {"a": {"low": 0.0, "high": 0.1, "log": True}}}, "space.a: low=0.0 "),
         ("optuna", {"space": {"a": {"low": 0.1}}}, "space.a: must have low and high"),

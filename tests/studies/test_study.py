@@ -5,9 +5,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from helpers import composed_of
 from onecycle.errors import ConfigError
+from onecycle.runs.identity import settings
 from onecycle.studies import plan
 from onecycle.studies.plan import Changes, read_changes, refuse_values
-from onecycle.studies.study import at_scale
+from onecycle.studies.study import at_scale, of_search
 
 STUDY: dict[str, Any] = {
     "name": "one", "title": "One", "scale": "cpu", "seeds": [0, 1], "fixed": {"batch_size": 64},
@@ -73,6 +74,14 @@ def test_a_point_of_a_search_has_a_run_for_each_seed_and_its_number() -> None:
         "hyperparameters=effective", "hyperparameters.momentum=0.75", "seed=1", "data=synthetic",
     )  # fmt: skip
     assert len(plan.search_points(scaled, block, 0, {"a": 1.0}, Changes(axes={"seed": [7]}))) == 1
+
+
+def test_a_run_of_a_search_alone_is_named_by_what_varies_and_known_without_its_pruner() -> None:
+    block = search()
+    values: dict[str, Any] = {"hyperparameters.momentum": 0.75, "+callbacks.pruning": {"storage": "x", "trial": 3}}
+    (point,) = plan.search_points(of_search("mine", [0], block), block, 3, values, Changes(common=("batch_size=8",)))
+    assert point.overrides[0] == "+study.label='momentum=0.75,seed=0'"
+    assert settings(point.overrides) == ("hyperparameters.momentum=0.75", "seed=0", "batch_size=8")
 
 
 CLAIM: dict[str, Any] = {

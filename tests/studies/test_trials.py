@@ -1,12 +1,19 @@
+import json
 import math
+import os
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
+from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
@@ -115,14 +122,100 @@ def test_a_pruner_gives_each_run_the_trial_to_report_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["sqlite:////nowhere/at/all.db", "journal:/nowhere/at/all.journal", "magic", "oracle://"]
+    "where",
+    ["sqlite:////nowhere/at/all.db", "journal:/nowhere/at/all.journal", "magic", "oracle://", "sqlite://u:p/w@h@db"],
 )
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path, where: str) -> None:
     with pytest.raises(ConfigError) as caught:
         solve(tmp_path, storage=where)
     (line,) = caught.value.problems
-    assert line.startswith(f"storage={where}: ")
+    assert line.startswith(f"storage={where.replace('p/w@h', '***')}: ")
     assert "\n" not in line
+
+
+def test_a_run_whose_trial_has_ended_reports_nothing(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=optuna_storage.open_storage(trials.journal(tmp_path)), study_name="optuna")
+    trial = study.ask()
+    study.tell(trial, state=TrialState.FAIL)
+    callback = Pruning(trials.journal(tmp_path), "optuna", trial._trial_id, "median", {})
+    fitting: Any = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), global_step=1)
+    callback.on_validation_end(fitting, SimpleNamespace(monitored={"accuracy": 0.5}))
+    assert stored(trials.journal(tmp_path))[0].intermediate_values == {}
+
+
+def test_a_trial_whose_run_was_read_back_is_pruned_like_the_one_that_made_it(tmp_path: Path) -> None:
+    seen: list[Values] = []
+
+    def score(values: Values) -> float:
+        if not seen:  # later trials have the same values, and so the same run
+            callback = dict(values["+callbacks.pruning"])
+            callback.pop("_target_")
+            Pruning(**callback).trial.set_user_attr(PRUNED, True)
+        seen.append(values)
+        return 0.5
+
+    solve(tmp_path, score, budget=2, pruner="median", space={"norm": {"choices": ["batch"]}})
+    assert [trial.state for trial in stored(trials.journal(tmp_path))] == [TrialState.PRUNED] * 2
+
+
+PASSWORD = "s3cret"
+SHARED = f"mysql://u:{PASSWORD}@nowhere/db"
+# A database behind a password, and several commands of one process.
+COMMANDS = """
+import json, optuna, sys
+url, file, commands = json.load(sys.stdin)
+
+class Database(optuna.storages.RDBStorage):
+    def __init__(self, where):
+        if where != url:
+            raise OSError("access denied")
+        super().__init__(f"sqlite:///{file}")
+
+optuna.storages.RDBStorage = Database
+import onecycle.cli
+for name, words in commands:
+    sys.argv = ["onecycle", *words]
+    getattr(onecycle.cli, name)()
+"""
+
+
+def commands(folder: Path, *given: tuple[str, list[str]], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", COMMANDS], input=json.dumps([SHARED, str(folder / "trials.db"), given]), cwd=folder,
+        env=os.environ | {"ONECYCLE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_storages_password_is_nowhere_and_its_search_and_runs_go_on(tmp_path: Path) -> None:
+    searching = [
+        *SEARCH[:-1], "hydra.sweeper.budget=2", f"hydra.sweeper.storage={SHARED}", "hydra.sweeper.pruner=median",
+        "data.source.train_size=320", "trainer.max_epochs=1", "callbacks.figures=null", "callbacks.progress=null",
+    ]  # fmt: skip
+    search = commands(tmp_path, ("train_command", searching))
+    assert search.returncode == 0, search.stderr
+    folder, records = tmp_path / "logs" / "sweeps" / "debug", results(tmp_path / "logs")
+    assert [re.sub(r"[\d.e-]+,", ",", name)[:-9] for name in records] == ["peak_lr=,seed=0"] * 2
+    assert (folder / "report" / "optuna_history.png").exists()
+    interrupted = tmp_path / "one"
+    shutil.copytree(folder / next(iter(records)), interrupted)
+    shutil.rmtree(interrupted / "checkpoints")
+    (interrupted / "result.json").write_text(json.dumps(next(iter(records.values())) | {"status": "running"}))
+    resume = ("train_command", [f"resume={interrupted}"])
+    evaluate = ("evaluate_command", [f"run={interrupted}"])
+    again = [("train_command", words) for words in (searching, [word.replace(PASSWORD, "***") for word in searching])]
+    after = commands(tmp_path, resume, evaluate, *again, ONECYCLE_STORAGE=SHARED)
+    assert after.returncode == 0, after.stderr
+    assert after.stdout.count("read back") == 4
+    assert results(tmp_path / "logs") == records
+    resumed = json.loads((interrupted / "result.json").read_text())
+    assert (resumed["status"], resumed["test"]) == ("finished", next(iter(records.values()))["test"])
+    shown = "".join(done.stdout + done.stderr for done in (search, after))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if PASSWORD in path.name or PASSWORD.encode() in path.read_bytes()] == []
+    assert PASSWORD not in shown
+    assert "mysql://u:***@nowhere/db" in (folder / "report" / "index.html").read_text()
 
 
 def test_without_optuna_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field
 from onecycle.config.types import Count, CountOrZero, Fraction, NonNegativeNumber, Options, PositiveNumber, Seed, Text
 
 PRUNED = "pruned"  # user attribute of a trial whose run was pruned
-# The pruners of a search, and what they are called in `optuna.pruners`.
+Pruner = Literal["none", "median", "percentile", "hyperband", "halving"]  # of a search
+# What they are called in `optuna.pruners`.
 PRUNERS = {
     "none": "NopPruner", "median": "MedianPruner", "percentile": "PercentilePruner", "hyperband": "HyperbandPruner",
     "halving": "SuccessiveHalvingPruner",
@@ -104,7 +105,7 @@ class PruningOptions(Options):
     storage: Text = Field(description="the study's storage: a database's URL, or journal:PATH")
     study: Text = Field(description="name of the Optuna study")
     trial: CountOrZero = Field(description="the trial's id in the storage")
-    pruner: Literal["none", "median", "percentile", "hyperband", "halving"] = Field(description="kind of the pruner")
+    pruner: Pruner = Field(description="kind of the pruner")
     pruner_options: dict[str, Any] = Field(description="arguments of the pruner's class")
 
 

@@ -47,6 +47,7 @@ NO_EFFECT = (
     "data.root", "data.cache", "data.fallback", "data.stands_in_for",
     "data.source.root", "data.source.download",
     "logger", "callbacks.progress", "callbacks.training_log", "callbacks.checkpoint", "callbacks.figures",
+    "callbacks.pruning",  # the status of a run that it ended says so
     "evaluation.batch_size", "evaluation.every_n_epochs",
     "trainer.accelerator", "trainer.threads",
     "trainer.log_every_n_steps", "trainer.benchmark", "trainer.deterministic", "trainer.detect_anomaly",

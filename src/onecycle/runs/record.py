@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import from_json, to_json
 
 from onecycle.config.types import Count, Fraction, NonNegativeNumber, Number
-from onecycle.errors import ConfigError, reason_of
+from onecycle.errors import ConfigError, masked, reason_of
 from onecycle.runs import processes
 from onecycle.runs.lock import BusyError, LostLeaseError, exclusive
 
@@ -111,11 +111,14 @@ class Record(_Part):
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full."""
+    """Replace a file's contents: a reader, or a crash at any moment, sees the old or the new text in full.
+
+    Passwords of URLs are masked.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may replace one file
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(masked(text))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -174,11 +174,14 @@ def _axes(study: Mapping[str, Any]) -> set[str]:
 def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str, Any], changes: Changes) -> Point:
     columns = {"arm": block["arm"]} if block.get("arm") else {}
     axes = {column(key): value for key, value in values.items() if not key.startswith("+")}
-    label = ",".join([*columns.values(), *(f"{name}={value}" for name, value in axes.items())])
-    named_by = (f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={override_text(label)}")
+    varied = ",".join(f"{name}={value}" for name, value in axes.items())
+    label = ",".join([*columns.values(), varied])
+    named_by = [f"+study.label={override_text(varied)}"]  # of a search around a configuration
+    if study["scale"]:
+        named_by = [f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={override_text(label)}"]
     given = {**study["fixed"], **(block.get("fixed") or {}), **values}
     own = [f"{key}={override_text(value)}" for key, value in given.items()]
-    return Point(label, columns | axes, (*(named_by if study["scale"] else ()), *own, *changes.common))
+    return Point(label, columns | axes, (*named_by, *own, *changes.common))
 
 
 def column(key: str) -> str:

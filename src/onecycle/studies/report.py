@@ -51,12 +51,13 @@ TEMPLATES = Environment(
 )  # fmt: skip
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, plan: Plan | None = None) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
-    Raises ConfigError for claims and figures that do not fit the rows, after a page with the others and these lines.
+    plan: the study's; None reads it from the folder. Raises ConfigError for claims and figures that do not fit the
+    rows, after a page with the others and these lines.
     """
-    plan, rows = read_plan(folder), table.read(folder)
+    plan, rows = plan or read_plan(folder), table.read(folder)
     target = folder / REPORT
     target.mkdir(exist_ok=True)
     if rows.empty:

@@ -103,7 +103,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         log.error("The study stops here.")
         results, stopped = [], error
     try:
-        _draw(folder)
+        _draw(folder, noted)
     except ConfigError as error:
         stopped = stopped or error
     for result in results:
@@ -113,13 +113,13 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     return results
 
 
-def _draw(folder: Path) -> None:
+def _draw(folder: Path, noted: plan.Plan) -> None:
     """Draw the study's page and the index; raises ConfigError, after both, for what does not fit the records."""
     from onecycle.studies import report  # it needs matplotlib; a study that is refused does not
 
     with storage_errors_named("draw the pages with make report"):
         try:
-            report.build(folder)
+            report.build(folder, noted)
         finally:
             report.build_index(folder.parent)
 

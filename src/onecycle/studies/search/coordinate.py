@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onecycle.errors import storage_errors_named
 from onecycle.runs.record import write_atomically
 from onecycle.studies.plan import column
-from onecycle.studies.search.options import CoordinateSearch, RandomSearch
+from onecycle.studies.search.options import CoordinateSearch
 
 Values = dict[str, Any]
 Exponents = tuple[int, ...]  # in fractions of a step
@@ -98,14 +96,6 @@ def rank(score: Score) -> float:
     if score is None:
         raise FailedRunError
     return -math.inf if math.isnan(score) else float(score)
-
-
-def random_search(options: RandomSearch, evaluate: Evaluate, path: SearchPath) -> None:
-    """Independent draws, one after the other; equal seeds draw the same points."""
-    generator = np.random.default_rng(options.seed)
-    for _ in range(options.budget):
-        values = {key: interval.at(float(generator.random())) for key, interval in options.space.items()}
-        path.add_draw(values, rank(evaluate([values])[0]))
 
 
 def coordinate_search(options: CoordinateSearch, evaluate: Evaluate, path: SearchPath, *, pairs: bool = False) -> None:

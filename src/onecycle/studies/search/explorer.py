@@ -17,7 +17,7 @@ from onecycle.runs.saved import read_saved
 from onecycle.studies import plan
 from onecycle.studies.launching import RunCounter
 from onecycle.studies.search import coordinate
-from onecycle.studies.search.options import METHODS, CoordinateSearch, RandomSearch
+from onecycle.studies.search.options import METHODS, CoordinateSearch
 from onecycle.studies.search.trials import optuna_search
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,6 @@ class Explorer:
         try:
             if isinstance(options, CoordinateSearch):
                 coordinate.coordinate_search(options, evaluate, path, pairs=not self.alone)
-            elif isinstance(options, RandomSearch):
-                coordinate.random_search(options, evaluate, path)
             else:
                 width = 1 if self.alone else PARALLEL
                 optuna_search(options, evaluate, path, folder=self.folder, width=width)
@@ -122,7 +120,6 @@ def experiment_text(folder: Path, result: dict[str, Any], found_by: str) -> str:
     """
     config = relevant(read_saved(folder))
     del config["seed"]
-    config.get("callbacks", {}).pop("pruning", None)
     # Where the data lie is the user's own: the group of the same source says so.
     data = result["data"]["name"]
     groups = {"data": data if (CONF / "data" / f"{data}.yaml").exists() else "image_folder", **dict.fromkeys(REPLACED)}

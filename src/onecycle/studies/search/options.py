@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, model_validator
 
+from onecycle.callbacks.options import Pruner
 from onecycle.config.types import Count, NonNegativeNumber, Number, Options, PositiveNumber, Seed, Text
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
@@ -75,8 +76,8 @@ class OptunaAxis(Options):
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
         if self.choices is not None:
-            if self.model_fields_set - {"choices", "complement"}:
-                raise ValueError("choices have no low, high, log, step or integer")
+            if self.model_fields_set != {"choices"}:
+                raise ValueError("choices stand alone, without low, high, log, step, integer and complement")
         elif self.low is None or self.high is None:
             raise ValueError("must have low and high, or choices")
         elif self.low > self.high:
@@ -91,23 +92,6 @@ class OptunaAxis(Options):
         """The key's value for what was drawn, with as many digits as a person would type."""
         drawn = 1 - drawn if self.complement else drawn
         return float(f"{drawn:.6g}") if isinstance(drawn, float) else drawn
-
-
-class Interval(OptunaAxis):
-    """A key to draw between `low` and `high`, by default evenly in its logarithm."""
-
-    choices: None = None
-    low: Number
-    high: Number
-    log: bool = True
-    step: None = None
-    integer: Literal[False] = False
-
-    def at(self, share: float) -> Any:
-        """The value at a share of the way from `low` to `high`, in [0, 1]."""
-        if self.log:
-            return self.value(math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))))
-        return self.value(float(self.low + share * (self.high - self.low)))
 
 
 class _Search(Options):
@@ -131,14 +115,6 @@ class CoordinateSearch(_Search):
     refinements: Annotated[int, Field(ge=0, le=REFINEMENTS)] = 0
 
 
-class RandomSearch(_Search):
-    """Independent draws; equal seeds draw the same points."""
-
-    method: Literal["random"]
-    space: Annotated[dict[str, Interval], Field(min_length=1)]
-    seed: Seed = 0
-
-
 class OptunaSearch(_Search):
     """Optuna's samplers and pruners; their options have Optuna's names.
 
@@ -149,16 +125,15 @@ class OptunaSearch(_Search):
     space: Annotated[dict[str, OptunaAxis], Field(min_length=1)]
     sampler: Literal["tpe", "random", "gp", "cmaes", "qmc", "nsgaii"] = "tpe"
     sampler_options: dict[str, Any] = Field(default_factory=dict)
-    pruner: Literal["none", "median", "percentile", "hyperband", "halving"] = "none"
+    pruner: Pruner = "none"
     pruner_options: dict[str, Any] = Field(default_factory=dict)
     storage: Text | None = None
     seed: Seed = 0
 
 
 # A block of a study's `searches` has the options of its method.
-Search = CoordinateSearch | RandomSearch | OptunaSearch
-METHODS: dict[str | None, type[Search]] = {
-    "coordinate": CoordinateSearch, "random": RandomSearch, "optuna": OptunaSearch,
+METHODS: dict[str | None, type[CoordinateSearch | OptunaSearch]] = {
+    "coordinate": CoordinateSearch, "optuna": OptunaSearch,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import os
 import platform
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +90,17 @@ def optuna_search(options: OptunaSearch, evaluate: Evaluate, path: SearchPath, *
     search.read_back()  # the trials of other processes
 
 
+@dataclass
 class _OptunaSearch:
     """One process's part in a study of Optuna in the storage `where`. seen: the numbers of the trials in the path."""
 
-    def __init__(
-        self, options: OptunaSearch, study: "optuna.Study", evaluate: Evaluate, path: SearchPath, where: str,
-        asking: FileLock,
-    ) -> None:  # fmt: skip
-        self.options, self.study, self.evaluate, self.path, self.where = options, study, evaluate, path, where
-        self.asking = asking
-        self.seen: set[int] = set()
+    options: OptunaSearch
+    study: "optuna.Study"
+    evaluate: Evaluate
+    path: SearchPath
+    where: str
+    asking: FileLock
+    seen: set[int] = field(default_factory=set)
 
     def read_back(self) -> None:
         """Evaluate finished trials again, which reads their records; those that failed would only fail again."""
@@ -131,12 +133,13 @@ class _OptunaSearch:
         from optuna.trial import TrialState
 
         scores = self.evaluate([self._overrides(trial) for trial in trials])
+        pruned = [one.params for one in self.study.trials if one.user_attrs.get(PRUNED)]
         for trial, score in zip(trials, scores, strict=True):
             if score is None or math.isnan(score):
                 outcome = "failed" if score is None else "diverged"
                 optuna.Trial(self.study, trial._trial_id).set_user_attr(OUTCOME, outcome)
                 self.study.tell(trial.number, state=TrialState.FAIL)
-            elif self.study.trials[trial.number].user_attrs.get(PRUNED):
+            elif trial.params in pruned:  # its run may be that of an earlier trial with the same values
                 self.study.tell(trial.number, state=TrialState.PRUNED)
             else:
                 self.study.tell(trial.number, score)
