@@ -434,6 +434,17 @@ def test_a_fallback_says_so_in_the_name_the_record_and_the_output(
     assert capsys.readouterr().out.count("NOT cifar10: synthetic data") == 2
 
 
+def test_a_gpu_that_is_not_there_is_refused_before_an_image_is_drawn(
+    tmp_path: Path, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    with pytest.raises(ConfigError) as caught:
+        train(tiny("trainer.accelerator=gpu", f"data.cache={tmp_path / 'cache'}"), [])
+    (line,) = caught.value.problems
+    assert line.startswith("trainer.accelerator=gpu: ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_argument_of_lightnings_trainer_is_an_option_or_refused_with_its_reason() -> None:
     known = {*TrainerOptions.model_fields, *TrainerOptions.NOT_TAKEN, "enable_autolog_hparams", "model_registry"}
     assert inspect.signature(pl.Trainer).parameters.keys() <= known

@@ -56,12 +56,12 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     from onecycle.runs.loggers import RunContext
 
     summary.silence_libraries()
-    environment.prepare(config.trainer.threads)
+    environment.prepare(config.trainer.threads, processes.on_this_machine(config))
     processes.join(config)
     check_classes(config)
     with build.value_errors_as_config_errors():
+        config = build.choose_precision(config)  # first: it refuses a GPU that is not there
         config, dataset = processes.first_goes_ahead(lambda: build.load_dataset(config))
-        config = build.choose_precision(config)
         datamodule = build.build_datamodule(config, dataset)
         steps = build.total_steps(config, datamodule)
         run = open_run(config, dataset.key, overrides, sweep)

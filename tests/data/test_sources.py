@@ -58,6 +58,13 @@ class FakeCifar:
         write_batch(self.folder / "test_batch", {"data": planes(self.test), "labels": self.test_labels})
         write_batch(self.folder / "batches.meta", {"label_names": CIFAR10_CLASSES})
 
+    def pack(self) -> Path:
+        """The archive of the folder, which is removed."""
+        with tarfile.open(self.root / "cifar-10-python.tar.gz", "w:gz") as archive:
+            archive.add(self.folder, self.folder.name)
+        shutil.rmtree(self.folder)
+        return self.root / "cifar-10-python.tar.gz"
+
     def entry(self, name: str) -> list[str]:
         return [name, hashlib.md5((self.folder / name).read_bytes()).hexdigest()]
 
@@ -102,18 +109,55 @@ def test_cifar10_is_decoded_to_the_pixel(fake: FakeCifar, offline: list[float | 
     assert offline == []  # nothing was missing, so nothing was fetched
 
 
+def refused(root: Path, named: Path, download: bool) -> str:
+    with pytest.raises(ValueError, match=rf"^data\.root: {named} ") as caught:
+        Cifar("cifar10", str(root), download).decode()
+    # The fallback is for missing data only: damaged data would be replaced without a word.
+    assert not isinstance(caught.value, DataUnavailableError)
+    assert ("data.source.download" in str(caught.value)) == (not download)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
 def test_a_damaged_batch_is_named_never_unpickled_and_not_a_missing_data_set(
     name: str, download: bool, fake: FakeCifar, offline: list[float | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (fake.folder / name).write_bytes(b"cposix\nsystem\n.")
-    monkeypatch.setattr(pickle, "load", lambda *arguments, **named: pytest.fail("unpickled"))
-    with pytest.raises(ValueError, match=rf"^data\.root: {fake.folder / name} ") as caught:
-        Cifar("cifar10", str(fake.root), download).decode()
-    # The fallback is for missing data only: damaged data would be replaced without a word.
-    assert not isinstance(caught.value, DataUnavailableError)
-    assert len(offline) == download
+    monkeypatch.setattr(pickle, "loads", lambda *arguments, **named: pytest.fail("unpickled"))
+    refused(fake.root, fake.folder / name, download)
+    refused(fake.folder, fake.folder / name, download)
+    archive = fake.pack()
+    refused(fake.root, archive / name, download)
+    refused(archive, archive / name, download)
+    assert len(offline) == 4 * download
+
+
+def test_the_files_that_a_folder_or_an_archive_lacks_are_named(fake: FakeCifar) -> None:
+    (fake.folder / "data_batch_3").unlink()
+    refused(fake.root, fake.folder / "data_batch_3", download=False)
+    archive = fake.pack()
+    refused(fake.root, archive / "data_batch_3", download=False)
+    archive.write_bytes(archive.read_bytes()[:-2000])  # the download was interrupted
+    assert f"{archive / 'test_batch'} is missing" in refused(fake.root, archive / "data_batch_3", download=False)
+
+
+def test_the_form_of_the_original_files_changes_nothing(fake: FakeCifar, tmp_path: Path) -> None:
+    found = []
+
+    def read(root: Path) -> None:
+        before = sorted(tmp_path.rglob("*"))
+        sources._loaded.clear()
+        found.append(load(Cifar("cifar10", str(root), download=False), tmp_path / "cache", keep=False))
+        assert sorted(tmp_path.rglob("*")) == before  # nothing is unpacked
+
+    read(fake.root)
+    read(fake.folder)
+    archive = fake.pack()
+    read(fake.root)
+    read(archive)
+    assert np.array_equal(found[0].train.pixels.numpy(), fake.train)
+    assert [(one.key, one.fingerprint) for one in found] == [({"name": "cifar10"}, found[0].fingerprint)] * 4
 
 
 @pytest.mark.parametrize("download", [True, False])
@@ -142,9 +186,7 @@ def test_what_is_damaged_is_downloaded_with_a_timeout(
         assert (Path(root), filename) == (fake.root, "cifar-10-python.tar.gz")
         assert md5 == "c58f30108f718f92721af3b95e74349a"  # the published one
         fake.write()
-        with tarfile.open(fake.root / filename, "w:gz") as archive:
-            archive.add(fake.folder, fake.folder.name)
-        shutil.rmtree(fake.folder)
+        fake.pack()
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
     before = socket.getdefaulttimeout()

@@ -1,11 +1,13 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from onecycle.runs.environment import environment, peak_memory
+from onecycle.runs.environment import environment, peak_memory, prepare
 
 PROGRAM = """
 import resource, torch
@@ -44,3 +46,45 @@ def test_a_machine_without_git_has_no_revision(failure: OSError, monkeypatch: py
 
     monkeypatch.setattr(subprocess, "run", fail)
     assert environment()["git"] is None
+
+
+@pytest.mark.parametrize(
+    ("processes", "quota", "threads"), [(1, 1.0, 1), (1, 2.5, 3), (2, 3.0, 1), (1, None, 4), (3, None, 2)]
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_threads_follow_a_containers_quota_of_cpu_time(
+    version: int, processes: int, quota: float | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    period = 100_000
+    times = [-1 if version == 1 else "max", period] if quota is None else [int(quota * period), period]
+    if version == 1:
+        files = dict(zip(("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"), times, strict=True))
+    else:
+        files = {"cpu.max": f"{times[0]} {times[1]}"}
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(f"{content}\n")
+    real, exists = open, os.path.exists
+
+    def moved(path: Any) -> Any:
+        return str(path).replace("/sys/fs/cgroup", str(tmp_path))
+
+    monkeypatch.setattr("builtins.open", lambda path, *rest, **named: real(moved(path), *rest, **named))
+    monkeypatch.setattr(os.path, "exists", lambda path: exists(moved(path)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda number: set(range(6)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # what the test sets is taken back
+    del os.environ["OMP_NUM_THREADS"]
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        prepare(None, processes)
+        assert torch.get_num_threads() == threads
+        assert os.environ.get("OMP_NUM_THREADS") == (None if processes == 1 else str(threads))
+        prepare(5, processes)  # what the configuration says is done
+        assert torch.get_num_threads() == 5
+        os.environ["OMP_NUM_THREADS"] = "5"  # as torch has read it
+        prepare(None, processes)
+        assert torch.get_num_threads() == 5
+    finally:
+        torch.set_num_threads(before)

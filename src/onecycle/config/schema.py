@@ -212,7 +212,9 @@ class TrainerOptions(Options):
     benchmark: bool = Field(description="let cuDNN choose its convolutions by trial")
     detect_anomaly: bool = Field(description="an error at the first gradient that is NaN")
     compile: bool = Field(description="compile the network with torch.compile")
-    threads: Annotated[Count, Field(le=1024)] | None = Field(description="CPU threads; null: torch's choice")
+    threads: Annotated[Count, Field(le=1024)] | None = Field(
+        description="CPU threads; null: one for each core, or as many as a container's quota allows"
+    )
     sync_batchnorm: bool = Field(False, description="batch norm over the whole batch of several GPUs")
     gradient_clip_algorithm: Literal["norm", "value"] | None = Field(None, description="how the gradient is clipped")
     inference_mode: bool = Field(True, description="evaluate in torch.inference_mode, else in torch.no_grad")

@@ -13,18 +13,21 @@ from onecycle.errors import reason_of
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
-FORMATS = ("PNG", "JPEG", "WEBP")  # by content, whatever the suffix says; for some others Pillow starts programs
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+KINDS = "png, jpg, webp, bmp, gif or tiff"
+# By content, whatever the suffix says; for some others Pillow starts programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_NAMED = 20  # refused files that are named; the others are counted
-DECODING = 3  # part of the key: increase it when the same files are decoded to other pixels
+DECODING = 4  # part of the key: increase it when the same files are decoded to other pixels
 
 
 class ImageFolder:
-    """Images as train/<class>/* and test/<class>/* (png, jpg, webp), decoded to RGB squares of `image_size`.
+    """Images as train/<class>/* and test/<class>/* (`KINDS`), decoded to RGB squares of `image_size`.
 
     A file becomes the picture that a viewer shows: turned as its EXIF says, palettes and CMYK as colours, 16-bit gray
-    by its high byte, transparent parts on white. Animations and images above Pillow's `MAX_IMAGE_PIXELS` are refused.
-    Symbolic links are followed. Hidden files are passed over, other suffixes with a warning.
+    by value / 257 rounded (of 16-bit colours Pillow keeps the high byte), transparent parts on white, the first of
+    several frames. Images above Pillow's `MAX_IMAGE_PIXELS` are refused. Symbolic links are followed. Hidden files
+    are passed over, other suffixes and images in deeper folders with a warning.
     """
 
     # torchvision.datasets.folder would import torch before the configuration is checked, and looks into subfolders.
@@ -88,10 +91,14 @@ class ImageFolder:
             images = {name: [p for p in paths if p.suffix.lower() in SUFFIXES] for name, paths in found.items()}
             empty = [self.root / split / name for name, paths in images.items() if not paths]
             if empty and (split == "train" or len(empty) == len(classes)):
-                raise ValueError(f"data.root: no png, jpg or webp image in {str(empty[0].absolute())!r}.")
-            others = {p.suffix for paths in found.values() for p in paths if p.suffix.lower() not in SUFFIXES}
-            if warn and others:
-                log.warning("%s/: files that are no png, jpg or webp were passed over: %r.", split, sorted(others)[:5])
+                deeper = _deeper(found[empty[0].name])
+                below = f"; move them up from {deeper}" if deeper else ""
+                raise ValueError(f"data.root: no {KINDS} image in {str(empty[0].absolute())!r}{below}.")
+            others = [p for paths in found.values() for p in paths if p.suffix.lower() not in SUFFIXES]
+            if warn and (suffixes := sorted({p.suffix for p in others if not p.is_dir()})):
+                log.warning("%s/: files that are no %s were passed over: %r.", split, KINDS, suffixes[:5])
+            if warn and (deeper := _deeper(others)):
+                log.warning("%s/: images in folders inside a class were passed over: %s.", split, deeper)
             splits[split] = images
         return splits
 
@@ -127,21 +134,25 @@ def decode_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             Image.open(file, formats=FORMATS).verify()
             file.seek(0)
-            opened = Image.open(file, formats=FORMATS)
-            frames = getattr(opened, "n_frames", 1)
-            # A phone's JPEG may hold a second picture (MPO): the first one is the photograph.
-            if frames == 1 or opened.format not in ("PNG", "WEBP"):
-                image: Any = ImageOps.exif_transpose(opened)
-                if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip at 255
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                if image.has_transparency_data:
-                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-                image = image.convert("RGB")
-                resized = image.size != (size, size)
-                return np.asarray(ImageOps.fit(image, (size, size)) if resized else image), resized
+            image: Any = ImageOps.exif_transpose(Image.open(file, formats=FORMATS))
+            if image.mode[0] in "IF":  # 16-bit gray, which Pillow's own conversion would clip at 255
+                values = np.asarray(image)
+                if image.mode == "F" or not 0 <= values.min() <= values.max() < 1 << 16:
+                    raise ValueError("its pixels have more than 16 bits")
+                image = Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8))
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            image = image.convert("RGB")
+            resized = image.size != (size, size)
+            return np.asarray(ImageOps.fit(image, (size, size)) if resized else image), resized
     except Exception as error:  # a damaged file makes decoders raise many kinds
         raise ValueError(f"cannot be read as an image ({reason_of(error)}). Repair or remove it.") from None
-    raise ValueError(f"is an animation of {frames} frames. Keep one of them, or remove it.")
+
+
+def _deeper(paths: list[Path]) -> str:
+    """The folders among `paths` that hold images, which are not read, with their numbers: the first five, in words."""
+    counts = {p: sum(f.suffix.lower() in SUFFIXES for f in p.rglob("[!.]*")) for p in paths if p.is_dir()}
+    return ", ".join([f"{str(path)!r} (images: {count:,})" for path, count in counts.items() if count][:5])
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from onecycle.data.augment import NO_AUGMENTATION, Canvas, Normalizer, random_draws
 from onecycle.data.options import AugmentOptions
 from onecycle.data.sources import Dataset, Split
-from onecycle.data.subsets import check_class_names, split_indices
+from onecycle.data.subsets import augmentation_problems, check_class_names, split_indices
 
 # Pixels that are made at a time by all ranks together, as whole batches: 8 batches of 256 images of 32×32. On a CPU a
 # single batch between two steps takes twice as long as one after another batch, because the step evicts the caches.
@@ -125,12 +125,9 @@ class DataModule(pl.LightningDataModule):
             check_class_names(classes, dataset.classes, dataset.name)
             dataset = dataset.only([name for name in dataset.classes if name in classes])
         train = dataset.train
-        a, side = augmentation, min(train.pixels.shape[1:3])
-        if a.crop + a.shift >= side:
-            words = f"data.augment.crop={a.crop}, data.augment.shift={a.shift}"
-            raise ValueError(f"{words}: images of {side} pixels allow {side - 1}, for both together")
-        if a.cutout > side:
-            raise ValueError(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")
+        unfit = augmentation_problems(augmentation, min(train.pixels.shape[1:3]))
+        if unfit:
+            raise ValueError("\n".join(unfit))
         subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
         if len(dataset.classes) < 2:
             raise ValueError(f"data.classes={list(dataset.classes)}: there must be at least two classes")

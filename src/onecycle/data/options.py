@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from onecycle.config.types import FolderName, FolderPath, Options, Seed
+from onecycle.config.types import CountOrZero, FolderName, FolderPath, Options, Seed
 
 
 class CifarOptions(Options):
     """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009)."""
 
     name: Literal["cifar10", "cifar100"] = Field(description="which of the two data sets")
-    root: FolderPath = Field(description="folder that holds cifar-10-batches-py/ or cifar-100-python/")
+    root: FolderPath = Field(description="folder that holds the original folder or tar.gz, or one of them itself")
     download: bool = Field(description="download the data set if it is missing or damaged")
 
 
@@ -34,14 +34,14 @@ class ImageFolderOptions(Options):
 
 
 class AugmentOptions(Options):
-    """The random changes of each training image; 0 and "none" switch one off."""
+    """The random changes of each training image, limited by its side alone; 0 and "none" switch one off."""
 
-    crop: int = Field(ge=0, le=31, description="pixels of reflected border, of which a random window is cropped")
+    crop: CountOrZero = Field(description="pixels of reflected border, of which a random window is cropped")
     flip: Literal["none", "random", "alternating"] = Field(
         description="mirror images at random in every epoch, or in every other epoch, or never"
     )
-    shift: int = Field(ge=0, le=31, description="largest random shift in pixels; the border left open is set to 0")
-    cutout: int = Field(ge=0, le=32, description="side in pixels of a square that is set to 0, inside the image")
+    shift: CountOrZero = Field(description="largest random shift in pixels; the border left open is set to 0")
+    cutout: CountOrZero = Field(description="side in pixels of a square that is set to 0, inside the image")
 
 
 SOURCES: dict[str, type[Options]] = {

@@ -8,8 +8,11 @@ import hashlib
 import inspect
 import json
 import logging
+import pickle
 import shutil
 import socket
+import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +86,11 @@ class Source(Protocol):
 
 
 class Cifar:
-    """CIFAR-10 or CIFAR-100 as torchvision stores them (Krizhevsky, 2009), MD5-verified, downloaded if absent."""
+    """CIFAR-10 or CIFAR-100 as torchvision stores them (Krizhevsky, 2009), MD5-verified, downloaded if absent.
+
+    root: a folder that holds the folder of the original files or their archive, or one of the two itself. An archive is
+    read without being unpacked.
+    """
 
     origin = "torchvision"
 
@@ -95,46 +102,65 @@ class Cifar:
         return {"name": self.name}
 
     def decode(self) -> tuple[Arrays, list[str]]:
-        """Arrays in torchvision's order, which verifies the MD5 of every file before it is unpickled."""
+        """Arrays in torchvision's order; the MD5 of every file is verified before it is unpickled."""
         from torchvision.datasets import CIFAR10, CIFAR100  # a slow import, needed at the first start only
 
-        dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.name]
-        self._ensure(dataset)
+        known = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.name]
+        files = {name: pickle.loads(content, encoding="latin1") for name, content in self._contents(known).items()}
         arrays: Arrays = {}
-        for split in ("train", "test"):
-            decoded = dataset(str(self.root), train=split == "train")
-            arrays[f"{split}_images"] = np.ascontiguousarray(decoded.data)
-            arrays[f"{split}_labels"] = np.asarray(decoded.targets, dtype=np.int64)
-        return arrays, list(decoded.classes)
+        for split, names in (("train", known.train_list), ("test", known.test_list)):
+            batches = [files.pop(name) for name, _ in names]
+            pixels = np.concatenate([batch.pop("data") for batch in batches]).reshape(-1, 3, 32, 32)
+            labels = [batch["labels" if "labels" in batch else "fine_labels"] for batch in batches]
+            arrays[f"{split}_images"] = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+            arrays[f"{split}_labels"] = np.concatenate(labels).astype(np.int64)
+        return arrays, list(files[known.meta["filename"]][known.meta["key"]])
 
-    def _ensure(self, dataset: Any) -> None:
-        """Download what is missing or damaged; raises DataUnavailableError or, for a damaged file, ValueError."""
-        from torchvision.datasets.utils import check_integrity, download_and_extract_archive
-
-        folder = self.root / dataset.base_folder
-        files = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
-        bad = [folder / name for name, md5 in files if not check_integrity(str(folder / name), md5)]
-        if not bad:
-            return
-        reason = "data.source.download is false"
+    def _contents(self, known: Any) -> dict[str, bytes]:
+        """All files by name, verified; raises DataUnavailableError or, where one is missing or damaged, ValueError."""
+        md5s = dict([*known.train_list, *known.test_list, (known.meta["filename"], known.meta["md5"])])
+        inner, archive = self.root / known.base_folder, self.root / known.filename
+        bad: list[str] = []
+        for place in [inner if inner.is_dir() else self.root, *[archive] * archive.is_file()]:
+            found, wrong = _verified(place, md5s)
+            if not wrong:
+                return found
+            bad += wrong if found or place.is_file() else []
+        reason = "data.source.download is false (true: it is downloaded)"
         if self.download:
+            from torchvision.datasets.utils import download_url
+
             log.info("Downloading %s to %s.", self.name, self.root)
             previous = socket.getdefaulttimeout()
             socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision passes no timeout
             try:
-                download_and_extract_archive(dataset.url, str(self.root), None, dataset.filename, dataset.tgz_md5)
-                return
+                download_url(known.url, str(self.root), known.filename, known.tgz_md5)
+                return _verified(archive, md5s)[0]
             except (OSError, RuntimeError) as error:
                 reason = f"the download failed: {error}"
             finally:
                 socket.setdefaulttimeout(previous)
-        damaged = ", ".join(str(path) for path in bad if path.exists())
-        if damaged:
-            raise ValueError(f"data.root: {damaged} has not the published MD5 and {reason}. Replace it by a good copy.")
+        if bad:
+            raise ValueError(f"data.root: {', '.join(bad)}, and {reason}. Replace what is there by a good copy.")
         raise DataUnavailableError(
             f"data.root: {self.name} is not in {self.root.absolute()} and {reason}. Name the folder that holds "
-            f"{dataset.base_folder}/ with data.root=… or ONECYCLE_DATA, or use the embedded set: data=synthetic."
+            f"{known.base_folder}/ or {known.filename} with data.root=… or ONECYCLE_DATA, or use the embedded set: "
+            "data=synthetic."
         )
+
+
+def _verified(place: Path, md5s: dict[str, str]) -> tuple[dict[str, bytes], list[str]]:
+    """What a folder or a tar archive holds of these files, and a phrase for each that is missing or damaged."""
+    found = {name: (place / name).read_bytes() for name in md5s if (place / name).is_file()}
+    if place.is_file():
+        with contextlib.suppress(tarfile.TarError, OSError, EOFError, zlib.error), tarfile.open(place) as archive:
+            for member in archive:
+                name, file = Path(member.name).name, archive.extractfile(member) if member.isfile() else None
+                if name in md5s and file:
+                    found[name] = file.read()
+    good = {name for name in found if hashlib.md5(found[name], usedforsecurity=False).hexdigest() == md5s[name]}
+    state = {name: "has not the published MD5" if name in found else "is missing" for name in md5s if name not in good}
+    return found, [f"{place / name} {what}" for name, what in state.items()]
 
 
 class Synthetic:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from onecycle.data.class_folders import ImageFolder
+from onecycle.data.options import AugmentOptions
 from onecycle.data.synthetic import CLASSES, SIDE
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -69,6 +70,8 @@ def data_problems(config: Mapping[str, Any]) -> list[str]:
         size = size and subset_count(data["subset_size"], data["val_size"], size)
     except ValueError as error:
         found, size = str(error).splitlines(), None
+    if side:
+        found += augmentation_problems(AugmentOptions(**data["augment"]), side)
     return size_problems(config["batch_size"], size, config["resizing"], side) + found
 
 
@@ -95,6 +98,17 @@ def check_class_names(wanted: Sequence[str], known: Collection[str], name: str) 
     unknown = [one for one in wanted if one not in known]
     if unknown:
         raise ValueError(f"data.classes: {', '.join(unknown)} unknown; {name} has {', '.join(known)}")
+
+
+def augmentation_problems(a: AugmentOptions, side: int) -> list[str]:
+    """A line for each part of an augmentation that is larger than images of `side` pixels."""
+    found = []
+    if a.crop + a.shift >= side:
+        words = f"data.augment.crop={a.crop}, data.augment.shift={a.shift}"
+        found.append(f"{words}: images of {side} pixels allow {side - 1}, for both together")
+    if a.cutout > side:
+        found.append(f"data.augment.cutout={a.cutout}: images of {side} pixels allow {side}")
+    return found
 
 
 def size_problems(

@@ -6,7 +6,6 @@ floor on float32, each of which IEEE 754 defines to the last bit. Sine, square r
 numpy's distributions are left out on purpose: they may differ between processors or versions.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -202,6 +201,8 @@ def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], N
     Image i depends on (seed, split, i) alone: a smaller draw is a prefix of a larger one. Every ten
     images hold each class once. "train" and "test" are separate random streams. The seed is in 0…2⁶⁴ − 1.
     """
+    import joblib  # only here: the configuration is checked with this file's names
+
     stream = 2 * ("train", "test").index(split)
 
     def words(stream: int, start: int, rows: int, width: int) -> NDArray[np.uint64]:
@@ -219,6 +220,6 @@ def draw_images(count: int, seed: int, split: str) -> tuple[NDArray[np.uint8], N
         part = slice(start, min(start + _CHUNK, count))
         images[part] = _pictures(words(stream, start, part.stop - start, _WORDS), labels[part])
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, joblib.cpu_count())) as pool:
         list(pool.map(fill, range(0, count, _CHUNK)))
     return images, labels

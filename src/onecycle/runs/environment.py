@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import platform
 import resource
 import subprocess
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 
@@ -42,10 +44,19 @@ def _git_revision() -> str | None:
     return None
 
 
-def prepare(threads: int | None) -> None:
-    """Make this process ready for a run: before images are decoded, and as if no run had been made in it before."""
+def prepare(threads: int | None, processes: int = 1) -> None:
+    """Make this process ready for a run: before images are decoded, and as if no run had been made in it before.
+
+    threads: None for OMP_NUM_THREADS or, where that is not set, for this process's share, among `processes`, of the
+    cores that the affinity and a container's CPU quota (cgroup) leave. Torch itself does not look at the quota.
+    """
+    share = max(1, joblib.cpu_count() // processes)
+    if threads is None and "OMP_NUM_THREADS" not in os.environ and share < torch.get_num_threads():
+        threads = share
     if threads:
         torch.set_num_threads(threads)
+    if processes > 1:
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # else Lightning divides the cores itself
     keep_freed_memory()
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()

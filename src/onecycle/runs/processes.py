@@ -204,7 +204,7 @@ def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
     told = mp.get_context("spawn").SimpleQueue()
     failure: Exception | None = None
     with tempfile.TemporaryDirectory() as folder:  # the processes meet at a file in it
-        args = (os.getpid(), count, f"{folder}/meeting", config.trainer.threads, told, work, arguments)
+        args = (os.getpid(), count, f"{folder}/meeting", told, work, arguments)
         context = mp.start_processes(_rank, args=args, nprocs=count, join=False)
         assert context is not None
         with _passing_signals_on(context) as signals:
@@ -224,7 +224,7 @@ def launch(config: TrainOptions, work: Callable[..., T], *arguments: Any) -> T:
 
 
 def _rank(
-    local_rank: int, parent: int, count: int, meeting: str, threads: int | None, told: Any,
+    local_rank: int, parent: int, count: int, meeting: str, told: Any,
     work: Callable[..., Any], arguments: tuple[Any, ...],
 ) -> None:  # fmt: skip
     """One of the processes, as if torchrun had started it."""
@@ -233,8 +233,6 @@ def _rank(
     # A group of its own: the terminal's Ctrl-C reaches the parent alone, which passes it on once.
     os.setpgrp()
     values = {OWN: meeting, "RANK": local_rank, "LOCAL_RANK": local_rank, "NODE_RANK": 0, "WORLD_SIZE": count}
-    if threads:
-        values["OMP_NUM_THREADS"] = threads  # else Lightning divides the cores itself
     os.environ |= {name: str(value) for name, value in values.items()}
     for loopback in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:  # as Linux and macOS call it
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # else gloo asks for the address of the machine's name
