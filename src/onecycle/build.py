@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 
+from onecycle.callbacks.checkpoint import Checkpoint as RunCheckpoint
 from onecycle.callbacks.figures import Figures
 from onecycle.callbacks.twin import Average
 from onecycle.config.compose import CONF
@@ -136,6 +137,7 @@ def build_trainer(
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     if config.ema:
         callbacks.append(Average(config.ema.decay_per_step, config.ema.every_n_steps))
+    callbacks.sort(key=lambda callback: isinstance(callback, RunCheckpoint))  # last: it saves what the others hold
     loggers = _built(config.logger, Logger, "logger")
     every = config.evaluation.every_n_epochs
     trainer = instantiate(

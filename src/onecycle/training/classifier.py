@@ -81,9 +81,8 @@ class Classifier(pl.LightningModule):
         return self.fit_seconds + (time.perf_counter() - self._fit_start if self._fit_start else 0.0)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's sums, unless a checkpoint was loaded in the middle of it."""
-        if not self.trainer.fit_loop.epoch_loop.batch_progress.current.ready:
-            self.epoch_sums.zero_()
+        """Start the epoch's sums; Lightning does not call this where a checkpoint was loaded in the middle of one."""
+        self.epoch_sums.zero_()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make training images smaller where `resizing` says so: the step and all callbacks see only these."""
