@@ -445,10 +445,6 @@ def test_every_argument_of_lightnings_trainer_is_an_option_or_refused_with_its_r
     [
         ("trainer.devices=[0,1]", "trainer._target_=lightning.pytorch.Trainer: "),
         ("+callbacks.x={_target_:lightning.pytorch.callbacks.Timer,duration:x}", "callbacks.x._target_="),
-        (
-            "+callbacks.x={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}",
-            "callbacks: monitor=val/",
-        ),
     ],
 )
 def test_what_a_constructor_refuses_is_a_line_and_leaves_no_folder(

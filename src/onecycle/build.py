@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 
 from onecycle.callbacks.checkpoint import Checkpoint as RunCheckpoint
 from onecycle.callbacks.figures import Figures
+from onecycle.callbacks.options import CALLBACKS
 from onecycle.callbacks.twin import Average
 from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
@@ -32,6 +34,7 @@ from onecycle.training.schedule import Schedule
 
 log = logging.getLogger("onecycle")
 
+OWN_METRIC = re.compile("(train|val|test)/(loss|accuracy)")
 WHITENING_IMAGES = 2_000  # 1.8 million patches for moments of 27 × 27
 
 
@@ -98,6 +101,32 @@ def total_steps(config: TrainOptions, datamodule: DataModule) -> int:
     return config.trainer.max_steps or max(1, round(config.trainer.max_epochs * datamodule.steps_per_epoch))
 
 
+def check_monitors(config: TrainOptions, datamodule: DataModule, steps: int) -> None:
+    """Raise ConfigError for callbacks that monitor what this run does not log, or logs only after its training."""
+    parts = {name: part for name, part in (config.callbacks or {}).items() if part}
+    split, every, errors = datamodule.monitored, config.evaluation.every_n_epochs, []
+    for name, part in parts.items():
+        monitor, saves = part.get("monitor"), "Checkpoint" in part["_target_"]
+        line = f"callbacks.{name}.monitor={monitor}: "
+        if monitor in (f"{split}/loss", f"{split}/accuracy"):
+            # Lightning's ModelCheckpoint writes nothing then, or the last state; its EarlyStopping raises an error.
+            if not every or (steps < every * datamodule.steps_per_epoch and not saves):
+                errors.append(f"{line}the run ends before it is known; evaluation.every_n_epochs={every}")
+        elif monitor is None or (saves and monitor in ("epoch", "step")):
+            continue
+        elif OWN_METRIC.fullmatch(str(monitor)) or not any(map(_may_log, parts.values())):
+            errors.append(f"{line}this run logs {split}/loss and {split}/accuracy")
+    if errors:
+        raise ConfigError(errors)
+
+
+def _may_log(part: Mapping[str, Any]) -> bool:
+    """Whether a callback may log metrics of its own: a user's may, of Lightning's one does."""
+    target = str(part["_target_"])
+    known = target in CALLBACKS or target.startswith("lightning.") or "monitor" in part
+    return target.endswith(".LearningRateMonitor") or not known
+
+
 def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -> Classifier:
     """Network and recipe, initialised from the seed alone."""
     with torch.random.fork_rng():
@@ -150,11 +179,6 @@ def build_trainer(
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
-    split, other = ("val", "test") if config.data.val_size else ("test", "val")
-    for callback in callbacks:
-        monitor = str(getattr(callback, "monitor", ""))
-        if monitor.startswith((f"{other}/", "train/")):
-            raise ValueError(f"callbacks: monitor={monitor}: this run has {split}/loss and {split}/accuracy")
     return trainer
 
 
