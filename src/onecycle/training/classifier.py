@@ -105,10 +105,11 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's loss: cross-entropy, with label smoothing s: (1 − s)·CE + s·mean(−log p)."""
-        logits = self(batch.images).float()  # as autocast would
+        logits = self(batch.images)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # as autocast would
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         with torch.no_grad():
-            sums = _sums(loss * len(batch.labels), logits, batch.labels)
+            sums = _sums(loss.float() * len(batch.labels), logits, batch.labels)
             self.epoch_sums.add_(sums)
             self.window_sums.add_(sums)
         return loss
