@@ -30,6 +30,13 @@ class Counter(pl.Callback):
         self.measures = {"counted": self.steps // self.every}
 
 
+class Logging(pl.Callback):
+    """Logs a metric of its own."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("banana", 1.0)
+
+
 class Memory(NeedsRun, Logger):
     """Keeps all that it is given; takes images, but neither folder nor steps."""
 

@@ -48,6 +48,15 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def plain_values(node: Any) -> Any:
+    """Nested values that can be compared: tensors as their types and numbers."""
+    if isinstance(node, torch.Tensor):
+        return str(node.dtype), node.tolist()
+    if isinstance(node, dict):
+        return {key: plain_values(child) for key, child in node.items()}
+    return type(node)(map(plain_values, node)) if isinstance(node, list | tuple) else node
+
+
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
 

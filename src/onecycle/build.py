@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 
+from onecycle.callbacks.checkpoint import Checkpoint as RunCheckpoint
 from onecycle.callbacks.figures import Figures
+from onecycle.callbacks.options import CALLBACKS
 from onecycle.callbacks.twin import Average
 from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.schema import TrainOptions
-from onecycle.config.targets import instantiate
+from onecycle.config.targets import instantiate, takes
 from onecycle.data import subsets
 from onecycle.data.augment import NO_AUGMENTATION
 from onecycle.data.datamodule import DataModule
@@ -28,10 +31,11 @@ from onecycle.runs.loggers import RunContext, attach_all
 from onecycle.runs.trained import TrainedRun
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
-from onecycle.training.schedule import Constant, Schedule
+from onecycle.training.schedule import Constant, Schedule, TorchSchedule
 
 log = logging.getLogger("onecycle")
 
+OWN_METRIC = re.compile("(train|val|test)/(loss|accuracy)")
 WHITENING_IMAGES = 2_000  # 1.8 million patches for moments of 27 × 27
 
 
@@ -97,6 +101,27 @@ def total_steps(config: TrainOptions, datamodule: DataModule) -> int:
     return config.trainer.max_steps or max(1, round(config.trainer.max_epochs * datamodule.steps_per_epoch))
 
 
+def check_monitors(config: TrainOptions, datamodule: DataModule, steps: int) -> None:
+    """Raise ConfigError for callbacks that monitor what this run does not log, or logs only after its training."""
+    parts = {name: part for name, part in (config.callbacks or {}).items() if part}
+    split, every, errors = datamodule.monitored, config.evaluation.every_n_epochs, []
+    # A callback from elsewhere may log metrics of its own.
+    closed = all("monitor" in part or part["_target_"] in CALLBACKS for part in parts.values())
+    for name, part in parts.items():
+        monitor, saves = part.get("monitor"), "Checkpoint" in part["_target_"]
+        line = f"callbacks.{name}.monitor={monitor}: "
+        if monitor in (f"{split}/loss", f"{split}/accuracy"):
+            # Lightning's ModelCheckpoint writes nothing then, or the last state; its EarlyStopping raises an error.
+            if not every or (steps < every * datamodule.steps_per_epoch and not saves):
+                errors.append(f"{line}the run ends before it is known; evaluation.every_n_epochs={every}")
+        elif monitor is None or (saves and monitor in ("epoch", "step")):
+            continue
+        elif OWN_METRIC.fullmatch(str(monitor)) or closed:
+            errors.append(f"{line}this run logs {split}/loss and {split}/accuracy")
+    if errors:
+        raise ConfigError(errors)
+
+
 def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -> Classifier:
     """Network and recipe, initialised from the seed alone."""
     with torch.random.fork_rng():
@@ -104,10 +129,44 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(datamodule.classes))
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
-    return _classifier(config, network, steps)
+    classifier = _classifier(config, network, steps, _momentum(config))
+    if isinstance(classifier.schedule, TorchSchedule):
+        classifier.schedule.fill(_rates(classifier.schedule.scheduler, classifier.schedule.peak_lr, steps))
+    return classifier
 
 
-def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int) -> Classifier:
+def _momentum(config: TrainOptions) -> float:
+    """The momentum ρ, 0 for an optimizer without; raises ConfigError for hyperparameters that do not apply to it."""
+    h, target = config.hyperparameters, config.optimizer["_target_"]
+    if h.weight_decay and not takes(config.optimizer, "weight_decay"):
+        raise ConfigError([f"hyperparameters.weight_decay={h.weight_decay}: {target} has none; set 0"])
+    if takes(config.optimizer, "momentum"):
+        return h.momentum
+    if h.parametrisation == "effective":
+        raise ConfigError([f"hyperparameters.parametrisation=effective: {target} has no momentum ρ; take direct"])
+    log.info("hyperparameters.momentum does not apply to %s.", target)
+    return 0.0
+
+
+def _rates(part: Mapping[str, Any], peak_lr: float, steps: int) -> list[tuple[float, float | None]]:
+    """Learning rate and momentum that a scheduler of torch sets in each step; None where it leaves momentum alone."""
+    key, rates = "schedule.scheduler", []
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=peak_lr, momentum=0.5)
+    filled = {"optimizer": optimizer, "max_lr": peak_lr, "total_steps": steps, "T_max": steps}
+    arguments = {name: value for name, value in filled.items() if takes(part, name) and name not in part}
+    scheduler = instantiate(part, torch.optim.lr_scheduler.LRScheduler, key, **arguments)
+    for _ in range(steps):
+        rates.append((float(optimizer.param_groups[0]["lr"]), optimizer.param_groups[0]["momentum"]))
+        optimizer.step()
+        try:
+            scheduler.step()
+        except TypeError as error:  # one that wants a metric
+            raise ConfigError([f"{key}._target_={part['_target_']}: {error}"]) from None
+    is_driven = any(momentum != 0.5 for _, momentum in rates)
+    return [(lr, momentum if is_driven else None) for lr, momentum in rates]
+
+
+def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int, momentum: float = 0.0) -> Classifier:
     h, settings = config.hyperparameters, dict(config.optimizer)
     schedule = instantiate(config.schedule, Schedule, "schedule")
     # A fused optimizer unscales the gradients itself: too late for them to be clipped, and where the very first ones
@@ -116,7 +175,7 @@ def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int) -> C
         settings["fused"] = None
     return Classifier(
         network, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings, total_steps=steps,
-        hyperparameters=Hyperparameters(schedule.peak_lr, h.momentum, h.weight_decay, config.batch_size),
+        hyperparameters=Hyperparameters(schedule.peak_lr, momentum, h.weight_decay, config.batch_size),
         label_smoothing=config.label_smoothing, resizing=config.resizing, tta=config.evaluation.tta,
         compile_network=config.trainer.compile,
     )  # fmt: skip
@@ -136,6 +195,7 @@ def build_trainer(
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     if config.ema:
         callbacks.append(Average(config.ema.decay_per_step, config.ema.every_n_steps))
+    callbacks.sort(key=lambda callback: isinstance(callback, RunCheckpoint))  # last: it saves what the others hold
     loggers = _built(config.logger, Logger, "logger")
     every = config.evaluation.every_n_epochs
     trainer = instantiate(
@@ -148,11 +208,6 @@ def build_trainer(
         plugins=[LightningEnvironment()],  # who started the processes is known: see processes.py
     )  # fmt: skip
     assert isinstance(trainer, pl.Trainer)
-    split, other = ("val", "test") if config.data.val_size else ("test", "val")
-    for callback in callbacks:
-        monitor = str(getattr(callback, "monitor", ""))
-        if monitor.startswith((f"{other}/", "train/")):
-            raise ValueError(f"callbacks: monitor={monitor}: this run has {split}/loss and {split}/accuracy")
     return trainer
 
 

@@ -64,6 +64,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
         config, dataset = processes.first_goes_ahead(lambda: build.load_dataset(config))
         datamodule = build.build_datamodule(config, dataset)
         steps = build.total_steps(config, datamodule)
+        build.check_monitors(config, datamodule, steps)
         run = open_run(config, dataset.key, overrides, sweep)
         if run.done:
             summary.show_end(run, single=False)

@@ -8,6 +8,7 @@ import pytest
 
 from foreign import Memory
 from onecycle.config import validate
+from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
 from onecycle.train import train
 
@@ -70,3 +71,58 @@ def test_without_our_bar_and_our_checkpoints_lightning_s_take_their_place(tmp_pa
     assert train(cfg, [])["status"] == "finished"
     for folder in (tmp_path / "runs").iterdir():
         assert list(folder.rglob("*.ckpt"))
+
+
+LIGHTNING = "_target_:lightning.pytorch.callbacks."
+SHORT, HELD_OUT = "trainer.max_steps=2", "data.val_size=64"  # an epoch has 4 steps
+
+
+@pytest.mark.parametrize(
+    ("name", "monitor", "words"),
+    [
+        ("EarlyStopping", "banana", []), ("ModelCheckpoint", "banana", []), ("EarlyStopping", "step", []),
+        ("EarlyStopping", "test/f1", []), ("ModelCheckpoint", "train/loss", []), ("ModelCheckpoint", "val/loss", []),
+        ("EarlyStopping", "test/loss", [HELD_OUT]), ("EarlyStopping", "val/loss", [HELD_OUT, SHORT]),
+        ("EarlyStopping", "test/loss", ["evaluation.every_n_epochs=0"]),
+        ("ModelCheckpoint", "val/loss", [HELD_OUT, "evaluation.every_n_epochs=0"]),
+        ("EarlyStopping", "val/loss", ["+callbacks.counter={_target_:foreign.Counter,every:2}"]),
+    ],
+)  # fmt: skip
+def test_a_monitor_that_the_run_does_not_log_is_a_line_and_leaves_no_folder(
+    name: str, monitor: str, words: list[str], tmp_path: Path, tiny: Any
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train(tiny(f"+callbacks.x={{{LIGHTNING}{name},monitor:{monitor}}}", *words), [])
+    (line,) = caught.value.problems
+    assert line.startswith(f"callbacks.x.monitor={monitor}: ")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "names"),
+    [
+        (
+            "monitor:val/accuracy,mode:max,save_last:true,save_top_k:-1",
+            [],
+            ["epoch=0-step=4", "epoch=1-step=8", "last"],
+        ),
+        ("monitor:step,mode:max,save_top_k:1", [], ["epoch=1-step=8"]),
+        ("save_last:null", [SHORT], ["epoch=0-step=2"]),  # as Lightning does at the end of an incomplete epoch
+        ("monitor:val/loss", [SHORT], []),
+        ("monitor:val/loss,save_last:true", [SHORT], ["last"]),
+    ],
+)
+def test_lightning_s_checkpoint_writes_what_lightning_documents(
+    options: str, words: list[str], names: list[str], tmp_path: Path, tiny: Any
+) -> None:
+    theirs = f"+callbacks.x={{{LIGHTNING}ModelCheckpoint,dirpath:{tmp_path}/theirs,{options}}}"
+    assert train(tiny(theirs, HELD_OUT, *words), [])["status"] == "finished"
+    assert sorted(path.stem for path in (tmp_path / "theirs").glob("*.ckpt")) == names
+
+
+def test_a_metric_of_a_user_s_callback_can_be_monitored(tmp_path: Path, tiny: Any) -> None:
+    cfg = tiny(
+        "+callbacks.own={_target_:foreign.Logging}",
+        f"+callbacks.stop={{{LIGHTNING}EarlyStopping,monitor:banana,stopping_threshold:5}}",
+    )
+    assert train(cfg, [])["steps"] == 5

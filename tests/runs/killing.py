@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import onecycle.train
-from helpers import composed_of, only_folder, record_of, rows
+from helpers import composed_of, only_folder, plain_values, record_of, rows
 from onecycle.config.validate import flat, validated
 from onecycle.runs import checkpoints, summary
 from onecycle.training.classifier import Classifier
@@ -89,20 +89,10 @@ def result_of(sweep: Path) -> dict[str, Any]:
     folder = only_folder(sweep)
     checkpoint = checkpoints.read_checkpoint(folder / "checkpoints" / "last.ckpt")
     checkpoint["onecycle"].pop("seconds")
-    checkpoint.pop("loops")  # Lightning counts an epoch twice that ended in a checkpoint; nothing depends on it
     parts = ("status", "identity", "test", "train", "val", "steps", "epochs", "error", "hyperparameters", "data")
     files = sorted(path.name for path in (folder / "checkpoints").iterdir())
     record = {part: record_of(folder).get(part) for part in parts}
-    return flat(_plain({"checkpoint": checkpoint, "rows": rows(folder), "record": record, "files": files}))
-
-
-def _plain(node: Any) -> Any:
-    """Nested values that can be compared: tensors as their types and numbers."""
-    if isinstance(node, torch.Tensor):
-        return str(node.dtype), node.tolist()
-    if isinstance(node, dict):
-        return {key: _plain(child) for key, child in node.items()}
-    return type(node)(map(_plain, node)) if isinstance(node, list | tuple) else node
+    return flat(plain_values({"checkpoint": checkpoint, "rows": rows(folder), "record": record, "files": files}))
 
 
 def main() -> None:

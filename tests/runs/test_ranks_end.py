@@ -130,6 +130,21 @@ def test_a_sweep_goes_on_after_a_run_that_cannot_be_made_and_each_run_has_its_ow
     assert done(tmp_path, "-m", "batch_size=64", "seed=0,1")[1].count("finished before, skipped") == 2
 
 
+@pytest.mark.parametrize("ema", ["ema=null", "ema={decay_per_step:0.9,every_n_steps:2}"])
+def test_killed_after_its_last_step_a_run_has_the_same_results(ema: str, tmp_path: Path) -> None:
+    # The ranks' norms have seen other images: their statistics differ after the last step.
+    run = ["-m", "seed=0", "data.val_size=64", ema]
+    assert done(tmp_path, *run)[0] == 0
+    path = the_run(tmp_path) / "result.json"
+    whole = json.loads(path.read_text())
+    kept = {key: whole[key] for key in ("schema", "identity", "name", "overrides", "seconds", "started")}
+    path.write_text(json.dumps({**kept, "status": "running"}))
+    assert done(tmp_path, *run)[0] == 0
+    resumed = record_of(the_run(tmp_path))
+    for part in ("val", "test", "train", "steps"):
+        assert resumed[part] == whole[part], part
+
+
 def test_torchrun_starts_the_processes_of_a_run_and_of_a_sweep(tmp_path: Path) -> None:
     code, said = done(tmp_path, "name=alone", program=TORCHRUN)
     assert code == 0, said

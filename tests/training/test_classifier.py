@@ -91,9 +91,12 @@ def test_each_parameter_group_gets_its_multiple_of_the_learning_rate() -> None:
     assert [(group["lr"], group["momentum"]) for group in groups] == [(0.1, 0.9), (6.4, 0.9)]
 
 
-def test_an_optimizer_without_momentum_is_an_error_of_its_key() -> None:
-    with pytest.raises(ConfigError, match=r"^optimizer\._target_=torch\.optim\.Adam: .*momentum"):
-        classifier(optimizer={"_target_": "torch.optim.Adam"}).configure_optimizers()
+def test_an_optimizer_gets_momentum_if_it_takes_one_and_what_it_refuses_is_an_error_of_its_key() -> None:
+    adam = classifier(optimizer={"_target_": "torch.optim.Adam"}).configure_optimizers()
+    assert "momentum" not in adam.param_groups[0]
+    assert adam.param_groups[0]["betas"] == (0.9, 0.999)
+    with pytest.raises(ConfigError, match=r"^optimizer\._target_=torch\.optim\.SGD: .*momentum"):
+        classifier(optimizer={"_target_": "torch.optim.SGD", "momentum": 0.5}).configure_optimizers()
 
 
 SIDES: list[list[float]] = [[0, 8], [0.5, 12], [0.75, 16]]

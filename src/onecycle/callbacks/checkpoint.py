@@ -28,35 +28,45 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
     def __init__(self, every_n_minutes: float, every_n_steps: int | None = None) -> None:
         self.seconds, self.every_n_steps = 60 * every_n_minutes, every_n_steps
         self._saved_at, self._took, self._saved_step = time.monotonic(), 0.1, -1
-        self._interrupted = False
+        self._interrupted = self._between_epochs = self._stopped = False
         self._handlers: dict[int, Any] = {}
 
     def attach(self, run: RunContext) -> None:
-        """Save into the run's folder, with the key of the run."""
-        self.folder, self.key = run.folder / checkpoints.FOLDER, dict(run.key)
+        """Save into the run's folder, with the key of the run, what is not there yet."""
+        self.folder, self.key, self._saved_step = run.folder / checkpoints.FOLDER, dict(run.key), run.steps_done
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether a callback has ended the training."""
+        return {"stopped": self._stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        self._stopped = state_dict["stopped"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Handle the interrupt signals while training (only the main thread may)."""
+        """End what had been ended, and handle the interrupt signals while training (only the main thread may)."""
+        trainer.should_stop = trainer.should_stop or self._stopped
         if threading.current_thread() is threading.main_thread():
             for number in processes.stop_signals():
                 self._handlers[number] = signal.signal(number, self._interrupt)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
-        """Save when it is time, or when a signal came."""
-        # What is saved between an epoch's last step and its evaluation would continue after the evaluation; what is
-        # saved at the end of an epoch that is not evaluated would train its last batch again.
-        if not (trainer.is_last_batch and _evaluates(trainer)):
-            self._consider(trainer, epoch_ends=trainer.is_last_batch)
+        """Save when it is time, or when a signal came; after the last step of an epoch only once it is evaluated."""
+        if not trainer.is_last_batch and trainer.global_step < trainer.max_steps:
+            self._consider(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save when it is worth it; a signal may have come while the monitored split was evaluated."""
-        done = trainer.should_stop or trainer.global_step >= trainer.max_steps
-        if done or _evaluates(trainer):
-            self._consider(trainer, epoch_ends=True, must=done)
+        """Save when it is worth it, or when a signal came since the last step."""
+        done = trainer.global_step >= trainer.max_steps
+        self._stopped, self._between_epochs = trainer.should_stop, trainer.is_last_batch and not done
+        self._consider(trainer, epoch_ends=True, must=done or trainer.should_stop)
+        self._between_epochs = False
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         """Store of which run this is a checkpoint."""
         checkpoint[checkpoints.RUN] = self.key
+        if self._between_epochs:
+            _begin_epoch(trainer, checkpoint["loops"]["fit_loop"])
 
     def on_train_end(self, *event: Any) -> None:
         """Restore the signals before Lightning does: else its handler would stay, and with it the whole run."""
@@ -70,7 +80,7 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
             raise KeyboardInterrupt
         self._interrupted = True
 
-    def _consider(self, trainer: pl.Trainer, epoch_ends: bool, must: bool = False) -> None:
+    def _consider(self, trainer: pl.Trainer, epoch_ends: bool = False, must: bool = False) -> None:
         after = min(self.seconds, WORTH * self._took) if epoch_ends else self.seconds
         due, interrupted = time.monotonic() - self._saved_at >= after, self._interrupted
         # Asking the other ranks makes the host wait for its device: not at every step.
@@ -95,7 +105,25 @@ class Checkpoint(NeedsRun, LightningCheckpoint):
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
 
-def _evaluates(trainer: pl.Trainer) -> bool:
-    """Whether the monitored split is evaluated at the end of this epoch."""
+def _begin_epoch(trainer: pl.Trainer, loop: dict[str, Any]) -> None:
+    """Change the state of Lightning's loop in `on_train_epoch_end` to that before the first batch of the next epoch.
+
+    As it is, a resumed run would end the epoch a second time: count it twice, or train its last batch again.
+    """
+    _reset_current({name: state for name, state in loop.items() if "val_loop" not in name})
+    for counts in loop["epoch_progress"].values():
+        counts |= dict.fromkeys(counts, loop["epoch_progress"]["total"]["ready"])
+    loop["epoch_loop.batch_progress"]["is_last_batch"] = False
+    evaluated = loop["epoch_loop.val_loop.batch_progress"]["total"]
+    evaluated |= dict.fromkeys(evaluated, 0)
     every = trainer.check_val_every_n_epoch
-    return trainer.enable_validation and every is not None and (trainer.current_epoch + 1) % every == 0
+    if trainer.enable_validation and every and (trainer.current_epoch + 2) % every == 0:
+        # Where the next epoch is evaluated, Lightning takes the first look at its batches for an evaluation.
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def _reset_current(node: dict[str, Any]) -> None:
+    for name, child in node.items():
+        if isinstance(child, dict):
+            node[name] = dict.fromkeys(child, 0) if name == "current" else child
+            _reset_current(child)

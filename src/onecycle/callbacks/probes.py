@@ -148,7 +148,7 @@ class StepBreakdown(Probe):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a precision that is not measured."""
-        refuse_scaled_gradients("step_breakdown", trainer)
+        refuse_precision("step_breakdown", trainer)
 
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
         """Milliseconds by component and in all."""
@@ -164,9 +164,9 @@ class StepBreakdown(Probe):
         return {"breakdown_ms": milliseconds, "step_ms": total, **shares}
 
 
-def refuse_scaled_gradients(name: str, trainer: pl.Trainer) -> None:
-    """Raise ConfigError for a precision that scales gradients, which a step outside the Trainer does not do."""
-    if trainer.scaler is not None:
+def refuse_precision(name: str, trainer: pl.Trainer) -> None:
+    """Raise ConfigError for a precision that a step outside the Trainer does not follow: scaled gradients, all bf16."""
+    if trainer.scaler is not None or trainer.precision == "bf16-true":
         raise ConfigError([f"trainer.precision={trainer.precision}: callbacks.{name} takes bf16-mixed or 32-true"])
 
 

@@ -52,7 +52,8 @@ class TrainingLog(pl.Callback):
         group = trainer.optimizers[0].param_groups[0]
         self.latest = {
             "train/loss": loss / count, "train/accuracy": correct / count,
-            "lr": group["lr"] / (group["lr_multiplier"] or 1.0), "momentum": group["momentum"],
+            "lr": group["lr"] / (group["lr_multiplier"] or 1.0),
+            "momentum": group.get("momentum", group.get("betas", (0.0,))[0]),
             "images_per_second": count / seconds,
         }  # fmt: skip
         pl_module.log_now(self.latest)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
-from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_scaled_gradients
+from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_precision
 from onecycle.data.datamodule import Batch
 from onecycle.errors import ConfigError
 from onecycle.training.classifier import Classifier
@@ -40,8 +40,11 @@ class Average(EMAWeightAveraging):
         super().setup(trainer, pl_module, stage)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace the weights by their average."""
+        """Replace the weights by their average, on all ranks by that of the first one, whose norms saw other images."""
         if not self._replaced:
+            assert self._average_model is not None
+            for buffer in self._average_model.buffers() if trainer.world_size > 1 else ():
+                torch.distributed.broadcast(buffer, src=0)
             super().on_train_end(trainer, pl_module)
         self._replaced = True
 
@@ -80,7 +83,7 @@ class Twin(Probe):
             raise ConfigError([f"trainer.gradient_clip_val={trainer.gradient_clip_val}: callbacks.twin takes null"])
         if trainer.world_size > 1:
             raise ConfigError([f"trainer.devices={trainer.world_size}: callbacks.twin takes 1"])
-        refuse_scaled_gradients("twin", trainer)
+        refuse_precision("twin", trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The copy, its optimizer, and what was measured so far."""
@@ -115,7 +118,7 @@ class Twin(Probe):
         pairs = list(zip(self._optimizer.param_groups, trainer.optimizers[0].param_groups, strict=True))
         for own, main in pairs:
             own["lr"] = main["lr"] * (self.lr if main["kind"] == SCALED else 1.0)
-            own["momentum"] = main["momentum"]
+            own |= {key: main[key] for key in ("momentum", "betas") if key in main}
         with trainer.precision_plugin.forward_context():
             logits = self._network(batch.images)
             loss = F.cross_entropy(logits, batch.labels, label_smoothing=pl_module.label_smoothing)

@@ -38,12 +38,12 @@ ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
 # The classes of this package's components and what each takes, by the group in which they are named.
 COMPONENTS: dict[str, Mapping[str, type[Options]]] = {
     "model": {"onecycle.models.resnet9.ResNet9": ResNet9Options}, "schedule": SCHEDULES, "optimizer": OPTIMIZERS,
-    "data.source": SOURCES, "callbacks": CALLBACKS, "logger": LOGGERS,
+    "schedule.scheduler": {}, "data.source": SOURCES, "callbacks": CALLBACKS, "logger": LOGGERS,
 }  # fmt: skip
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
 NO_EFFECT = (
-    "name", "output", "resume", "study",
+    "name", "tags", "output", "resume", "study",
     "data.root", "data.cache", "data.fallback", "data.stands_in_for",
     "data.source.root", "data.source.download",
     "logger", "callbacks.progress", "callbacks.training_log", "callbacks.checkpoint", "callbacks.figures",
@@ -62,7 +62,7 @@ MOVED = {
 }
 
 NO_TARGET = "must name its class in _target_"
-Precision = Literal["auto", "16-mixed", "bf16-mixed", "32-true"]
+Precision = Literal["auto", "16-mixed", "bf16-mixed", "bf16-true", "32-true"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 
 
@@ -202,7 +202,10 @@ class TrainerOptions(Options):
     accelerator: Accelerator = Field(description="kind of device")
     devices: Devices = Field(description="how many of them, or which")
     num_nodes: Count = Field(description="machines")
-    strategy: Literal["auto", "ddp"] = Field(description="ddp: one process for each device")
+    strategy: Annotated[
+        Literal["auto", "ddp"],
+        allowed("auto or ddp; Muon, ema and the probes need whole parameters, which fsdp and deepspeed share out"),
+    ] = Field(description="ddp: one process for each device")
     precision: Precision = Field(description="number format; auto: what the device is fast in")
     max_epochs: Annotated[Number, Field(gt=0, le=10**6)] = Field(description="epochs, also a fraction of one")
     max_steps: Count | None = Field(description="steps in place of epochs")
@@ -232,6 +235,7 @@ class TrainOptions(Options):
     """The configuration of `onecycle-train`."""
 
     name: FolderName = Field(description="part of the folder's name and of the record")
+    tags: list[Text] = Field([], description="words of your own for the record and TensorBoard")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(description="seed of weights, order and augmentation")
     batch_size: Count = Field(description="images a step, over all devices together (N)")
     label_smoothing: BelowOne = Field(description="share of the target that is spread over all classes")

@@ -72,6 +72,12 @@ def class_errors(
     ]
 
 
+def takes(component: Mapping[str, Any], name: str) -> bool:
+    """Whether a component's class, which is one that may be built, takes an argument of this name."""
+    known = inspect.signature(_class_of(component)).parameters
+    return name in known or any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
+
+
 def _class_of(component: Mapping[str, Any]) -> Any:
     module, _, name = str(component["_target_"]).rpartition(".")
     return getattr(importlib.import_module(module), name)

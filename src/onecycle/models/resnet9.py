@@ -79,15 +79,17 @@ class Residual(nn.Module):
 def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
     """The trainable parameters of any network, by kind; all four keys are always there.
 
-    "bias": of convolutions and norms (β). "norm_scale": of norms (γ). "head": the weights of `network.head`.
-    "weights": the rest, here the convolutions.
+    "bias": of convolutions and norms (β). "norm_scale": of norms (γ). "head": the weights of `network.head`, or of the
+    last linear layer. "weights": the rest, here the convolutions.
     """
     groups: dict[str, list[nn.Parameter]] = {"weights": [], "bias": [], "norm_scale": [], "head": []}
     norms = {name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS)}
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    head = "head" if hasattr(network, "head") or not linear else linear[-1]
     for name, parameter in network.named_parameters():
         owner, _, kind = name.rpartition(".")
         if kind != "bias":
-            kind = "norm_scale" if owner in norms else "head" if name.startswith("head.") else "weights"
+            kind = "norm_scale" if owner in norms else "head" if f"{owner}.".startswith(f"{head}.") else "weights"
         if parameter.requires_grad:
             groups[kind].append(parameter)
     return groups

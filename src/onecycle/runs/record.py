@@ -73,12 +73,13 @@ class _Environment(_Part):
 class Record(_Part):
     """result.json, schema 1. A run that is finished, diverged or pruned has all the keys below but OPTIONAL."""
 
-    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures", "repeatable"}
+    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures", "repeatable", "tags"}
 
     schema_: Literal[1] = Field(alias="schema")
     status: Literal["running", "finished", "diverged", "pruned", "failed"]
     identity: str = ""
     name: str = ""
+    tags: list[str] = []
     overrides: list[str] = []
     started: str = ""
     error: str = ""
@@ -189,7 +190,7 @@ class Run:
         self.done = previous.get("status") in DONE
         self.result: dict[str, Any] = previous if self.done else {
             "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
-            "test": None, "train": None, "val": None, "overrides": list(overrides),
+            "tags": config.get("tags", []), "test": None, "train": None, "val": None, "overrides": list(overrides),
             "seconds": previous.get("seconds") or {"setup": 0.0, "fit": 0.0, "test": 0.0, "total": 0.0},
             "started": previous.get("started") or datetime.now().astimezone().isoformat(timespec="seconds"),
         }  # fmt: skip

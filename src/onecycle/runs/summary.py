@@ -145,6 +145,7 @@ def _log_results(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], 
     shown = {**classifier.point.coordinates(), "epochs": config["trainer"]["max_epochs"]}
     shown |= {name: config[name] for name in ("seed", "label_smoothing", "model", "schedule")}
     shown |= {name: data[name] for name in ("subset_size", "val_size")} | {"training": data["augment"]}
+    shown["tags"] = ", ".join(config.get("tags", []))
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(flat(shown), tags, trainer.global_step)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle.config.hyperparameters import Hyperparameters
-from onecycle.config.targets import instantiate
+from onecycle.config.targets import instantiate, takes
 from onecycle.data.datamodule import Batch, DataModule
 from onecycle.models.resnet9 import parameter_groups
 from onecycle.training.schedule import Schedule
@@ -64,7 +64,9 @@ class Classifier(pl.LightningModule):
         settings = dict(self.optimizer_config)
         if not self.point.momentum and "nesterov" in settings:
             settings["nesterov"] = False  # torch refuses it; without momentum the two are one
-        arguments = {"params": groups, "lr": self.point.peak_lr, "momentum": self.point.momentum}
+        arguments = {"params": groups, "lr": self.point.peak_lr}
+        if takes(settings, "momentum"):
+            arguments["momentum"] = self.point.momentum
         return instantiate(settings, torch.optim.Optimizer, "optimizer", **arguments)
 
     def on_fit_start(self) -> None:
@@ -81,9 +83,8 @@ class Classifier(pl.LightningModule):
         return self.fit_seconds + (time.perf_counter() - self._fit_start if self._fit_start else 0.0)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's sums, unless a checkpoint was loaded in the middle of it."""
-        if not self.trainer.fit_loop.epoch_loop.batch_progress.current.ready:
-            self.epoch_sums.zero_()
+        """Start the epoch's sums; Lightning does not call this where a checkpoint was loaded in the middle of one."""
+        self.epoch_sums.zero_()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make training images smaller where `resizing` says so: the step and all callbacks see only these."""
@@ -92,25 +93,26 @@ class Classifier(pl.LightningModule):
         return batch._replace(images=resized(batch.images, self.resizing, self._progress()))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set learning rate and momentum for the step about to be taken."""
-        lr, momentum = self.current_rate()
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"], group["momentum"] = lr * group["lr_multiplier"], momentum
+        """Set learning rate and momentum, or Adam's first beta, for the step about to be taken."""
+        optimizer, t = self.trainer.optimizers[0], self._progress()
+        for group in optimizer.param_groups:
+            group["lr"] = self.schedule.lr(t) * group["lr_multiplier"]
+            if "momentum" in group:
+                group["momentum"] = self.schedule.momentum(t, self.point.momentum)
+            elif "betas" in group:  # its own, unless the schedule cycles momentum
+                first, *others = optimizer.defaults["betas"]
+                group["betas"] = (self.schedule.momentum(t, first), *others)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's loss: cross-entropy, with label smoothing s: (1 − s)·CE + s·mean(−log p)."""
         logits = self(batch.images)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # as autocast would
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         with torch.no_grad():
             sums = _sums(loss.float() * len(batch.labels), logits, batch.labels)
             self.epoch_sums.add_(sums)
             self.window_sums.add_(sums)
         return loss
-
-    def current_rate(self) -> tuple[float, float]:
-        """Learning rate and momentum of the step that is being taken, or will be taken next."""
-        t = self._progress()
-        return self.schedule.lr(t), self.schedule.momentum(t, self.point.momentum)
 
     def _progress(self) -> float:
         # Step k of 1..T is applied at k/T, as in cifar10-fast, whose optimizer counts a step before it reads the
@@ -242,5 +244,5 @@ def resized(images: Tensor, sides: Sequence[Sequence[float]], t: float) -> Tenso
     shape = [side, side] if isinstance(side, int) else [round(side * length) for length in images.shape[-2:]]
     if list(images.shape[-2:]) == shape:
         return images
-    smaller = F.interpolate(images, shape, mode="bilinear", antialias=True)
-    return smaller.contiguous(memory_format=torch.channels_last)
+    smaller = F.interpolate(images.float(), shape, mode="bilinear", antialias=True)  # CPUs have no kernel for bf16
+    return smaller.to(images.dtype, memory_format=torch.channels_last)

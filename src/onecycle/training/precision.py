@@ -6,8 +6,8 @@ import torch
 
 from onecycle.errors import ConfigError
 
-# The dtype to which autocast converts the input of a convolution.
-INPUTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+# The dtype of a convolution's input, to which autocast, or Lightning for weights that are bf16 themselves, converts it.
+INPUTS = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -28,8 +28,8 @@ def device_of(accelerator: str) -> torch.device:
 def choose(requested: str, device: torch.device) -> tuple[str, str]:
     """Lightning's name of the precision, and the reason for it.
 
-    requested: "auto", "16-mixed", "bf16-mixed" or "32-true". Raises ValueError for 16-mixed on a CPU, where there is
-    no fp16 autocast worth having.
+    requested: "auto", "16-mixed", "bf16-mixed", "bf16-true" or "32-true". Raises ValueError for 16-mixed on a CPU,
+    where there is no fp16 autocast worth having.
     """
     if requested == "16-mixed" and device.type == "cpu":
         raise ValueError("trainer.precision=16-mixed: CPUs have no fast fp16; take auto, bf16-mixed or 32-true")

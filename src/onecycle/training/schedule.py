@@ -11,9 +11,9 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from onecycle.config.types import Fraction, NonNegativeNumber, Options, PositiveNumber
 
@@ -143,7 +143,31 @@ class RangeTest(Schedule):
         return self
 
 
-CURVES = (OneCycle, Knots, Constant, WarmupConstant, RangeTest)
+class TorchSchedule(Schedule):
+    """A scheduler of torch.optim that is stepped after every batch, as the table of what it sets in each step.
+
+    The table is made for the run's number of steps, which the scheduler gets as `total_steps` or `T_max`; peak_lr is
+    the optimizer's rate, which it starts from, and its `max_lr`.
+    """
+
+    scheduler: dict[str, Any] = Field(description="the scheduler: its class in _target_, beside it its arguments")
+    _rates: list[tuple[float, float | None]] = PrivateAttr(default_factory=list)
+
+    def fill(self, rates: list[tuple[float, float | None]]) -> None:
+        """Take the learning rate of each step, and the momentum or None where the scheduler leaves it alone."""
+        self._rates[:] = rates
+
+    def lr(self, t: float) -> float:
+        """Learning rate at progress t."""
+        return self._rates[max(round(t * len(self._rates)), 1) - 1][0]
+
+    def momentum(self, t: float, base: float) -> float:
+        """Momentum at progress t."""
+        momentum = self._rates[max(round(t * len(self._rates)), 1) - 1][1]
+        return base if momentum is None else momentum
+
+
+CURVES = (OneCycle, Knots, Constant, WarmupConstant, RangeTest, TorchSchedule)
 SCHEDULES: dict[str, type[Schedule]] = {f"{curve.__module__}.{curve.__name__}": curve for curve in CURVES}
 
 
