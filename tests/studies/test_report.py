@@ -187,9 +187,9 @@ def test_docs_hold_figures_verdicts_and_the_command_of_complete_studies_of_real_
     text = (tmp_path / "docs/studies.md").read_text()
     holds, fails = (line for line in text.splitlines() if line.startswith("| 0.4 beats 0.1 by 5 points. | "))
     assert "| ✔ holds | " in holds
-    assert holds.endswith("at least 5.0 was claimed |")
+    assert holds.endswith("at least 5 was claimed | 0.0086 † |")
     assert "| ✘ does not hold | " in fails
-    assert fails.endswith("at least 50.0 was claimed. Likely reason: a \\| b. Half of it. |")
+    assert fails.endswith("at least 50 was claimed. Likely reason: a \\| b. Half of it. | 0.0033 † |")
     assert "Published test accuracy (%): λ 0.4 → 94.1, here 70.5 (n = 2). From: a book." in text
     assert "4 runs, n = 2 seeds, 2.0 minutes on Zen, 2 threads (32-true)" in text
     assert "`make study NAME=one`" in text

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from onecycle.studies import effects
-from onecycle.studies.responses import Grid, Runs, ridge
+from onecycle.studies.responses import Runs, ridge, ridge_exponent
 from onecycle.studies.rows import DivergedError, UnmeasurableError
 
 NAN = math.nan
@@ -40,12 +40,12 @@ def test_ridge_contrast_is_small_along_the_ridge_and_large_across() -> None:
         for i, row in enumerate(cells) for j, z in enumerate(row)
     ])  # fmt: skip
     # Along (1, 1) every diagonal is level. Across: 60 60, 40 80 40, 60 60.
-    across = np.std([40.0, 80.0, 40.0], ddof=1) / 3
+    across = np.std([40.0, 80.0, 40.0], ddof=1) / math.sqrt(3)  # the root of the mean variance, formerly the mean sd
     assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "ratio") == 0.0
     with pytest.raises(UnmeasurableError):
         effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "product")
     frame.loc[0, ["acc", "status"]] = [NAN, "diverged"]  # the end of the main diagonal falls to the floor
-    along = np.std([10.0, 80.0, 80.0], ddof=1) / 3
+    along = np.std([10.0, 80.0, 80.0], ddof=1) / math.sqrt(3)
     assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "ratio") == pytest.approx(along / across)
     assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "product") == pytest.approx(across / along)
     assert effects.ridge_contrast(Runs(frame), "lr", "n", "acc", "ratio", floor=80.0) == 0.0
@@ -66,13 +66,27 @@ def test_two_planes_in_one_table_are_told_apart_by_where() -> None:
     assert effects.ridge_contrast(runs, "lr", "decay", "acc", "product", where={"plane": 2}) < 0.2
 
 
-def test_a_ridge_leaves_out_edges_and_flat_rows_and_keeps_the_cell_beside_a_diverged_one() -> None:
-    x, y = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 4.0, 8.0, 16.0])
-    z = np.array([[1, 3, 1], [1, 3, math.inf], [3, 1, 1], [2, 2, 2], [NAN, 3, 1]])
-    assert ridge(Grid(x, y, z), lower=False) == [(pytest.approx(2.0), 1.0), (2.0, 2.0)]
-    assert ridge(Grid(x, y[:1], -z[:1]), lower=True) == [(pytest.approx(2.0), 1.0)]
-    uneven = ridge(Grid(x, y[:1], np.array([[1.0, 3.0, 2.0]])), lower=False)  # a parabola through 1, 3, 2 peaks at 1/6
-    assert uneven == [(pytest.approx(2.0 * 2 ** (1 / 6)), 1.0)]
+def test_a_ridge_has_its_rows_best_places_and_at_which_end_they_are() -> None:
+    z: list[list[float]] = [[1, 3, 1], [1, 3, NAN], [3, 1, 1], [2, 2, 2], [1, 3, 2], [NAN, NAN, NAN]]
+    frame = pd.DataFrame([
+        {"lr": lr, "n": 2.0**row, "acc": value, "status": "diverged" if math.isnan(value) else "finished"}
+        for row, line in enumerate(z) for lr, value in zip((1.0, 2.0, 4.0), line, strict=True)
+    ])  # fmt: skip
+    for metric in ("acc", "test_loss"):
+        heights, places, sides = ridge(Runs(frame.assign(test_loss=-frame["acc"])), "lr", "n", metric)
+        assert heights == pytest.approx(np.log(2.0) * np.arange(6))
+        # A parabola through 1, 3, 2 peaks at 1/6; beside a diverged cell the cell counts; a flat row has no best.
+        assert places == pytest.approx(np.log(2.0) * np.array([1, 1, 0, NAN, 1 + 1 / 6, NAN]), nan_ok=True)
+        assert sides.tolist()[:5] == [0, 0, -1, 0, 0]
+
+
+def test_rows_whose_best_is_at_the_edge_bound_the_fit() -> None:
+    heights = np.arange(4.0)
+    free = ridge_exponent(heights, np.array([0.0, 1.0, 2.0, 2.0]), np.array([0, 0, 0, 1]))
+    assert free == pytest.approx(1.0)  # the line passes through three points and beyond the edge at the fourth row
+    bound = ridge_exponent(heights, np.array([0.0, 1.0, 2.0, 5.0]), np.array([0, 0, 0, 1]))
+    assert 1.0 < bound < 5 / 3  # it would end before the edge
+    assert math.isnan(ridge_exponent(heights, np.array([0.0, 0.0, 2.0, 2.0]), np.array([-1, -1, 0, 1])))
 
 
 def test_a_diverged_run_has_no_number_but_its_finite_ones() -> None:

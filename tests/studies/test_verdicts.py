@@ -1,16 +1,15 @@
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from onecycle.errors import ConfigError
-from onecycle.studies.effects import value
-from onecycle.studies.responses import Runs
-from onecycle.studies.rows import UnmeasurableError
-from onecycle.studies.verdicts import complete_seeds, estimate, judge, pooled_sd, resampled_half_width
+from onecycle.studies.verdicts import LEVELS, estimate, expected_half_width, holm, judge, point_means
 
 Table = list[dict[str, Any]]
 CLAIM: dict[str, Any] = {
@@ -46,32 +45,37 @@ def without(*keys: str) -> dict[str, Any]:
 
 def test_a_claim_holds_where_the_whole_interval_satisfies_it() -> None:
     verdict = judge(CLEAR, CLAIM)
-    width = 1.943 * math.sqrt((0.01 + 0.03 + 0.01) / 3) * math.sqrt(2 / 3)  # t for six degrees of freedom
-    assert json.loads(json.dumps(verdict)) == {
+    # Welch's: of variances 0.01 and 0.03 over three runs each, t for 3.2 degrees of freedom is 2.29. (Formerly a pooled
+    # variance: 0.2.) The other rival is too far behind to count.
+    width = 2.29 * math.sqrt((0.01 + 0.03) / 3)
+    known = json.loads(json.dumps(verdict))
+    assert known.pop("p") == pytest.approx(0.0019, rel=0.3)
+    assert (known.pop("low"), known.pop("high")) == (
+        pytest.approx(1.9 - width, abs=0.02), pytest.approx(1.9 + width, abs=0.05),
+    )  # fmt: skip
+    assert known == {
         "id": "cycle_beats_constant", "text": CLAIM["text"], "source": "Smith and Topin 2018", "verdict": "holds",
         "effect": pytest.approx(1.9), "uncertainty": pytest.approx(width, rel=0.1), "at_least": 1.0, "at_most": None,
-        "unit": "points", "seeds": 3, "reason": "1.9 ± 0.2 points, at least 1.0 was claimed",
+        "unit": "points", "seeds": 3, "reason": "1.90 (1.63 to 2.17) points, at least 1 was claimed",
         "margin_from": "half of the 2.1 points observed", "if_not": "",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("bounds", "verdict", "reason"),
+    ("bounds", "verdict", "claimed"),
     [
-        ({"at_least": 2.5}, "does not hold", "1.9 ± 0.2 points, at least 2.5 was claimed"),
-        ({"at_least": 2}, "undecided", "the interval 1.69 to 2.11 points contains the bound 2"),
-        ({"at_most": 2.5}, "holds", "1.9 ± 0.2 points, at most 2.5 was claimed"),
-        ({"at_most": 1.5}, "does not hold", "1.9 ± 0.2 points, at most 1.5 was claimed"),
-        ({"at_least": 1, "at_most": 3}, "holds", "1.9 ± 0.2 points, 1 to 3 was claimed"),
-        ({"at_least": 1.85, "at_most": 1.95}, "undecided",
-         "the interval 1.69 to 2.11 points contains the bounds 1.85 and 1.95"),
+        ({"at_least": 2.5}, "does not hold", "at least 2.5"), ({"at_least": 2}, "undecided", "at least 2"),
+        ({"at_most": 2.5}, "holds", "at most 2.5"), ({"at_most": 1.5}, "does not hold", "at most 1.5"),
+        ({"at_least": 1, "at_most": 3}, "holds", "1 to 3"),
+        ({"at_least": 1.85, "at_most": 1.95}, "undecided", "1.85 to 1.95"),
     ],
 )  # fmt: skip
-def test_both_bounds_are_held_against_the_interval(bounds: dict[str, float], verdict: str, reason: str) -> None:
+def test_both_bounds_are_held_against_the_interval(bounds: dict[str, float], verdict: str, claimed: str) -> None:
     result = judge(CLEAR, without("at_least") | bounds)
-    assert (result["verdict"], result["reason"]) == (verdict, reason)
+    assert (result["verdict"], result["reason"]) == (verdict, f"1.90 (1.63 to 2.17) points, {claimed} was claimed")
     assert (result["at_least"], result["at_most"]) == (bounds.get("at_least"), bounds.get("at_most"))
     assert result["if_not"] == ("too few epochs" if verdict == "does not hold" else "")
+    assert (result["p"] <= 0.05) == (verdict != "undecided")
 
 
 def test_a_verdict_is_json_with_null_for_what_is_unknown() -> None:
@@ -89,7 +93,7 @@ def test_an_assumed_spread_decides_for_one_seed_and_always_the_same_way() -> Non
     assert judge(CLEAR[:3], change(assumed_sd=1.5))["verdict"] == "undecided"
     exact = judge(CLEAR[:3], change(assumed_sd=0))
     assert (exact["verdict"], exact["uncertainty"]) == ("holds", 0.0)
-    assert exact["reason"] == "2 points, at least 1.0 was claimed"
+    assert exact["reason"] == "2 points, at least 1 was claimed"
 
 
 def test_an_effect_on_the_bound_holds_whatever_the_rounding() -> None:
@@ -104,33 +108,46 @@ def test_divergence_of_what_is_claimed_leaves_it_undecided() -> None:
     verdict = judge(rows, CLAIM)
     assert (verdict["verdict"], verdict["seeds"]) == ("undecided", 3)
     assert verdict["effect"] is None
-    assert verdict["reason"] == "cannot be measured: every run at arm one-cycle diverged (2 of 3 seeds)"
+    assert verdict["reason"] == "cannot be measured: a run at arm one-cycle diverged"
 
 
 @pytest.mark.parametrize(
     ("difference", "spread", "reason"),
     [
-        (0.0, 0.0, "0 points"), (120.0, 40.0, "120 ± 75 points"), (0.012, 0.001, "0.0120 ± 0.0019 points"),
-        (3.0, 0.2, "3.0 ± 0.4 points"), (-0.01, 0.9, "0.0 ± 1.7 points"),
+        (0.0, 0.0, "0 points"), (120.0, 40.0, "120 (-133 to 373) points"),
         (1234.5, 0.0, "1234 points"), (0.30004, 0.0, "0.3 points"),
     ],
 )  # fmt: skip
 def test_numbers_are_shown_as_far_as_they_are_known(difference: float, spread: float, reason: str) -> None:
+    """Of two runs with and two without a spread, whose difference has Student's t for one degree of freedom, 6.31."""
     rows = runs((difference - spread, 0, -1e4), (difference + spread, 0, -1e4))
-    assert judge(rows, change(at_least=-9999))["reason"] == f"{reason}, at least -9999 was claimed"
+    verdict = judge(rows, change(at_least=-9999))
+    assert (verdict["effect"], verdict["uncertainty"]) == (
+        pytest.approx(difference), pytest.approx(6.314 * spread, rel=0.1),
+    )  # fmt: skip
+    if not spread:
+        assert verdict["reason"] == f"{reason}, at least -9999 was claimed"
 
 
 @pytest.mark.parametrize(
-    ("lost", "reason"),
-    [((1, 1), "all of the runs, all of them were claimed"), ((0, 0), "none of the runs, all of them were claimed")],
-)
-def test_a_share_of_the_runs_is_said_in_words(lost: tuple[int, int], reason: str) -> None:
-    rows = pd.DataFrame({"arm": "a", "seed": [0, 1], "has_diverged": lost})
+    ("lost", "low", "high", "verdict"),
+    [
+        # Clopper and Pearson's limits: two of two runs tell that it is at least 22 % of them, not that it is all.
+        ((1, 1), 0.2236, 1.0, "undecided"), ((0, 0), 0.0, 0.7764, "undecided"), ((1,) * 5, 0.5493, 1.0, "holds"),
+        ((0,) * 5, 0.0, 0.4507, "does not hold"), ((0, 1, 1, 1, 1), 0.3426, 0.9898, "undecided"),
+    ],
+)  # fmt: skip
+def test_a_share_of_the_runs_has_binomial_limits(lost: Sequence[int], low: float, high: float, verdict: str) -> None:
+    rows = pd.DataFrame({"arm": "a", "seed": range(len(lost)), "has_diverged": lost})
     claim = {"id": "fails", "text": "It diverges.", "effect": "value", "metric": "has_diverged", "of": {"arm": "a"},
-             "at_least": 1.0, "unit": "of the runs"}  # fmt: skip
-    verdict = judge(rows, claim)
-    assert verdict["reason"] == reason
-    assert verdict["verdict"] == ("holds" if lost[0] else "does not hold")
+             "at_least": 0.5, "unit": "of the runs"}  # fmt: skip
+    found = judge(rows, claim)
+    assert (found["low"], found["high"], found["verdict"]) == (
+        pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4), verdict,
+    )  # fmt: skip
+    if len(lost) == 2 and lost[0]:
+        assert found["reason"] == "100 % (22 % to 100 %) of the runs, at least 50 % was claimed"
+    assert judge(rows, claim | {"at_least": 1.0})["verdict"] != "holds"
 
 
 def blown_up(seed: int, blow_ups: dict[int, int]) -> Table:
@@ -147,18 +164,27 @@ BLOW_UP: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_quantity_on_a_grid_may_agree_over_seeds_without_a_spread() -> None:
-    rows = pd.DataFrame(blown_up(0, {3125: 3, 50000: 2}) + blown_up(1, {3125: 3, 50000: 2}))
-    verdict = judge(rows, BLOW_UP)
-    assert (verdict["verdict"], verdict["effect"], verdict["seeds"]) == ("holds", pytest.approx(1.0), 2)
-    assert verdict["uncertainty"] == pytest.approx(0.0, abs=1e-12)
-    assert verdict["reason"] == "1 grid steps, at most 1 was claimed"
+def test_a_blow_up_is_known_to_half_a_step_however_well_the_seeds_agree() -> None:
+    def verdict(*places: int, **changes: Any) -> dict[str, Any]:
+        table = dict(zip((3125, 50000), places, strict=True))
+        return judge(pd.DataFrame(blown_up(0, table) + blown_up(1, table)), BLOW_UP | changes)
+
+    # The difference of two places, each of which is anywhere in its step: 90 % of it is within 0.684.
+    same, apart = verdict(3, 3), verdict(3, 2)
+    assert (same["verdict"], same["low"], same["high"]) == ("holds", 0.0, pytest.approx(0.684, abs=0.05))
+    assert (apart["verdict"], apart["effect"], apart["seeds"]) == (
+        "undecided",
+        pytest.approx(1.0),
+        2,
+    )  # formerly: holds
+    assert (apart["low"], apart["high"]) == (pytest.approx(0.224, abs=0.05), pytest.approx(1.684, abs=0.05))
+    assert verdict(4, 2)["verdict"] == "does not hold"
 
 
 def test_noise_on_the_loss_moves_a_blow_up_by_grid_steps() -> None:
     rows = pd.DataFrame(blown_up(0, {3125: 3, 50000: 3}))
-    assert judge(rows, BLOW_UP | {"assumed_sd": 0.01})["uncertainty"] == pytest.approx(0.0, abs=1e-12)
-    assert judge(rows, BLOW_UP | {"assumed_sd": 0.2})["uncertainty"] > 0.5
+    assert judge(rows, BLOW_UP | {"assumed_sd": 0.01})["high"] < 0.75
+    assert judge(rows, BLOW_UP | {"assumed_sd": 0.2})["high"] > 0.9
     verdict = judge(pd.DataFrame(blown_up(0, {3125: 3, 50000: 5})), BLOW_UP)
     assert (verdict["verdict"], verdict["seeds"]) == ("undecided", 1)
     assert verdict["reason"] == "cannot be measured: no blow-up at subset_size 50000 up to peak_lr 12.8"
@@ -211,79 +237,94 @@ OF_ALL: dict[str, Any] = {"metric": "acc", "of": {}}
 A, B = {"arm": "a"}, {"arm": "b"}
 
 
-def seeds_of(frame: pd.DataFrame, *question: Any) -> list[int]:
-    return [int(runs.frame["seed"].iloc[0]) for runs in complete_seeds(frame, *question)]
+def test_a_point_is_what_one_run_of_each_seed_has_in_common() -> None:
+    def counts(frame: dict[str, Any], axes: Sequence[str] = ()) -> list[int]:
+        filters = [A, B] if "b" in frame["arm"] else [A]
+        return point_means(pd.DataFrame({"acc": 1.0, **frame}), ["acc"], filters, axes, math.inf)["count"].tolist()
+
+    assert counts({"seed": [0, 0, 1, 1, 2], "arm": ["a", "b", "a", "b", "a"]}) == [3, 2]
+    assert counts({"seed": [0, 0, 1, 1], "arm": ["a"] * 4}) == [2, 2]  # two runs of each seed are two points
+    assert counts({"arm": ["a", "a"]}) == [1, 1]  # rows without a seed are of one
+    labels = ["a,n=1,seed=0", "a,n=2,seed=0", "a,n=2,seed=1"]  # the label tells what is missing
+    assert counts({"seed": [0, 0, 1], "arm": ["a"] * 3, "label": labels}) == [1, 2]
+    assert counts({"seed": [0, 0, 1, 1], "arm": ["a"] * 4, "lr": [0.1, 0.4, 0.1 + 1e-12, 0.4]}, ["lr"]) == [2, 2]
 
 
-def test_a_seed_counts_when_it_has_every_point_of_the_filters_as_often_as_the_others() -> None:
-    frame = pd.DataFrame({"seed": [0, 0, 1, 1, 2], "arm": ["a", "b", "a", "b", "a"]})
-    assert seeds_of(frame, [A, B], []) == [0, 1]
-    assert seeds_of(frame, [{"arm": ["a", "b"]}], []) == [0, 1]
-    assert seeds_of(frame, [A], []) == [0, 1, 2]
-    assert seeds_of(pd.DataFrame({"seed": [0, 0, 1], "arm": ["a"] * 3}), [A], []) == [0]
-    assert len(complete_seeds(pd.DataFrame({"arm": ["a", "b"]}), [{}], [])[0]) == 2  # rows without a seed are of one
-
-
-def test_a_seed_counts_when_it_has_every_cell_of_the_grid() -> None:
-    frame = pd.DataFrame({"seed": [0, 0, 1, 1, 2, 2], "lr": [0.1, 0.4, 0.1 + 1e-12, 0.4, 0.4, 1.6]})
-    assert seeds_of(frame.iloc[:4], [{}], ["lr"]) == [0, 1]
-    assert seeds_of(frame, [{}], ["lr"]) == []
-    assert seeds_of(frame, [{"lr": [0.1, 0.4]}], ["lr"]) == [0, 1]
-
-
-def test_the_interval_of_a_difference_is_that_of_students_test_with_a_pooled_variance() -> None:
-    """Two arms of three runs: t for 4 degrees of freedom times s √(2/3); the variances 1 and 4 are pooled to 2.5."""
+def test_the_interval_of_a_difference_is_welchs() -> None:
+    """Variances 1 and 4 of three runs: t for (5/3)²/(17/18) = 2.94 degrees of freedom. Formerly pooled, for 4."""
     frame = pd.DataFrame({"seed": [0, 1, 2] * 2, "arm": ["a"] * 3 + ["b"] * 3, "acc": [9.0, 10.0, 11.0, 1.0, 5.0, 3.0]})
-    assert pooled_sd(complete_seeds(frame, [A, B], []), "acc", [A, B], []) == (pytest.approx(math.sqrt(2.5)), 4)
     result = estimate(frame, "difference", {"metric": "acc", "of": A, "against": B})
     assert (result.effect, result.seeds, result.obstacle) == (pytest.approx(7.0), 3, "")
-    assert result.uncertainty == pytest.approx(2.132 * math.sqrt(2.5 * 2 / 3), rel=0.1)
+    low, high = result.interval
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.95, 2.94) * math.sqrt(5 / 3), rel=0.05)
+    assert result.lows[np.searchsorted(LEVELS, 0.01)] == pytest.approx(
+        7 - stats.t.ppf(0.99, 2.94) * math.sqrt(5 / 3), abs=0.5
+    )
 
 
-def test_only_runs_that_the_effect_is_about_are_pooled_and_each_point_has_its_own_mean() -> None:
-    frame = pd.DataFrame({
-        "seed": [0, 1] * 4, "arm": ["a"] * 6 + ["other"] * 2, "lr": [0.1, 0.1, 0.4, 0.4, 1.6, 1.6, 0.1, 0.1],
-        "acc": [1.0, 3.0, 50.0, 54.0, 90.0, math.nan, 0.0, 99.0],
-    })  # fmt: skip
-    sd, freedom = pooled_sd(complete_seeds(frame, [A], ["lr"]), "acc", [A], ["lr"])
-    assert (sd, freedom) == (pytest.approx(math.sqrt((2 + 8) / 2)), 2)  # 1.6 has one number: no freedom
+def test_the_effect_is_that_of_the_mean_over_seeds_and_keeps_its_sign() -> None:
+    """Differences of +1 and −1 are a gap of 0, not of 1; and an order that reverses is not within the bound."""
+    frame = pd.DataFrame({"seed": [0, 1] * 2, "arm": list("aabb"), "acc": [1.0, -1.0, 0.0, 0.0]})
+    gap = {"metric": "acc", "of": A, "against": B}
+    assert estimate(frame, "gap", gap).effect == 0.0
+    assert estimate(frame, "gap", gap).interval == (0.0, pytest.approx(6.314, rel=0.1))
+    means = dict(zip("abcd", (0.0, 5.0, 9.0, 0.0), strict=True))
+    rows = pd.DataFrame([{"seed": s, "arm": arm, "acc": means[arm] + 0.001 * s} for s in (0, 1, 2) for arm in means])
+    claim = {"id": "closes", "text": "The gap closes.", "unit": "", "effect": "gap_ratio", "metric": "acc",
+             "wide": [A, B], "narrow": [{"arm": "c"}, {"arm": "d"}], "at_most": 0.333}  # fmt: skip
+    assert (judge(rows, claim)["effect"], judge(rows, claim)["verdict"]) == (pytest.approx(5 / 9), "does not hold")
+
+
+def test_a_point_with_one_run_has_the_spread_of_the_others_and_divergence_is_not_passed_over() -> None:
+    frame = pd.DataFrame({"seed": [0, 1, 2, 0], "arm": list("aaab"), "acc": [9.0, 10.0, 11.0, 0.0]})
+    low, high = estimate(frame, "difference", {"metric": "acc", "of": A, "against": B}).interval
+    assert (high - low) / 2 > 2.9 * math.sqrt(1 + 1 / 3)
+    frame = pd.DataFrame({"seed": [0, 1, 2], "acc": [1, 2, math.nan], "status": ["finished", "finished", "diverged"]})
+    result = estimate(frame, "value", OF_ALL)
+    assert (math.isnan(result.effect), result.seeds) == (True, 3)
+    assert "diverged" in result.obstacle
+    assert estimate(frame.iloc[:0], "value", OF_ALL).seeds == 0
+
+
+def test_rates_vary_by_factors() -> None:
+    """Of 0.1, 0.4 and 1.6 the mean is 0.4 and half the interval a factor of 4 to the power of 2.92 / √3."""
+    frame = pd.DataFrame({"seed": [0, 1, 2], "lr_at_minimum": [0.1, 0.4, 1.6]})
+    result = estimate(frame, "value", {"metric": "lr_at_minimum", "of": {}})
+    assert result.effect == pytest.approx(0.4)
+    assert np.log(np.array(result.interval) / 0.4) / math.log(4) == pytest.approx(
+        [-2.92 / math.sqrt(3), 2.92 / math.sqrt(3)], rel=0.05
+    )
 
 
 def test_the_spread_over_seeds_comes_before_an_assumed_one_which_is_for_one_seed() -> None:
     frame = pd.DataFrame({"seed": [0, 1], "acc": [1.0, 1.0]})
-    assert estimate(frame, "value", OF_ALL, assumed_sd=5.0).uncertainty == 0.0
+    assert estimate(frame, "value", OF_ALL, assumed_sd=5.0).interval == (1.0, 1.0)
     result = estimate(frame.iloc[:1], "value", OF_ALL, assumed_sd=0.5)
     assert (result.effect, result.seeds, result.obstacle) == (1.0, 1, "")
-    assert result.uncertainty == pytest.approx(1.645 * 0.5, rel=0.1)
-    assert estimate(frame.iloc[:1], "value", OF_ALL, assumed_sd=0.0).uncertainty == 0.0
+    assert result.interval == (pytest.approx(1 - 1.645 * 0.5, abs=0.03), pytest.approx(1 + 1.645 * 0.5, abs=0.03))
+    assert estimate(frame.iloc[:1], "value", OF_ALL, assumed_sd=0.0).interval == (1.0, 1.0)
     vague = estimate(frame.iloc[:1], "value", OF_ALL)
-    assert math.isnan(vague.uncertainty)
+    assert vague.interval == (-math.inf, math.inf)
     assert "too few seeds" in vague.obstacle
 
 
-def test_a_seed_that_cannot_be_measured_is_not_passed_over() -> None:
-    frame = pd.DataFrame({"seed": [0, 1, 2], "acc": [1, 2, math.nan], "status": ["finished", "finished", "diverged"]})
-    result = estimate(frame, "value", OF_ALL)
-    assert (math.isnan(result.effect), result.seeds) == (True, 3)
-    assert "(1 of 3 seeds)" in result.obstacle
-    assert estimate(frame.iloc[:0], "value", OF_ALL).seeds == 0
+def test_an_effect_that_noise_takes_away_has_no_limits() -> None:
+    lrs = (0.1, 0.2, 0.4, 0.8)
+    frame = pd.DataFrame({"lr": lrs * 2, "n": [1] * 4 + [2] * 4, "loss": [2.0, 1.0, 1.1, 2.0] * 2})
+    curves = {"x": "lr", "y": "loss", "by": "n"}
+    assert estimate(frame, "optimum_order", curves, assumed_sd=1.0).interval == (-math.inf, math.inf)
 
 
-@pytest.mark.parametrize("seeds", [2, 60])
-@pytest.mark.parametrize(("freedom", "known"), [(4, 2.1318), (math.inf, 1.6449)])
-def test_the_interval_is_that_of_theory_although_fewer_copies_are_made_of_many_seeds(
-    seeds: int, freedom: float, known: float
-) -> None:
-    # The effect is the mean of ten values of sd 2: over n seeds its sd is 2 / sqrt(10 n).
-    runs = [Runs(pd.DataFrame({"z": [1.0] * 10})) for _ in range(seeds)]
-    width = resampled_half_width(runs, lambda one: value(one, "z", {}), "z", 2.0, freedom)
-    assert width == pytest.approx(known * 2 / np.sqrt(10 * seeds), rel=0.1 if seeds == 2 else 0.06)
+def test_the_half_width_of_a_plan_is_known_before_its_runs() -> None:
+    expected = pd.DataFrame({"arm": ["a", "b"], "acc": 0.0})
+    question: tuple[str, dict[str, Any]] = ("difference", {"metric": "acc", "of": A, "against": B})
+    # Student's for 18 degrees of freedom, and the known spread of one run.
+    assert expected_half_width(expected, 0.5, 10, *question) == pytest.approx(1.734 * 0.5 * math.sqrt(0.2), rel=0.1)
+    assert expected_half_width(expected, 0.5, 1, *question) == pytest.approx(1.645 * 0.5 * math.sqrt(2), rel=0.1)
 
 
-def test_an_effect_that_noise_takes_away_is_uncertain() -> None:
-    def above_zero(runs: Runs) -> float:
-        if (found := float(runs.numbers("acc")[0])) < 0:
-            raise UnmeasurableError("negative")
-        return found
-
-    assert math.isnan(resampled_half_width([Runs(pd.DataFrame({"acc": [0.1]}))], above_zero, "acc", 1.0, math.inf))
+def test_holms_correction_is_over_the_family() -> None:
+    assert holm([0.01, 0.04, 0.02]) == [True, True, True]
+    assert holm([0.01, 0.04, 0.03]) == [True, False, False]  # 0.03 · 2 is too much, and what follows falls with it
+    assert holm([0.01, 0.04, 0.02, 1.0, 1.0, 1.0]) == [False] * 6
+    assert holm([]) == []

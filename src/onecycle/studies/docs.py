@@ -14,6 +14,14 @@ import pandas as pd
 from onecycle.studies import report
 from onecycle.studies import rows as table
 from onecycle.studies.plan import read_plan
+from onecycle.studies.verdicts import holm
+
+FAMILY = (
+    "† survives Holm's correction over all claims of this page. A claim without p was judged before, by Student's "
+    "interval (±) with one spread for all of its points; it is judged anew when its study is run again."
+)
+CLAIM = re.compile(r"^\| .* \| [✔✘?–] ", re.MULTILINE)
+P = re.compile(r"\| ([01]\.\d{4})(?: †)? \|$", re.MULTILINE)
 
 
 def write_docs(studies: Path, docs: Path) -> list[str]:
@@ -26,7 +34,7 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
     parts = re.split(r"^(?=## )", page.read_text(), flags=re.MULTILINE)[1:] if page.exists() else []
     # The last line of a section names its study.
     named = {re.search(r"`make study NAME=(\w+)`\s*$", part): part.rstrip("\n") + "\n" for part in parts}
-    sections, names = {name[1]: part for name, part in named.items() if name}, []
+    sections, names = {name[1] if name else "~": part for name, part in named.items()}, []  # "~": the last
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     for folder in report.study_folders(studies, f"{report.REPORT}/verdicts.json"):
         plan, rows = read_plan(folder), table.read(folder)
@@ -44,8 +52,15 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
         ) + "\n"  # fmt: skip
         names.append(folder.name)
     text = "\n".join(sections[name] for name in sorted(sections))
-    page.write_text(f"# What the studies found\n\n{report.INTERVALS}\n\n{text}")
+    page.write_text(f"# What the studies found\n\n{report.INTERVALS} {FAMILY}\n\n{with_holm(text)}")
     return names
+
+
+def with_holm(text: str) -> str:
+    """The sections with a † after each p that survives Holm's correction; a claim without a p is one of the family."""
+    found = [float(p) for p in P.findall(text)]
+    survivors = iter(holm([*found, *[1.0] * (len(CLAIM.findall(text)) - len(found))]))
+    return P.sub(lambda match: f"| {match[1]}{' †' * next(survivors)} |", text)
 
 
 def seeds_text(seeds: Sequence[Any]) -> str:

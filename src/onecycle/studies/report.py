@@ -24,7 +24,7 @@ from onecycle.studies.figures.columns import label_of
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
 from onecycle.studies.responses import Runs
-from onecycle.studies.verdicts import judge
+from onecycle.studies.verdicts import holm, judge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,9 +41,10 @@ METRICS = (
 )  # fmt: skip
 TAGS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy", "val/loss", "val/accuracy")  # in TensorBoard
 INTERVALS = (
-    "± is half of the effect's 90 % interval: Student's, with one variance from seed to seed for all points of a claim "
-    "or, with one seed, from the spread that the study assumes. A claim holds, or does not, where the whole interval "
-    "says so."
+    "In brackets is an effect's 90 % interval. The effect is taken of the mean over seeds and its interval from draws "
+    "of these means, each with its own spread from seed to seed or, with one seed, with that which the study assumes; "
+    "of an optimum or a blow-up half a step of the grid is added. A claim holds, or does not, where the whole interval "
+    "says so. p is how often at most chance gives such a verdict to a claim of which the opposite is true."
 )
 TEMPLATES = Environment(
     loader=PackageLoader("onecycle.studies"), autoescape=select_autoescape(["html.j2"]), trim_blocks=True,
@@ -102,14 +103,15 @@ def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list
         and {point.label for point in points(plan.study)} <= set(rows["label"])
         and arms <= set(table.cells(rows, "arm"))
     )
-    unfit = {"verdict": NOT_JUDGED, "reason": reason, "if_not": ""} if (reason := why_not_judged(rows)) else {}
+    unfit = {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if (why := why_not_judged(rows)) else {}
     judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
             judged.append(judge(rows, claim, whole=is_whole) | unfit)
         except ConfigError as error:
             problems += error.problems
-    return judged, problems
+    survivors = holm([entry["p"] for entry in judged])
+    return [entry | {"holm": survives} for entry, survives in zip(judged, survivors, strict=True)], problems
 
 
 def why_not_judged(rows: pd.DataFrame) -> str:

@@ -15,24 +15,40 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+ROUNDS = 50  # of a fit with bounds
 
 
 class Runs:
-    """The rows of a table for arithmetic: columns are arrays, and what a filter means is looked up once."""
+    """The rows of a table for arithmetic: columns are arrays, and what a filter means is looked up once.
+
+    In one column every row may have many numbers, `draws` of them, of which the first are the measured ones.
+    """
 
     def __init__(self, frame: "pd.DataFrame") -> None:
         self.frame = frame
         self._numbers: dict[str, Array] = {}
         self._found: dict[tuple[str, ...], Any] = {}
+        self._blurred: np.random.Generator | None = None
+        self._draws = 0
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def replaced(self, column: str, numbers: Array) -> "Runs":
-        """The same runs with other numbers in a column; filters on other columns need no second look."""
+    def replaced(self, column: str, numbers: Array, generator: np.random.Generator | None = None) -> "Runs":
+        """The same runs with other numbers in a column, [..., run]; filters on other columns need no second look.
+
+        generator: draws what a grid leaves open; see `blur`.
+        """
         other = Runs(self.frame)
         other._numbers, other._found = {**self._numbers, column: numbers}, self._found
+        other._blurred, other._draws = generator, len(numbers)
         return other
+
+    def blur(self, count: int) -> Array:
+        """Where places on a grid lie within their step, from −½ to ½, [..., count]: 0 for what was measured."""
+        if self._blurred is None:
+            return np.zeros(count)
+        return self._blurred.uniform(-0.5, 0.5, (self._draws, count)) * (np.arange(self._draws) > 0)[:, None]
 
     def numbers(self, column: str) -> Array:
         """A column, [run]: infinite where a run has no finite number because it diverged, NaN where it has none."""
@@ -65,34 +81,34 @@ class Runs:
     def means(
         self, column: str, axes: Sequence[str], where: Filter | None = None, diverged: float = math.inf
     ) -> tuple[list[Array], Array]:
-        """The levels of each axis at a filter, and the mean of a column in each cell of their grid, NaN without a run.
+        """The levels of each axis at a filter, and the mean of a column in each cell of their grid, [..., *axes].
 
-        Runs without a number are left out; `diverged` stands for one that diverged.
+        It is NaN without a run. Runs without a number are left out; `diverged` stands for one that diverged.
         """
         grids = [above_zero(self.levels(axis, where), axis) for axis in axes]
         places = self._once(("places", *axes, repr(where)), lambda: self.places(axes, where))
         shape, values = [len(grid) for grid in grids], self.numbers(column)
-        there = self.at(where) & (places >= 0).all(axis=1) & ~np.isnan(values)
-        cell = np.ravel_multi_index(tuple(places[there].T), shape)
-        count = np.bincount(cell, minlength=math.prod(shape))
-        sums = np.bincount(cell, np.where(np.isinf(values), diverged, values)[there], len(count))
-        with np.errstate(invalid="ignore"):
-            return grids, (sums / count).reshape(shape)
+        there = self.at(where) & (places >= 0).all(axis=1) & ~np.isnan(values.reshape(-1, len(self))[0])
+        cell, values = np.full(len(self), -1), np.where(np.isinf(values), diverged, values)
+        cell[there] = np.ravel_multi_index(tuple(places[there].T), shape)
+        void = np.full(values.shape[:-1], math.nan)
+        found = [values[..., cell == one].mean(-1) if one in cell else void for one in range(math.prod(shape))]
+        return grids, np.stack(found, axis=-1).reshape(*values.shape[:-1], *shape)
 
     def measured(self, column: str, where: Filter | None) -> Array:
-        """The numbers of a column at a filter; raises for a diverged run, and where a run or a number is missing."""
-        found = self.numbers(column)[self.at(where)]
-        if not len(found):
+        """The numbers of a column at a filter, [..., run]; raises where a run diverged or one is missing."""
+        found = self.numbers(column)[..., self.at(where)]
+        if not found.size:
             raise UnmeasurableError(f"no run at {filter_text(where)}")
-        if (lost := np.isinf(found)).any():
-            raise DivergedError(f"{'every run' if lost.all() else 'a run'} at {filter_text(where)} diverged")
+        if np.isinf(found).any():
+            raise DivergedError(f"a run at {filter_text(where)} diverged")
         if np.isnan(found).any():
             raise UnmeasurableError(f"{column} was not measured in every run at {filter_text(where)}")
         return found
 
-    def mean(self, column: str, where: Filter | None) -> float:
-        """The mean of `measured`; raises as that does."""
-        return float(self.measured(column, where).mean())
+    def mean(self, column: str, where: Filter | None) -> Array:
+        """The mean of `measured`, [..., 1]; raises as that does."""
+        return self.measured(column, where).mean(axis=-1, keepdims=True)
 
     def _once(self, key: tuple[str, ...], find: Callable[[], T]) -> T:
         if key not in self._found:
@@ -111,42 +127,78 @@ def above_zero(levels: Sequence[Any], column: str) -> Array:
 
 @dataclass(frozen=True)
 class Curve:
-    """A loss over the coordinate `axis`: `x` ascending and above 0, `y` infinite where a run diverged."""
+    """A loss over the coordinate `axis`: `x` ascending and above 0, `y` [..., x] infinite where a run diverged.
+
+    Its places are logarithms of x, [...], NaN where the grid does not show them. blur: what the grid leaves open of
+    the best and of the blow-up, in steps, [..., 2]; see `Runs.blur`.
+    """
 
     name: str
     axis: str
     x: Array
     y: Array
+    blur: Array
 
     @property
-    def best(self) -> int:
-        """The place of the lowest loss; raises UnmeasurableError where every run diverged."""
-        if not np.isfinite(self.y).any():
+    def step(self) -> float:
+        """The median spacing of log x."""
+        return float(np.median(np.diff(np.log(self.x))))
+
+    def best(self) -> tuple[Array, Array]:
+        """Where the loss is lowest, and whether that is at an end of the grid (−1 or 1), so that it may lie beyond.
+
+        By a parabola through the lowest point and its neighbours; beside a diverged one it is the point's own x. A
+        loss that is as low at both ends has no lowest.
+        """
+        logs, lowest = np.log(self.x), self.y.min(axis=-1)
+        first, last = self.y[..., 0] == lowest, self.y[..., -1] == lowest
+        middle = np.clip(self.y.argmin(axis=-1), 1, len(logs) - 2)[..., None]
+        (a, b, c), (low, mid, high) = (
+            np.stack([np.take_along_axis(values, middle + by, -1)[..., 0] for by in (-1, 0, 1)])
+            for values in (np.broadcast_to(logs, self.y.shape), self.y)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            left, right = (mid - low) / (b - a), (high - mid) / (c - b)
+            vertex = (a + b) / 2 - left * (c - a) / (2 * (right - left))
+        vertex = np.where(np.isfinite(vertex + left + right), vertex, b)
+        place = np.where(first, logs[0], np.where(last, logs[-1], vertex)) + self.blur[..., 0] * self.step
+        return np.where(first & last, math.nan, place), last.astype(int) - first
+
+    def optimum(self) -> Array:
+        """The place of the lowest loss; raises where it may lie beyond the grid, and is NaN where a draw's may."""
+        place, side = self.best()
+        return self._known(np.where(side == 0, place, math.nan), "the best of {} lies at an end of the grid")
+
+    def blow_up(self, level: float) -> Array:
+        """The middle of the first step above the optimum to a loss above `level` and no lower at the next x."""
+        falls = np.concatenate([self.y[..., 1:] < self.y[..., :-1], np.zeros_like(self.y[..., :1], bool)], axis=-1)
+        beyond = (self.y > level) & ~falls & (np.arange(len(self.x)) > self.y.argmin(axis=-1)[..., None])
+        logs, first = np.log(self.x), np.maximum(beyond.argmax(axis=-1), 1)
+        place = (logs[first] + logs[first - 1]) / 2 + self.blur[..., 1] * (logs[first] - logs[first - 1])
+        place = np.where(beyond.any(axis=-1), place, math.nan)
+        return self._known(place, f"no blow-up at {{}} up to {self.axis} {self.x[-1]:.6g}")
+
+    def headroom(self, level: float) -> Array:
+        """How far the blow-up lies above the optimum, in log x."""
+        return self.blow_up(level) - self.optimum()
+
+    def _known(self, places: Array, otherwise: str) -> Array:
+        if np.isinf(self.y.reshape(-1, len(self.x))[0]).all():
             raise UnmeasurableError(f"every run at {self.name} diverged")
-        return int(np.argmin(self.y))
-
-    @property
-    def optimum(self) -> float:
-        """The x of the lowest loss."""
-        return float(self.x[self.best])
-
-    def blow_up(self, level: float) -> float:
-        """The first x above the optimum whose loss is above `level` and no lower at the next x, if there is one."""
-        falls = np.append(self.y[1:] < self.y[:-1], False)
-        beyond = np.flatnonzero((self.y > level) & ~falls & (np.arange(len(self.x)) > self.best))
-        if not len(beyond):
-            raise UnmeasurableError(f"no blow-up at {self.name} up to {self.axis} {self.x[-1]:.6g}")
-        return float(self.x[beyond[0]])
+        if np.isnan(places.flat[0]):
+            raise UnmeasurableError(otherwise.format(self.name))
+        return places
 
 
-def curve(runs: Runs, x: str, y: str, where: Filter | None = None) -> Curve:
-    """The mean of y at each x, over the runs that a filter means; y is infinite where a run diverged."""
+def curve(runs: Runs, x: str, y: str, where: Filter | None = None, sign: int = 1) -> Curve:
+    """The mean of y, times `sign`, at each x over the runs that a filter means; infinite where a run diverged."""
     (xs,), losses = runs.means(y, [x], where)
-    if len(xs) < 2:
-        raise UnmeasurableError(f"fewer than two values of {x} at {filter_text(where)}")
-    if np.isnan(runs.numbers(y)[runs.at(where) & ~np.isnan(runs.numbers(x))]).any():
+    if len(xs) < 3:
+        raise UnmeasurableError(f"fewer than three values of {x} at {filter_text(where)}")
+    numbers = runs.numbers(y)[..., runs.at(where) & ~np.isnan(runs.numbers(x))]
+    if np.isnan(numbers).any():
         raise UnmeasurableError(f"{y} was not measured in every run at {filter_text(where)}")
-    return Curve(filter_text(where), x, xs, losses)
+    return Curve(filter_text(where), x, xs, np.where(np.isinf(losses), losses, sign * losses), runs.blur(2))
 
 
 def curve_family(runs: Runs, x: str, y: str, by: str, where: Filter | None = None) -> dict[Any, Curve]:
@@ -157,31 +209,26 @@ def curve_family(runs: Runs, x: str, y: str, by: str, where: Filter | None = Non
     return found
 
 
-def grid_step(family: Sequence[Curve]) -> float:
-    """The median spacing of log x along curves."""
-    return float(np.median(np.concatenate([np.diff(np.log(member.x)) for member in family])))
-
-
 @dataclass(frozen=True)
 class Grid:
-    """z[j, i] over ascending x[i] and y[j], both above 0: NaN without a run, infinite where a run diverged."""
+    """z[..., j, i] over ascending x[i] and y[j], both above 0: NaN without a run, infinite where a run diverged."""
 
     x: Array
     y: Array
     z: Array
 
-    def diagonal_sd(self, rising: bool) -> float:
-        """The mean of the sample sd of z over the diagonals on which y rises with x, or falls.
+    def diagonal_variance(self, rising: bool) -> Array:
+        """The mean of the sample variance of z over the diagonals on which y rises with x, or falls, [..., 1].
 
         Diagonals go by grid index and count from two cells on; raises UnmeasurableError without one.
         """
-        z = self.z if rising else self.z[:, ::-1]
-        diagonals = (np.diagonal(z, offset) for offset in range(1 - len(self.y), len(self.x)))
-        known = (line[np.isfinite(line)] for line in diagonals)
-        spreads = [np.std(line, ddof=1) for line in known if len(line) > 1]
+        z = self.z if rising else self.z[..., ::-1]
+        diagonals = (np.diagonal(z, offset, -2, -1) for offset in range(1 - len(self.y), len(self.x)))
+        known = (line[..., np.isfinite(line.reshape(-1, line.shape[-1])[0])] for line in diagonals)
+        spreads = [np.var(line, ddof=1, axis=-1, keepdims=True) for line in known if line.shape[-1] > 1]
         if not spreads:
             raise UnmeasurableError("no diagonal of the grid has two cells")
-        return float(np.mean(spreads))
+        return np.mean(spreads, axis=0)
 
 
 def grid(runs: Runs, x: str, y: str, z: str, where: Filter | None = None, diverged: float = math.inf) -> Grid:
@@ -195,32 +242,30 @@ def lower_is_better(column: str) -> bool:
     return any(word in column for word in ("loss", "error", "seconds", "time"))
 
 
-def ridge(grid: Grid, lower: bool) -> list[tuple[float, float]]:
-    """For each y the x of the best z, by a parabola in log x through the best cell and its neighbours, as (x, y).
+def ridge(runs: Runs, x: str, y: str, z: str, where: Filter | None = None) -> tuple[Array, Array, Array]:
+    """The log y of each row of a grid, [row], and where in log x its z is best, at which end if any: `Curve.best`."""
+    filters = {level: {**(where or {}), y: level} for level in runs.levels(y, where)}
+    used, sign = [one for one in filters if len(runs.levels(x, filters[one])) > 2], 1 if lower_is_better(z) else -1
+    found = [curve(runs, x, z, filters[level], sign).best() for level in used]
+    places, sides = (np.stack([parts[one] for parts in found], axis=-1) if found else np.empty(0) for one in (0, 1))
+    return np.log(above_zero(used, y)), places, sides
 
-    A y is left out where its best is at the edge of its runs, or no better than there: the optimum may lie beyond.
-    Beside a diverged cell the best cell's own x is taken. lower: whether the best is the lowest z.
+
+def slope(heights: Array, places: Array) -> Array:
+    """The least-squares slope of places [..., row] over heights [row]."""
+    centred = heights - heights.mean()
+    return places @ (centred / (centred @ centred))
+
+
+def ridge_exponent(heights: Array, places: Array, sides: Array) -> Array:
+    """The power p of "the best x goes as y to the power of p": least squares of log x on log y, [...].
+
+    A row whose best is at an end of the grid bounds the line: it counts where the line ends before it. NaN for fewer
+    than two rows with their best inside. See `ridge`.
     """
-    found = []
-    for y, line in zip(grid.y.tolist(), -grid.z if lower else grid.z, strict=True):
-        xs, heights = grid.x[~np.isnan(line)], line[~np.isnan(line)]
-        if not np.isfinite(heights).any():
-            continue
-        ties = np.flatnonzero(heights == heights[np.isfinite(heights)].max())
-        if ties[0] == 0 or ties[-1] == len(xs) - 1:
-            continue
-        three = slice(ties[0] - 1, ties[0] + 2)
-        vertex = float(xs[ties[0]])
-        (a, b, c), slopes = np.log(xs[three]), np.diff(heights[three]) / np.diff(np.log(xs[three]))
-        if np.isfinite(heights[three]).all() and slopes[0] != slopes[1]:
-            vertex = math.exp((a + b) / 2 - slopes[0] * (c - a) / (2 * (slopes[1] - slopes[0])))
-        found.append((vertex, y))
-    return found
-
-
-def ridge_exponent(points: Sequence[tuple[float, float]]) -> float:
-    """The power p of "the best x goes as y to the power of p": least squares of log x on log y; NaN for one point."""
-    if len(points) < 2:
-        return math.nan
-    best, heights = np.log(np.asarray(points, float)).T
-    return float(np.polyfit(heights, best, 1)[0])
+    free, targets = np.isnan(places), np.nan_to_num(places)
+    for _ in range(ROUNDS):
+        line = slope(heights, targets)[..., None] * (heights - heights.mean()) + targets.mean(axis=-1, keepdims=True)
+        beyond = free | ((line - places) * sides > 0)
+        targets = np.where(beyond, line, places)
+    return np.where(((sides == 0) & ~free).sum(axis=-1) > 1, slope(heights, targets), math.nan)

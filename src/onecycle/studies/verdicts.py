@@ -1,143 +1,194 @@
 """The verdicts of measurements on claims, `study.ClaimOptions`: an effect, its 90 % interval over seeds, the bounds."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from scipy import stats
 
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError
 from onecycle.studies import rows as table
-from onecycle.studies.effects import EFFECTS, columns_named, columns_of, filters_of
+from onecycle.studies.effects import EFFECTS, SMALLEST, UNSIGNED, columns_named, columns_of, filters_of
 from onecycle.studies.responses import Runs
-from onecycle.studies.rows import Filter, UnmeasurableError, filter_text, levels, value_text
+from onecycle.studies.rows import Array, Filter, UnmeasurableError, filter_text, levels, value_text
 from onecycle.studies.study import CLAIMS, ClaimOptions, block_errors
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 SLACK = 1e-9  # relative to a bound: what rounding may do to an effect that lies on it
-SHARE_OF_RUNS = "of the runs"  # a unit: the effect is said in words
-NEGLIGIBLE = 1e-6  # relative to an effect: an uncertainty below that is not shown
+SHARE = "has_diverged"  # the column whose mean is a share of the runs, said in percent
+NEGLIGIBLE = 1e-6  # relative to an effect: an interval below that is not shown
 SHOWN_VALUES = 12
 UNKNOWN_SPREAD = "too few seeds: one run a point and no known spread"
-CONFIDENCE = 0.9  # of the two-sided interval
-RESAMPLES = 400
-RESAMPLED_EFFECTS, FEWEST_COPIES = 2_000, 20  # where there are many seeds
-MEASURABLE_SHARE = 0.9  # of the resamples; with fewer, noise decides whether there is an effect at all
+DRAWS = 10_000
+ALPHA = 0.05  # how often an end of an interval is wrong, and a verdict
+LEVELS = np.sort([ALPHA, *np.geomspace(1 / DRAWS, 0.5, 150)])
+AT_ALPHA = int(np.searchsorted(LEVELS, ALPHA))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An effect, half the width of its interval (NaN if unknown), the number of seeds, and why a number is missing."""
+    """An effect, the fewest runs of a point, why a number is missing, and the ends of its interval by `LEVELS`."""
 
     effect: float = math.nan
-    uncertainty: float = math.nan
     seeds: int = 0
     obstacle: str = ""
+    lows: Array = field(default_factory=lambda: np.full(len(LEVELS), -math.inf))
+    highs: Array = field(default_factory=lambda: np.full(len(LEVELS), math.inf))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 90 % interval; infinite where it has no end."""
+        return float(self.lows[AT_ALPHA]), float(self.highs[AT_ALPHA])
 
 
 def estimate(
     frame: pd.DataFrame, effect: str, parameters: Mapping[str, Any], assumed_sd: float | None = None
 ) -> Estimate:
-    """The mean of an effect over the seeds that have every run it is about.
+    """The effect of the mean over seeds, see `of_means`; of a share of runs with Clopper and Pearson's interval.
 
-    With several seeds the interval is that of Student's test with a pooled variance: all points vary alike. With one
-    seed `assumed_sd`, the metric's standard deviation from run to run, is the spread.
+    Where every point has one run, `assumed_sd` is the metric's standard deviation from run to run.
     """
-    columns, filters = columns_of(effect, parameters), filters_of(parameters)
-    metric = next(columns[name] for name in ("metric", "z", "y") if name in columns)
+    columns = columns_of(effect, parameters)
+    metric = metric_of(columns)
     axes = [columns[name] for name in ("x", "y", "by") if name in columns and columns[name] != metric]
-
-    def measure(runs: Runs) -> float:
-        found = float(EFFECTS[effect](runs, **parameters))
-        if not math.isfinite(found):
-            raise UnmeasurableError(f"the effect is {found}")
-        return found
-
-    seeds = complete_seeds(frame, filters, axes)
-    if not seeds:
-        return Estimate(obstacle="too few seeds: none has every run that the claim is about")
-    effects, obstacles = [], []
-    for runs in seeds:
-        try:
-            effects.append(measure(runs))
-        except UnmeasurableError as error:
-            obstacles.append(str(error))
-    count = len(seeds)
-    if obstacles:
-        share = f" ({len(obstacles)} of {count} seeds)" if count > 1 else ""
-        return Estimate(seeds=count, obstacle=f"cannot be measured: {obstacles[0]}{share}")
-    average = math.fsum(effects) / count
-    if count == 1 and assumed_sd is None:
-        return Estimate(average, seeds=1, obstacle=UNKNOWN_SPREAD)
-    sd, freedom = pooled_sd(seeds, metric, filters, axes) if count > 1 else (assumed_sd or 0.0, math.inf)
-    width = resampled_half_width(seeds, measure, metric, sd, freedom)
-    source = "measured" if count > 1 else "assumed"
-    vague = f"too few seeds: with the {source} spread the effect often cannot be measured"
-    return Estimate(average, width, count, vague if math.isnan(width) else "")
+    metrics = [*([columns["selected_by"]] if "selected_by" in columns else []), metric]
+    points = point_means(frame, metrics, filters_of(parameters), axes, parameters.get("floor", math.inf))
+    sd, count = points.pop("sd").to_numpy(float), points.pop("count").to_numpy(int)
+    if effect == "value" and metric == SHARE and len(points):
+        lost, runs = round(points[metric] @ count), count.sum()
+        ends = stats.beta.ppf(LEVELS, lost, runs - lost + 1), stats.beta.ppf(1 - LEVELS, lost + 1, runs - lost)
+        return Estimate(lost / runs, min(count), "", np.nan_to_num(ends[0], nan=0.0), np.nan_to_num(ends[1], nan=1.0))
+    if (count > 1).any():
+        alone = math.sqrt(np.average(np.nan_to_num(sd) ** 2, weights=count - 1))  # of a point with a single run
+        sd = np.where(count > 1, np.nan_to_num(sd), alone)
+    else:
+        sd = np.full(len(count), math.nan if assumed_sd is None else assumed_sd)
+    return of_means(Runs(points), sd, count, effect, parameters)
 
 
-def complete_seeds(frame: pd.DataFrame, filters: Sequence[Filter], axes: Sequence[str]) -> list[Runs]:
-    """The runs of each seed that has, for every filter, all the points that any seed has.
+def point_means(
+    frame: pd.DataFrame, metrics: Sequence[str], filters: Sequence[Filter], axes: Sequence[str], diverged: float
+) -> pd.DataFrame:
+    """A row for each point that the filters mean: the means of metrics over its runs, sd and count of the last.
 
-    A point is a combination of values of the filter's columns and of the axes, as often as it occurs. Rows without a
-    seed are those of one.
+    A point is what one run of each seed has in common: the columns of the filters, the axes and the label. Rates are
+    averaged by their logarithms. diverged: the number of a run that diverged.
     """
     runs = Runs(frame)
-    seed = runs.places(["seed"])[:, 0]
-    complete = set(seed.tolist())
-    for where in filters:
-        grid = runs.places([*axes, *(column for column in where if column not in axes)])
-        there = runs.at(where) & (grid[:, : len(axes)] >= 0).all(axis=1)
-        points = {one: Counter(map(tuple, grid[there & (seed == one)].tolist())) for one in set(seed.tolist())}
-        needed: Counter[tuple[int, ...]] = Counter()
-        for found in points.values():
-            needed |= found
-        complete &= {one for one, found in points.items() if needed <= found}
-    return [Runs(frame[seed == one]) for one in dict.fromkeys(seed.tolist()) if one in complete]
+    here = np.any([runs.at(where) for where in filters], axis=0)
+    keys = pd.DataFrame(runs.places(list(dict.fromkeys([*axes, *(column for one in filters for column in one)])))[here])
+    for name in ("label", "study", "seed"):
+        keys[name] = [re.sub(r",?seed=[^,]*", "", str(cell)) for cell in table.cells(frame[here], name)]
+    keys["copy"] = keys.groupby(list(keys)).cumcount()
+    point = keys.groupby([name for name in keys if name != "seed"], sort=False).ngroup()
+    found = frame[here][~point.duplicated().to_numpy()].reset_index(drop=True)
+    for metric in metrics:  # the last is the one of sd and count
+        numbers = np.where(np.isinf(runs.numbers(metric)), diverged, runs.numbers(metric))[here]
+        runs_of = pd.Series(np.log(numbers) if is_rate(metric) else numbers).groupby(point)
+        found[metric] = runs_of.agg(lambda one: one.to_numpy().mean())
+        found[metric] = np.exp(found[metric]) if is_rate(metric) else found[metric]
+    return found.assign(sd=runs_of.std(), count=runs_of.size())
 
 
-def pooled_sd(seeds: Sequence[Runs], metric: str, filters: Sequence[Filter], axes: Sequence[str]) -> tuple[float, int]:
-    """The standard deviation of a column between runs of the same point, with its degrees of freedom (NaN, 0: none)."""
-    runs = Runs(pd.concat([one.frame for one in seeds]))
-    there = np.isfinite(runs.numbers(metric)) & np.any([runs.at(where) for where in filters], axis=0)
-    points = runs.places(list(dict.fromkeys([*(column for where in filters for column in where), *axes])))
-    _, group = np.unique(points[there], axis=0, return_inverse=True)
-    groups = pd.Series(runs.numbers(metric)[there]).groupby(group.ravel())
-    freedom = int((groups.count() - 1).sum())
-    squares = float(((groups.count() - 1) * groups.var()).sum())
-    return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
+def metric_of(columns: Mapping[str, str]) -> str:
+    """The column that an effect measures, of those that it reads."""
+    return next(columns[name] for name in ("metric", "z", "y") if name in columns)
 
 
-def resampled_half_width(
-    seeds: Sequence[Runs], effect: Callable[[Runs], float], column: str, sd: float, freedom: float
-) -> float:
-    """Half the interval of the mean effect over seeds whose runs vary by `sd` in a column: from 400 noisy copies.
+def is_rate(column: str) -> bool:
+    """Whether a column holds learning rates, which vary by factors."""
+    return "lr" in column.split("_") and not column.endswith("log2")
 
-    Of more than five seeds as many copies are made as give 2,000 effects, at least 20: the time stays bounded. The
-    noise is the same at every call. freedom: the degrees of freedom of `sd`, infinite for a known one. NaN where fewer
-    than 90 % of the copies have an effect.
+
+def of_means(
+    runs: Runs, sd: Array, count: Array, effect: str, parameters: Mapping[str, Any], draws: int = DRAWS,
+    generator: Generator | None = None,
+) -> Estimate:  # fmt: skip
+    """The effect of a table of means, with limits from draws of them. sd, count: over the runs of each point.
+
+    Each mean varies by its own standard error. The noise has Welch's degrees of freedom: those of the points that the
+    effect depends on; where all points have one run, `sd` is known. NaN for one that is not.
     """
-    generator = np.random.default_rng(0)
-    copies = min(RESAMPLES, max(FEWEST_COPIES, RESAMPLED_EFFECTS // len(seeds)))
-    effects = []
-    for _ in range(copies):
-        noisy = [one.replaced(column, one.numbers(column) + generator.normal(0.0, sd, len(one))) for one in seeds]
-        try:
-            effects.append([effect(one) for one in noisy])
-        except UnmeasurableError:
-            continue
-    if len(effects) < MEASURABLE_SHARE * copies:
-        return math.nan
-    if copies == RESAMPLES:
-        spread = float(np.std(np.mean(effects, axis=1), ddof=1))
-    else:  # the seeds' noise is independent: each of many seeds tells of the same variance, so fewer copies will do
-        spread = math.sqrt(float(np.var(effects, axis=0, ddof=1).sum())) / len(seeds)
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * spread
+    metric, seeds = metric_of(columns_of(effect, parameters)), int(min(count, default=0))
+    generator, means, half = generator or np.random.default_rng(0), runs.numbers(metric), draws // 2
+    # First the measured means, then draws with exact covariances and either sign.
+    drawn = np.linalg.qr(generator.standard_normal((half, len(count))))[0] * math.sqrt(half)
+    noise = np.vstack([np.zeros(len(count)), drawn, -drawn]) * np.nan_to_num(sd) / np.sqrt(count)
+    sign = -1 if effect in SMALLEST else 1
+
+    def measure(noise: Array) -> Array:
+        numbers = means * np.exp(noise) if is_rate(metric) else means + noise
+        return sign * np.asarray(EFFECTS[effect](runs.replaced(metric, numbers, generator), **parameters))
+
+    try:
+        components = measure(noise)
+        if not math.isfinite(largest := components[0].max()):
+            raise UnmeasurableError(f"the effect is {largest}")
+        if max(count) > 1:
+            changes, freedom = components.max(axis=-1) - largest, np.maximum(count - 1, 1)
+            shares = (
+                noise.T @ np.where(np.isfinite(changes), changes, 0.0)
+            ) ** 2  # of the variance, times that of noise
+            shares = np.divide(shares, (noise**2).sum(axis=0), out=np.zeros_like(shares), where=sd > 0)
+            welch = shares.sum() ** 2 / (shares**2 / freedom).sum() if shares.any() else min(freedom)
+            chi2 = stats.chi2.ppf((generator.permutation(half)[:, None] + 0.5) / half, welch)
+            components = measure(noise * np.vstack([[[0.0]], *[np.sqrt(welch / chi2)] * 2]))
+    except UnmeasurableError as error:
+        return Estimate(seeds=seeds, obstacle=f"cannot be measured: {error}")
+    if np.isnan(sd).any():
+        return Estimate(sign * float(largest), seeds, UNKNOWN_SPREAD)
+    lows, highs = limits_of_largest(components)
+    lows = np.maximum(lows, 0.0) if effect in UNSIGNED else lows
+    return Estimate(sign * float(components[0].max()), seeds, "", *((lows, highs) if sign == 1 else (-highs, -lows)))
+
+
+def limits_of_largest(components: Array) -> tuple[Array, Array]:
+    """The limits [level] of the largest component, [draw, component], whose first draw is the measured one.
+
+    It lies below the largest of their upper limits, and above the largest of lower ones that are all right at once:
+    Bonferroni's, over those that may be the largest. A draw without a number is beyond both limits.
+    """
+    measured, draws, rivals = components[0], components[1:], np.array(components.shape[-1])
+    highs = np.quantile(np.where(np.isnan(draws), math.inf, draws), 1 - LEVELS, axis=0, method="higher")
+    draws = np.where(np.isnan(draws), -math.inf, draws)
+    for _ in range(2):
+        lows = np.quantile(draws, LEVELS / rivals, axis=0, method="lower").max(axis=-1)
+        lows = np.where(LEVELS / rivals * len(draws) < 1, -math.inf, lows)  # too few draws
+        rivals = np.maximum((2 * highs - measured >= lows[:, None]).sum(axis=-1), 1)  # by limits twice as far off
+    return lows, highs.max(axis=-1)
+
+
+def simulated(
+    expected: Runs, sd: Array | float, seeds: int, effect: str, parameters: Mapping[str, Any], generator: Generator
+) -> Estimate:
+    """What a study may measure whose metric is as expected, one row a point, with `sd` from run to run."""
+    metric = metric_of(columns_of(effect, parameters))
+    values = expected.numbers(metric) + sd * generator.standard_normal((seeds, len(expected)))
+    spread = values.std(axis=0, ddof=1) if seeds > 1 else np.broadcast_to(sd, len(expected))
+    runs, count = expected.replaced(metric, values.mean(axis=0)), np.full(len(expected), seeds)
+    return of_means(runs, spread, count, effect, parameters, DRAWS // 10, generator)
+
+
+def expected_half_width(
+    expected: pd.DataFrame, sd: Array | float, seeds: int, effect: str, parameters: Mapping[str, Any], times: int = 100
+) -> float:
+    """The median of half the width of an effect's interval before any run; see `simulated`."""
+    runs, generator = Runs(expected), np.random.default_rng(0)
+    found = [simulated(runs, sd, seeds, effect, parameters, generator).interval for _ in range(times)]
+    return float(np.median(np.diff(found))) / 2
+
+
+def holm(ps: Sequence[float]) -> list[bool]:
+    """Which of a family of verdicts survive Holm's correction, so that all of them are right in 95 of 100 families."""
+    ranked = np.sort(ps)
+    over = ranked[ranked * np.arange(len(ps), 0, -1) > ALPHA]
+    return [bool(p < min(over, default=math.inf)) for p in ps]
 
 
 def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
@@ -161,18 +212,22 @@ def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) 
         result = Estimate(obstacle=f"cannot be measured: {missing}")
     else:
         result = estimate(frame, claim.effect, claim.parameters, claim.assumed_sd)
-    low, high = result.effect - result.uncertainty, result.effect + result.uncertainty
     # Infinite for a bound that is none.
     least, most = (
         bound + sign * SLACK * max(1.0, abs(bound)) for bound, sign in zip(claim.bounds, (-1, 1), strict=True)
     )
-    verdict = HOLDS if least <= low and high <= most else FAILS if high < least or low > most else UNDECIDED
+    holds = (least <= result.lows) & (result.highs <= most)
+    fails = (result.highs < least) | (result.lows > most)
+    verdict = HOLDS if holds[AT_ALPHA] else FAILS if fails[AT_ALPHA] else UNDECIDED
+    low, high = result.interval
     return {
         "id": claim.id, "text": claim.text, "source": claim.source or "", "verdict": verdict,
-        "effect": None if math.isnan(result.effect) else result.effect,
-        "uncertainty": None if math.isnan(result.uncertainty) else result.uncertainty,
+        **{name: number if math.isfinite(number) else None for name, number in (
+            ("effect", result.effect), ("low", low), ("high", high), ("uncertainty", (high - low) / 2),
+        )},
+        "p": float(LEVELS[holds | fails].min(initial=1.0)),
         "at_least": claim.at_least, "at_most": claim.at_most, "unit": claim.unit, "seeds": result.seeds,
-        "reason": result.obstacle or _reason(result, claim, verdict), "margin_from": claim.margin_from or "",
+        "reason": result.obstacle or _reason(result, claim), "margin_from": claim.margin_from or "",
         "if_not": (claim.if_not or "") if verdict == FAILS else "",
     }  # fmt: skip
 
@@ -193,39 +248,20 @@ def _missing(frame: pd.DataFrame, where: Mapping[str, Any]) -> str:
     return ""
 
 
-def _reason(result: Estimate, claim: ClaimOptions, verdict: str) -> str:
-    unit = f" {claim.unit}".rstrip()
-    is_exact = result.uncertainty <= NEGLIGIBLE * abs(result.effect)
-    # One digit of the uncertainty, two where the first is a 1; four of an effect without one.
-    size = abs(result.effect) if is_exact else result.uncertainty
-    exponent = math.floor(math.log10(size)) if size else 0
-    digits = 4 if is_exact else 2 if size < 2 * 10.0**exponent else 1
-    decimals = max(0, digits - 1 - exponent) if size else 0
-    if verdict == UNDECIDED:
-        low, high = result.effect - result.uncertainty, result.effect + result.uncertainty
-        inside = [str(bound) for bound in claim.bounds if low <= bound <= high]
-        interval = " to ".join(f"{end:z.{decimals + 1}f}" for end in (low, high))
-        return f"the interval {interval}{unit} contains the bound{'s' * (len(inside) > 1)} {' and '.join(inside)}"
-    if claim.unit.startswith(SHARE_OF_RUNS) and is_exact:
-        return f"{_share(result.effect)} {claim.unit}, {_claimed(claim, _share)}"
-    amount = f"{result.effect:z.{decimals}f}"
-    if not is_exact:
-        amount += f" ± {result.uncertainty:.{decimals}f}"
-    elif "." in amount:
-        amount = amount.rstrip("0").rstrip(".")
-    return f"{amount}{unit}, {_claimed(claim, str)}"
-
-
-def _claimed(claim: ClaimOptions, word: Callable[[Any], str]) -> str:
-    """What the bounds say. A share that can be no larger, or no smaller, is claimed without "at least" or "at most"."""
-    least, most = claim.at_least, claim.at_most
-    if word is _share and (least == 1 or most == 0):
-        return f"{'all' if least == 1 else 'none'} of them were claimed"
-    if least is None:
-        return f"at most {word(most)} was claimed"
-    return f"at least {word(least)} was claimed" if most is None else f"{word(least)} to {word(most)} was claimed"
-
-
-def _share(part: float) -> str:
-    """A share of runs in words, or in percent."""
-    return {0.0: "none", 1.0: "all"}.get(part, f"{100 * part:.0f} %")
+def _reason(result: Estimate, claim: ClaimOptions) -> str:
+    """The effect, in brackets its interval, and what was claimed."""
+    low, high = result.interval
+    percent = " %" if claim.parameters.get("metric") == SHARE else ""
+    scale, width = 100 if percent else 1, (high - low) / 2
+    is_exact = width <= NEGLIGIBLE * abs(result.effect)
+    # Two digits of half the width; four of an effect without one.
+    size = scale * (abs(result.effect) if is_exact or math.isinf(width) else width)
+    decimals = max(0, (3 if is_exact else 1) - math.floor(math.log10(size))) if size else 0
+    amount, *ends = (f"{scale * number:z.{decimals}f}" for number in (result.effect, low, high))
+    amount = amount.rstrip("0").rstrip(".") if is_exact and "." in amount else amount
+    interval = "" if is_exact else f" ({ends[0]}{percent} to {ends[1]}{percent})"
+    least, most = (
+        None if bound is None else f"{scale * bound:.12g}{percent}" for bound in (claim.at_least, claim.at_most)
+    )
+    bounds = f"at most {most}" if least is None else f"at least {least}" if most is None else f"{least} to {most}"
+    return f"{amount}{percent}{interval} {claim.unit}".rstrip() + f", {bounds} was claimed"

@@ -42,26 +42,30 @@ def heat_map_pair(
 
     A cell with a diverged run is hatched and crossed; one without a run is hatched. The dots are the ridge's points,
     the line is their fit. The title has its power p, the best x going as y to the power of p: the effect of the claim
-    `ridge_power`, the mean over seeds, with its 90 % interval from two seeds on.
+    `ridge_power`, with half of its 90 % interval from two seeds on.
     """
     if transform not in ("ratio", "product"):
         raise ValueError(f"transform={transform}: must be ratio or product")
     columns.refuse_mixed(rows, [x, y])
-    grid, lower = responses.grid(responses.Runs(rows), x, y, z), columns.is_lower_better(z)
+    runs, lower = responses.Runs(rows), columns.is_lower_better(z)
+    grid = responses.grid(runs, x, y, z)
     known = grid.z[np.isfinite(grid.z)]
     if np.isnan(grid.z).all():
         raise ValueError(f"no run has a value of {z}")
     figure = Figure(figsize=(9.2, max(3.4, 1.5 + 0.62 * len(grid.y))))
-    across, ridge = edges(grid.x), responses.ridge(grid, lower)
+    across = edges(grid.x)
+    heights, places, sides = responses.ridge(runs, x, y, z)
+    inside = (sides == 0) & np.isfinite(places)
+    ridge, power = np.exp([places[inside], heights[inside]]), float(responses.ridge_exponent(heights, places, sides))
     # How many cells wide the sheared grid is.
     width = len(grid.x) * (1 + math.log(grid.y[-1] / grid.y[0]) / math.log(across[-1] / across[0]))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, min(1.9, width / len(grid.x))])
     scale, shear = _scale(known, lower), -1 if transform == "ratio" else 1
-    for axes, power, slots in ((left, 0, len(grid.x)), (right, shear, width)):
-        mesh = _cells(axes, grid, power, scale, lower, drawing.inches(axes)[0] / slots)
-        _ridge_line(axes, ridge, power)
+    for axes, by, slots in ((left, 0, len(grid.x)), (right, shear, width)):
+        mesh = _cells(axes, grid, by, scale, lower, drawing.inches(axes)[0] / slots)
+        _ridge_line(axes, ridge, power, by)
     line = Line2D([], [], **RIDGE, markersize=6, linewidth=2, label="best of each row, fit")
-    notes: list[Any] = [line] * bool(ridge) + ["diverged"] * bool(np.isinf(grid.z).any())
+    notes: list[Any] = [line] * bool(ridge.size) + ["diverged"] * bool(np.isinf(grid.z).any())
     notes += [Patch(label="no run", facecolor=VOID, **HATCHED)] * bool(np.isnan(grid.z).any())
     drawing.finish_figure([left, right], "", "", title, notes=notes)
     drawing.ticks(left.xaxis, grid.x)
@@ -69,22 +73,20 @@ def heat_map_pair(
     left.set(xlabel=label_of(x, labels), ylabel=label_of(y, labels))
     right.set_xlabel(f"{columns.symbol(x)} {'/' if transform == 'ratio' else '·'} {columns.symbol(y)}")
     claimed = f"{columns.symbol(x)} ∝ {columns.symbol(y)}$^{{{-shear}}}$"
-    left.set_title(f"{_power_text(rows, x, y, z, ridge)}\nclaimed: {claimed}", parse_math=True)
+    left.set_title(f"{_power_text(rows, x, y, z)}\nclaimed: {claimed}", parse_math=True)
     right.set_title(f"upright where {claimed}", parse_math=True)
     extend = "max" if (known > scale.vmax).any() else "min" if (known < scale.vmin).any() else "neither"
     _colour_bar(figure, mesh, [left, right], label_of(z, labels), extend=extend)
     return figure
 
 
-def _power_text(rows: pd.DataFrame, x: str, y: str, z: str, ridge: Sequence[tuple[float, float]]) -> str:
-    """The ridge's power as a claim has it, with its interval; that of the mean map where seeds alone have none."""
-    power = responses.ridge_exponent(ridge)
-    if math.isnan(power):
-        return "no ridge inside the grid"
+def _power_text(rows: pd.DataFrame, x: str, y: str, z: str) -> str:
+    """The ridge's power as a claim has it, with half of its interval."""
     found = estimate(rows, "ridge_power", {"x": x, "y": y, "z": z})
-    exponent = f"{round(power if math.isnan(found.effect) else found.effect, 2) + 0.0:.2f}"
-    if found.uncertainty >= 0.005:
-        exponent += rf" \pm {found.uncertainty:.2f}"
+    if math.isnan(found.effect):
+        return "no ridge inside the grid"
+    low, high = found.interval
+    exponent = f"{found.effect:z.2f}" + (rf" \pm {(high - low) / 2:.2f}" if math.isfinite(high - low) else "")
     return f"best {columns.symbol(x)} ∝ {columns.symbol(y)}$^{{{exponent}}}$"
 
 
@@ -133,16 +135,15 @@ def _cells(axes: Axes, grid: responses.Grid, shear: int, scale: Normalize, lower
     return mesh
 
 
-def _ridge_line(axes: Axes, ridge: Sequence[tuple[float, float]], shear: int) -> None:
+def _ridge_line(axes: Axes, ridge: Array, power: float, shear: int) -> None:
     """The ridge's points and its fit through their middle, over the height of the grid; both below the numbers."""
-    if ridge:
-        xs, ys = np.array(ridge).T
+    xs, ys = ridge
+    if xs.size:
         axes.plot(xs * ys**shear, ys, **RIDGE, markeredgecolor="white", linestyle="none", markersize=7, label="_ridge",
                   zorder=4)  # fmt: skip
-    if len(ridge) > 1:
-        x, y = np.exp(np.log(ridge).mean(axis=0))
+    if not math.isnan(power):
         heights = np.array(axes.get_ylim())
-        fit = x * (heights / y) ** responses.ridge_exponent(ridge) * heights**shear
+        fit = np.exp(np.log(xs).mean()) * (heights / np.exp(np.log(ys).mean())) ** power * heights**shear
         axes.plot(fit, heights, color=RIDGE["color"], linewidth=2.2, label="_fit", zorder=3, scalex=False, scaley=False,
                   path_effects=[withStroke(linewidth=4, foreground="white")])  # fmt: skip
 
