@@ -129,10 +129,20 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(datamodule.classes))
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
-    classifier = _classifier(config, network, steps, _momentum(config))
-    if isinstance(classifier.schedule, TorchSchedule):
-        classifier.schedule.fill(_rates(classifier.schedule.scheduler, classifier.schedule.peak_lr, steps))
-    return classifier
+    h, settings = config.hyperparameters, dict(config.optimizer)
+    schedule = instantiate(config.schedule, Schedule, "schedule")
+    if isinstance(schedule, TorchSchedule):
+        schedule.fill(_rates(schedule.scheduler, schedule.peak_lr, steps))
+    # A fused optimizer unscales the gradients itself: too late for them to be clipped, and where the very first ones
+    # overflow it skips the step but leaves the momentum that it allocated unset.
+    if "fused" in settings and (config.trainer.gradient_clip_val or config.trainer.precision == "16-mixed"):
+        settings["fused"] = None
+    return Classifier(
+        network, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings, total_steps=steps,
+        hyperparameters=Hyperparameters(schedule.peak_lr, _momentum(config), h.weight_decay, config.batch_size),
+        label_smoothing=config.label_smoothing, resizing=config.resizing, tta=config.evaluation.tta,
+        compile_network=config.trainer.compile,
+    )  # fmt: skip
 
 
 def _momentum(config: TrainOptions) -> float:
@@ -164,21 +174,6 @@ def _rates(part: Mapping[str, Any], peak_lr: float, steps: int) -> list[tuple[fl
             raise ConfigError([f"{key}._target_={part['_target_']}: {error}"]) from None
     is_driven = any(momentum != 0.5 for _, momentum in rates)
     return [(lr, momentum if is_driven else None) for lr, momentum in rates]
-
-
-def _classifier(config: TrainOptions, network: torch.nn.Module, steps: int, momentum: float = 0.0) -> Classifier:
-    h, settings = config.hyperparameters, dict(config.optimizer)
-    schedule = instantiate(config.schedule, Schedule, "schedule")
-    # A fused optimizer unscales the gradients itself: too late for them to be clipped, and where the very first ones
-    # overflow it skips the step but leaves the momentum that it allocated unset.
-    if "fused" in settings and (config.trainer.gradient_clip_val or config.trainer.precision == "16-mixed"):
-        settings["fused"] = None
-    return Classifier(
-        network, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings, total_steps=steps,
-        hyperparameters=Hyperparameters(schedule.peak_lr, momentum, h.weight_decay, config.batch_size),
-        label_smoothing=config.label_smoothing, resizing=config.resizing, tta=config.evaluation.tta,
-        compile_network=config.trainer.compile,
-    )  # fmt: skip
 
 
 def build_trainer(

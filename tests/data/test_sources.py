@@ -146,10 +146,10 @@ def test_the_form_of_the_original_files_changes_nothing(fake: FakeCifar, tmp_pat
     found = []
 
     def read(root: Path) -> None:
-        before = sorted(tmp_path.rglob("*"))
+        before = sorted(fake.root.rglob("*"))
         sources._loaded.clear()
-        found.append(load(Cifar("cifar10", str(root), download=False), tmp_path / "cache", keep=False))
-        assert sorted(tmp_path.rglob("*")) == before  # nothing is unpacked
+        found.append(load(Cifar("cifar10", str(root), download=False), tmp_path / "cache"))
+        assert sorted(fake.root.rglob("*")) == before  # nothing is unpacked
 
     read(fake.root)
     read(fake.folder)

@@ -5,22 +5,22 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onecycle.config.schema import ALLOWED_TARGETS, TrainOptions
-from onecycle.config.validate import components, did_you_mean, is_allowed, shown
+from onecycle.config.schema import TrainOptions
+from onecycle.config.validate import components, did_you_mean, not_allowed, shown
 from onecycle.errors import ConfigError, reason_of
 
 
 def instantiate(
     component: Mapping[str, Any], kind: type | tuple[str, ...] = (), key: str = "",
-    packages: Sequence[str] = ALLOWED_TARGETS, /, **arguments: Any,
+    allow: Sequence[str] = (), /, **arguments: Any,
 ) -> Any:  # fmt: skip
     """The object of the class that `component["_target_"]` names, built with the other keys and `arguments`.
 
     kind: what the class must be derived from, or the names of methods that it must have. key: the component's key, for
-    errors. Raises ConfigError for a target outside `packages` or of another kind, and with whatever the class itself
-    raises.
+    errors. allow: packages beside those of `ALLOWED_TARGETS`. Raises ConfigError for a target outside them or of
+    another kind, and with whatever the class itself raises.
     """
-    errors = class_errors(component, kind, key, packages)
+    errors = class_errors(component, kind, key, allow)
     if errors:
         raise ConfigError(errors)
     settings = {name: value for name, value in component.items() if name != "_target_"}
@@ -44,20 +44,20 @@ def check_classes(config: TrainOptions) -> None:
 
 
 def class_errors(
-    component: Mapping[str, Any], kind: type | Sequence[str], key: str, packages: Sequence[str] = ALLOWED_TARGETS
+    component: Mapping[str, Any], kind: type | Sequence[str], key: str, allow: Sequence[str] = ()
 ) -> list[str]:
     """Why a component's class cannot be built with the keys that stand beside its `_target_`, a line each."""
-    target, allowed = component.get("_target_"), ", ".join(packages)
+    target = component.get("_target_")
     named = f"{key}._target_={target}".lstrip(".")
-    if not is_allowed(str(target), packages):
-        return [f"{named}: must be in {allowed}"]
+    if reason := not_allowed(str(target), allow):
+        return [f"{named}: {reason}"]
     try:
         made = _class_of(component)
     except (ImportError, ValueError, AttributeError) as error:
         return [f"{named}: does not exist ({error})"]
     # A dotted path may walk through one module into another: what it ends at must be allowed as well.
-    if not isinstance(made, type) or not is_allowed(made.__module__, packages) or inspect.isabstract(made):
-        return [f"{named}: must be a class in {allowed} that can be built"]
+    if not isinstance(made, type) or not_allowed(made.__module__, allow) or inspect.isabstract(made):
+        return [f"{named}: must be a class of an allowed package that can be built"]
     if isinstance(kind, type) and not issubclass(made, kind):
         return [f"{named}: must be a class derived from {kind.__module__}.{kind.__qualname__}"]
     if not isinstance(kind, type) and not all(callable(getattr(made, name, None)) for name in kind):

@@ -110,14 +110,16 @@ def target_errors(node: Any, key: str = "") -> list[str]:
     """A line for each `_target_` in a plain configuration that names something outside `ALLOWED_TARGETS`."""
     children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     lines = [line for name, child in children for line in target_errors(child, f"{key}.{name}".lstrip("."))]
-    if isinstance(node, Mapping) and isinstance(node.get("_target_"), str) and not is_allowed(node["_target_"]):
-        lines.insert(0, f"{key}._target_={node['_target_']}: must be in {', '.join(ALLOWED_TARGETS)}")
+    if isinstance(node, Mapping) and isinstance(node.get("_target_"), str) and not_allowed(node["_target_"]):
+        lines.insert(0, f"{key}._target_={node['_target_']}: {not_allowed(node['_target_'])}")
     return lines
 
 
-def is_allowed(path: str, packages: Sequence[str] = ALLOWED_TARGETS) -> bool:
-    """Whether a dotted path lies in one of the packages."""
-    return f"{path}.".startswith(tuple(f"{package}." for package in packages))
+def not_allowed(path: str, allow: Sequence[str] = ()) -> str:
+    """Why no object may be built of a dotted path outside `ALLOWED_TARGETS` and `allow`; empty where one may."""
+    packages = (*ALLOWED_TARGETS, *allow)
+    allowed = f"{path}.".startswith(tuple(f"{package}." for package in packages))
+    return "" if allowed else f"must be in {', '.join(packages)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

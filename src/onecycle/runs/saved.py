@@ -40,6 +40,7 @@ def read_saved(folder: Path) -> dict[str, Any]:
 
 def saved_config(folder: Path) -> TrainOptions:
     """The validated configuration in the folder of a run of one's own; raises ConfigError with every error."""
+    check_links(folder)
     values = read_saved(folder)
     errors = training_errors(values)
     if errors:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onecycle.config.schema import ALLOWED_TARGETS
 from onecycle.config.targets import instantiate
 from onecycle.errors import ConfigError, one_line, reason_of
 from onecycle.runs import checkpoints
@@ -66,7 +65,7 @@ def read_trained(folder: Path, checkpoint: str = checkpoints.LAST, allow: Sequen
 def _network(model: Mapping[str, Any], classes: int, weights: dict[str, Tensor], allow: Sequence[str]) -> nn.Module:
     def built(device: str) -> nn.Module:
         with torch.random.fork_rng(devices=[]), torch.device(device):
-            network = instantiate(model, nn.Module, "model", (*ALLOWED_TARGETS, *allow), classes=classes)
+            network = instantiate(model, nn.Module, "model", allow, classes=classes)
         assert isinstance(network, nn.Module)
         return network
 
