@@ -37,6 +37,8 @@ def _processor() -> str:
 
 
 def _git_revision() -> str | None:
+    if not (Path(__file__).parents[3] / "pyproject.toml").exists():
+        return None  # installed: a repository around it is another project's
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
