@@ -18,6 +18,8 @@ STAMP := $(firstword $(wildcard .venv/.installed-*) .venv/.installed-python3)
 PYTHON := $(shell cat $(STAMP) 2>/dev/null || echo python3)
 endif
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 # --strict: a version that the service does not know is an error. Without it pip-audit skips it and reports success.
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
@@ -36,8 +38,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@test ! -L .venv || { echo "onecycle: .venv is a link; building would empty the environment that it leads to. Remove the link or update that environment."; exit 2; }
 	@echo "onecycle: building .venv (once; downloads about 3 GB on Linux)"
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@awk '/^[^ ]/ { own = /^uv==/ } own' requirements.lock > .venv/uv.lock
+	@$(PIP) --require-hashes --requirement .venv/uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode $(EXACTLY) \
+		|| { echo "onecycle: uv does not read the configuration of pip; trying pip, which takes longer"; $(PIP) $(EXACTLY); }
+	@$(PIP) --no-build-isolation --editable .
 	@echo $(PYTHON) > $@
 
 # Only this target replaces a CIFAR that is missing and cannot be downloaded by drawn images, so that a first try runs anywhere.
@@ -90,8 +95,8 @@ format: $(STAMP) ## format the code
 tensorboard: $(STAMP) ## show all runs in TensorBoard on PORT (6006)
 	@$(BIN)/tensorboard --logdir logs --port $(PORT)
 
-lock: $(STAMP) ## resolve pyproject.toml into requirements.lock (needs uv and the network)
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+lock: $(STAMP) ## resolve pyproject.toml into requirements.lock (needs the network)
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--extra dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove .venv and the caches of tools; keeps logs/ and data/
