@@ -83,6 +83,14 @@ def test_every_target_experiment_and_group_that_the_readme_names_exists() -> Non
         assert (ROOT / "conf" / group / f"{name}.yaml").exists() or name == "mine", (group, name)
 
 
+def test_a_person_s_own_defaults_hold_unless_the_command_line_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "default.yaml").write_text("# @package _global_\nseed: 7\nbatch_size: 64\n")
+    config = composed_of(f"hydra.searchpath=[{tmp_path}]", "experiment=quick", "batch_size=128")
+    assert (config.seed, config.batch_size, config.name) == (7, 128, "quick")
+    assert composed_of("experiment=quick").seed == 0
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
 def test_an_experiment_opens_with_its_command_and_what_to_expect(path: Path) -> None:
     lines = path.read_text().splitlines()
