@@ -63,6 +63,8 @@ def prepare(threads: int | None, processes: int = 1) -> None:
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     torch.compiler.reset()
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()  # else Lightning's logger goes on with the run before
 
 
 def keep_freed_memory() -> bool:
