@@ -24,7 +24,7 @@ EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard lock clean
+.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard new lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,10 @@ format: $(STAMP) ## format the code
 
 tensorboard: $(STAMP) ## show all runs in TensorBoard on PORT (6006)
 	@$(BIN)/tensorboard --logdir logs --port $(PORT)
+
+new: $(STAMP) ## copy this project to DIR under the package name NAME; PARTS=train leaves out studies, searches, benchmark
+	@test -n "$(NAME)" -a -n "$(DIR)" || { echo "make new needs NAME=… DIR=…"; exit 2; }
+	@$(BIN)/python -m onecycle.new $(NAME) $(DIR) $(if $(PARTS),--parts $(PARTS))
 
 lock: $(STAMP) ## resolve pyproject.toml into requirements.lock (needs the network)
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
