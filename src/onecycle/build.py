@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
+from torchmetrics import Metric
 
 from onecycle.callbacks.checkpoint import Checkpoint as RunCheckpoint
 from onecycle.callbacks.figures import Figures
@@ -32,6 +33,7 @@ from onecycle.runs.trained import TrainedRun
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
 from onecycle.training.schedule import Constant, Schedule, TorchSchedule
+from onecycle.training.tasks import Task, metrics_for, task_for
 
 log = logging.getLogger("onecycle")
 
@@ -105,19 +107,21 @@ def check_monitors(config: TrainOptions, datamodule: DataModule, steps: int) -> 
     """Raise ConfigError for callbacks that monitor what this run does not log, or logs only after its training."""
     parts = {name: part for name, part in (config.callbacks or {}).items() if part}
     split, every, errors = datamodule.monitored, config.evaluation.every_n_epochs, []
+    task, metrics = _task(config, datamodule)
+    known = [f"{split}/{name}" for name in ("loss", task.score, *metrics)]
     # A callback from elsewhere may log metrics of its own.
     closed = all("monitor" in part or part["_target_"] in CALLBACKS for part in parts.values())
     for name, part in parts.items():
         monitor, saves = part.get("monitor"), "Checkpoint" in part["_target_"]
         line = f"callbacks.{name}.monitor={monitor}: "
-        if monitor in (f"{split}/loss", f"{split}/accuracy"):
+        if monitor in known or str(monitor).startswith(tuple(f"{split}/{name}/" for name in metrics)):
             # Lightning's ModelCheckpoint writes nothing then, or the last state; its EarlyStopping raises an error.
             if not every or (steps < every * datamodule.steps_per_epoch and not saves):
                 errors.append(f"{line}the run ends before it is known; evaluation.every_n_epochs={every}")
         elif monitor is None or (saves and monitor in ("epoch", "step")):
             continue
         elif OWN_METRIC.fullmatch(str(monitor)) or closed:
-            errors.append(f"{line}this run logs {split}/loss and {split}/accuracy")
+            errors.append(f"{line}this run logs {' and '.join(known)}")
     if errors:
         raise ConfigError(errors)
 
@@ -137,12 +141,19 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
     # overflow it skips the step but leaves the momentum that it allocated unset.
     if "fused" in settings and (config.trainer.gradient_clip_val or config.trainer.precision == "16-mixed"):
         settings["fused"] = None
+    task, metrics = _task(config, datamodule)
     return Classifier(
-        network, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings, total_steps=steps,
+        network, task=task, metrics=metrics, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings,
+        total_steps=steps,
         hyperparameters=Hyperparameters(schedule.peak_lr, _momentum(config), h.weight_decay, config.batch_size),
-        label_smoothing=config.label_smoothing, resizing=config.resizing, tta=config.evaluation.tta,
-        compile_network=config.trainer.compile,
+        resizing=config.resizing, tta=config.evaluation.tta, compile_network=config.trainer.compile,
     )  # fmt: skip
+
+
+def _task(config: TrainOptions, datamodule: DataModule) -> tuple[Task, dict[str, Metric]]:
+    labels = datamodule.splits["train"].labels
+    task = task_for(labels, config.task, config.label_smoothing)
+    return task, metrics_for(labels, task, config.metrics, datamodule.classes)
 
 
 def _momentum(config: TrainOptions) -> float:
@@ -215,7 +226,9 @@ def _built(parts: Mapping[str, Any] | None, kind: type, group: str) -> list[Any]
     return [instantiate(part, kind, f"{group}.{name}") for name, part in (parts or {}).items() if part]
 
 
-def for_testing(run: TrainedRun, dataset: Dataset) -> tuple[Classifier, DataModule]:
+def for_testing(
+    run: TrainedRun, dataset: Dataset, metrics: Mapping[str, Any] | None = None
+) -> tuple[Classifier, DataModule]:
     """A trained classifier and the images to test it on, normalised as in its training.
 
     The data set's classes must be among those of the run. Raises ValueError where none is.
@@ -231,11 +244,14 @@ def for_testing(run: TrainedRun, dataset: Dataset) -> tuple[Classifier, DataModu
         augmentation=NO_AUGMENTATION, classes=None, subset_size=None, subset_seed=0, val_size=0,
         normalization=run.normalization,
     )  # fmt: skip
+    labels = datamodule.splits["test"].labels
+    task = task_for(labels, run.description.task)
     classifier = Classifier(
-        run.network, tta=options.tta, compile_network=False,
+        run.network, tta=options.tta, compile_network=False, task=task,
+        metrics=metrics_for(labels, task, metrics or {}, datamodule.classes),
         # Nothing is trained.
         schedule=Constant(peak_lr=1.0), hyperparameters=Hyperparameters(1.0, 0.0, 0.0, 1), total_steps=1, groups={},
-        optimizer={}, label_smoothing=0.0, resizing=None,
+        optimizer={}, resizing=None,
     )  # fmt: skip
     return classifier, datamodule
 

@@ -28,7 +28,7 @@ from onecycle.errors import (
     storage_errors_named,
 )
 from onecycle.runs.processes import show_messages
-from onecycle.runs.record import earlier_result
+from onecycle.runs.record import earlier_result, score_of
 from onecycle.runs.saved import resumed_config, saved_config
 
 log = logging.getLogger("onecycle")
@@ -76,17 +76,17 @@ def train_job(config: DictConfig) -> float:
 
 
 def score(record: dict[str, Any]) -> float:
-    """What a search goes by: accuracy on the held-out images, or else on the test images; NaN if the run diverged."""
-    return math.nan if record["status"] == "diverged" else float((record["val"] or record["test"])["accuracy"])
+    """What a search goes by: the score of the held-out images, or else of the test images; NaN if the run diverged."""
+    return math.nan if record["status"] == "diverged" else score_of(record["val"] or record["test"])
 
 
 @hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="evaluate")
 def evaluate_job(config: DictConfig) -> float:
-    """One evaluation; returns the test accuracy."""
+    """One evaluation; returns the score of the test images."""
     show_messages()
     alone = HydraConfig.get().mode == RunMode.RUN
     with config_errors_shown() if alone else contextlib.nullcontext(), storage_errors_named("run this again"):
-        return float(evaluate.evaluate(config)["test"]["accuracy"])
+        return score_of(evaluate.evaluate(config)["test"])
 
 
 def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validate) -> None:

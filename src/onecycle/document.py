@@ -47,7 +47,7 @@ def page() -> str:
             if group.startswith(f"{name}."):
                 parts += _components(group, classes)
     for group, classes in COMPONENTS.items():
-        if "." not in group:
+        if classes and "." not in group:
             parts += [f"### {group}\n", *_components(group, classes)]
     parts.append("## Studies\n")
     studies: list[tuple[str, type[Options]]] = [("study", StudyOptions), *_groups(StudyOptions, "study.")]
@@ -117,9 +117,9 @@ def schema() -> dict[str, Any]:
             definitions[options.__name__]["properties"]["_target_"].setdefault("enum", []).append(target)
         definitions[group.rpartition(".")[2]] = {"anyOf": [*own, foreign]}
     train = definitions["TrainOptions"]["properties"]
-    train |= {name: {"$ref": f"#/definitions/{name}"} for name in ("model", "schedule", "optimizer")}
+    train |= {name: {"$ref": f"#/definitions/{name}"} for name in ("model", "schedule", "optimizer", "task")}
     definitions["DataOptions"]["properties"]["source"] = {"$ref": "#/definitions/source"}
-    for group in ("callbacks", "logger"):
+    for group in ("callbacks", "logger", "metrics"):
         part = {"anyOf": [definitions[group], {"type": "null"}]}
         definitions[group] = {"additionalProperties": part, "properties": {"defaults": {"type": "array"}}}
         train[group] = {"$ref": f"#/definitions/{group}"}

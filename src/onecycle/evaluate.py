@@ -43,7 +43,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         accelerator = config.accelerator or ("cpu" if run.record.get("device") == "cpu" else "auto")
         chosen, _ = precision.choose(config.precision or run.record["precision"], precision.device_of(accelerator))
         dataset = load(instantiate(_source(config), ("key", "decode"), "data.source"), Path(config.data.cache))
-        classifier, datamodule = build.for_testing(run, dataset)
+        metrics = OmegaConf.to_container(config.get("metrics") or OmegaConf.create(), resolve=True)
+        classifier, datamodule = build.for_testing(run, dataset, dict(metrics))  # type: ignore[arg-type]
         output = new_folder(folder / "evaluations", dataset.name)
         trainer = build.build_evaluator(accelerator, chosen, output, figures=config.figures)
     trainer.test(classifier, datamodule, verbose=False)

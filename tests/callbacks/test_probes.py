@@ -239,7 +239,7 @@ def test_the_breakdown_is_that_of_the_run_s_own_steps(fit: Fit, monkeypatch: pyt
     trainer = fit(probe, overrides=("label_smoothing=0.1", "hyperparameters.groups.bias.lr=64"))
     assert probe.measures["breakdown_ms"] == pytest.approx({"convolution": 2.0, "norm": 1.0})
     assert probe.measures["step_ms"] == pytest.approx(3.0)
-    assert (called["steps"], called["bf16"], called["label_smoothing"]) == (3, False, 0.1)
+    assert (called["steps"], called["bf16"], called["loss"].__self__.label_smoothing) == (3, False, 0.1)
     own, main = called["optimizer"], trainer.optimizers[0]
     assert not own.state
     for copied, original in zip(own.param_groups, main.param_groups, strict=True):

@@ -78,6 +78,7 @@ def test_version_1_hashed_every_key_with_the_paths_that_its_classes_had() -> Non
     assert values["schedule._target_"] == "onecycle.training.schedule.OneCycle"
     # As that version computed it, from a configuration with its own paths.
     values |= {"schedule._target_": "onecycle.schedule.OneCycle"}
+    assert values.pop("task._target_") == "onecycle.training.tasks.Classification"  # it knew no other
     kept = {k: v for k, v in values.items() if not any(k == n or k.startswith(f"{n}.") for n in NO_EFFECT)}
     expected = hashlib.sha256(json.dumps([kept, KEY], sort_keys=True).encode()).hexdigest()[:12]
     assert identity_of_version_1(config, KEY) == expected

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.data.datamodule import Batch
 from onecycle.errors import ConfigError
-from onecycle.training.classifier import Classifier, accuracy, resized
+from onecycle.training.classifier import Classifier, resized
 from onecycle.training.schedule import Constant
+from onecycle.training.tasks import Classification, accuracy
 
 NO_FACTORS = {kind: {"lr": 1.0, "weight_decay": 1.0} for kind in ("bias", "norm_scale", "head")}
 
@@ -28,7 +29,7 @@ class Tiny(nn.Module):
 def classifier(**changes: Any) -> Classifier:
     settings: dict[str, Any] = {
         "schedule": Constant(peak_lr=0.1), "hyperparameters": Hyperparameters(0.1, 0.9, 5e-4, 8), "groups": NO_FACTORS,
-        "optimizer": {"_target_": "torch.optim.SGD", "nesterov": True}, "total_steps": 10, "label_smoothing": 0.0,
+        "optimizer": {"_target_": "torch.optim.SGD", "nesterov": True}, "total_steps": 10, "task": Classification(),
         "resizing": None, "tta": "flip", "compile_network": False,
     }  # fmt: skip
     torch.manual_seed(0)
@@ -42,7 +43,7 @@ def batch() -> Batch:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_is_cross_entropy_mixed_with_the_uniform_answer(smoothing: float) -> None:
-    module, data = classifier(label_smoothing=smoothing), batch()
+    module, data = classifier(task=Classification(smoothing)), batch()
     log_p = module(data.images).log_softmax(1)
     hard = -log_p[torch.arange(8), data.labels].mean()
     expected = (1 - smoothing) * hard + smoothing * -log_p.mean()

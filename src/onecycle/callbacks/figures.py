@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from onecycle.runs.loggers import NeedsRun, RunContext, harmless, log_image
+from onecycle.training.tasks import Classification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +43,8 @@ class Figures(NeedsRun, pl.Callback):
         self._write("training_images", picture.resize((picture.width * 2, picture.height * 2), 0).save)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw the confusion matrix and the worst mistakes of the test images."""
-        if not trainer.is_global_zero:
+        """Draw the confusion matrix and the worst mistakes of the test images, if they have classes."""
+        if not (trainer.is_global_zero and isinstance(pl_module.task, Classification)):
             return
         from matplotlib import rc_context
 

@@ -15,7 +15,8 @@ from onecycle.data.augment import Normalizer
 from onecycle.data.datamodule import Batch, BatchLoader
 from onecycle.errors import ConfigError
 from onecycle.training import breakdown
-from onecycle.training.classifier import Classifier, accuracy
+from onecycle.training.classifier import Classifier
+from onecycle.training.tasks import Classification, accuracy
 
 
 class Probe(pl.Callback):
@@ -23,11 +24,19 @@ class Probe(pl.Callback):
 
     The final weights are measured in `teardown`, the first hook after the module's clock has stopped: it adds nothing
     to the seconds of fit, and an average of the weights has replaced them by then. Every rank measures the same by
-    itself, with whole batches.
+    itself, with whole batches. `of_classes`: another task than classification is an error.
     """
+
+    of_classes = False
 
     def __init__(self) -> None:
         self.measures: dict[str, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Refuse a task whose loss is not measured."""
+        if self.of_classes and not isinstance(pl_module.task, Classification):
+            name = type(self).__name__
+            raise ConfigError([f"callbacks: {name} measures cross-entropy; with this task, leave it out"])
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Measure the final weights; Lightning calls this only after a fit that was not interrupted."""
@@ -46,6 +55,8 @@ class FinalLoss(Probe):
     learning rate; the images are not augmented. final_loss, final_test_loss: mean cross-entropy without label
     smoothing. final_accuracy, final_test_accuracy: percent.
     """
+
+    of_classes = True
 
     def __init__(self, images: int, test_images: int = 0) -> None:
         super().__init__()
@@ -71,6 +82,8 @@ class Recency(Probe):
     the last tenth; recency_gap: their difference; recency_gap_error: its standard error from the spread of the
     batches inside the two tenths, or of all batches if a tenth is only one; recency_z: gap over error.
     """
+
+    of_classes = True
 
     def __init__(self, average: int) -> None:
         super().__init__()
@@ -156,7 +169,7 @@ class StepBreakdown(Probe):
         loader = trainer.datamodule.loader("train", trainer.strategy.root_device)  # type: ignore[attr-defined]
         seconds = breakdown.of_steps(
             network, optimizer, loader, steps=self.steps, bf16=trainer.precision == "bf16-mixed",
-            label_smoothing=module.label_smoothing,
+            loss=module.task.loss,
         )  # fmt: skip
         milliseconds = {name: 1e3 * part for name, part in seconds.items()}
         total = sum(milliseconds.values())

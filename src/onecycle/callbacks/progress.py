@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from onecycle.runs.record import metrics_text
+
 log = logging.getLogger("onecycle")
 
 WIDE = 100  # columns of a terminal that has room for the speed beside the times
@@ -43,7 +45,7 @@ class TrainingLog(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the window so far; the last one may be partial."""
-        loss, correct, count = pl_module.reduced(pl_module.window_sums)
+        loss, score, count = pl_module.reduced(pl_module.window_sums)
         if not count:
             return
         pl_module.window_sums.zero_()
@@ -51,7 +53,7 @@ class TrainingLog(pl.Callback):
         seconds, self._since = now - self._since, now
         group = trainer.optimizers[0].param_groups[0]
         self.latest = {
-            "train/loss": loss / count, "train/accuracy": correct / count,
+            "train/loss": loss / count, f"train/{pl_module.task.score}": score / count,
             "lr": group["lr"] / (group["lr_multiplier"] or 1.0),
             "momentum": group.get("momentum", group.get("betas", (0.0,))[0]),
             "images_per_second": count / seconds,
@@ -100,11 +102,9 @@ class Progress(ProgressBar):
         if not pl_module.monitored:
             return
         name, numbers = trainer.datamodule.monitored, pl_module.monitored  # type: ignore[attr-defined]
-        trained = pl_module.train_metrics() or {"loss": float("nan"), "accuracy": float("nan")}
         line = (
-            f"epoch {pl_module.epochs_done():5.2f}   train loss {trained['loss']:.3f} accuracy "
-            f"{trained['accuracy']:.2%}   {name} loss {numbers['loss']:.3f} accuracy {numbers['accuracy']:.2%}   "
-            f"{pl_module.elapsed():.0f} s"
+            f"epoch {pl_module.epochs_done():5.2f}   train {metrics_text(pl_module.train_metrics() or {})}   "
+            f"{name} {metrics_text(numbers)}   {pl_module.elapsed():.0f} s"
         )
         log.debug("%s", line)
         if self._bar is not None:
@@ -124,8 +124,8 @@ class Progress(ProgressBar):
         numbers = ""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, TrainingLog) and callback.latest:
-                loss, accuracy, *_, speed = callback.latest.values()
-                numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}"
+                loss, score, *_, speed = callback.latest.values()
+                numbers = metrics_text({"loss": loss, module.task.score: score})
                 if self._bar.console.width >= WIDE:
                     numbers += f"  {speed:,.0f} images/s"
         epochs = trainer.max_steps / trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]

@@ -7,10 +7,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from onecycle.callbacks.options import PRUNED
 from onecycle.callbacks.optuna_storage import open_storage, optuna_part
+from onecycle.runs.record import score_of
 
 
 class Pruning(pl.Callback):
-    """Reports the accuracy on held-out images after each evaluation, and ends the run if the pruner says so.
+    """Reports the score on held-out images after each evaluation, and ends the run if the pruner says so.
 
     The search runs in another process; trial: its id in the storage. The run then counts as pruned: its record holds
     what it reached. Sets `pruned` on the module. A run whose trial has ended, as one that failed and is resumed alone,
@@ -28,7 +29,7 @@ class Pruning(pl.Callback):
         """Report, and ask the pruner; the evaluation after the fit decides nothing."""
         if trainer.state.fn != TrainerFn.FITTING or pl_module.monitored is None or self.has_ended:
             return
-        self.trial.report(pl_module.monitored["accuracy"], trainer.global_step)
+        self.trial.report(score_of(pl_module.monitored), trainer.global_step)
         if self.trial.should_prune():
             self.trial.set_user_attr(PRUNED, True)
             pl_module.pruned = trainer.should_stop = True

@@ -28,6 +28,8 @@ class LossSurface(Probe):
     Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 4.
     """
 
+    of_classes = True
+
     def __init__(self, images: int, points: int, extent: float, seed: int) -> None:
         super().__init__()
         self.images, self.points, self.extent, self.seed = images, points, extent, seed

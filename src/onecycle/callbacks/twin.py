@@ -4,7 +4,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
@@ -121,7 +120,7 @@ class Twin(Probe):
             own |= {key: main[key] for key in ("momentum", "betas") if key in main}
         with trainer.precision_plugin.forward_context():
             logits = self._network(batch.images)
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=pl_module.label_smoothing)
+            loss = pl_module.task.loss(logits, batch.labels)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

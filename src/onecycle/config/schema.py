@@ -29,16 +29,17 @@ from onecycle.config.types import (
 )
 from onecycle.data.options import SOURCES, AugmentOptions
 from onecycle.models.options import ResNet9Options
-from onecycle.training.options import OPTIMIZERS, EmaOptions, Sides
+from onecycle.training.options import CLASSIFICATION, OPTIMIZERS, TASKS, EmaOptions, Sides
 from onecycle.training.schedule import SCHEDULES
 
 # What a configuration may name in `_target_`. Add your own package here.
-ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "lightning.pytorch")
+ALLOWED_TARGETS = ("onecycle", "torch.optim", "torch.nn", "torchmetrics", "lightning.pytorch")
 
 # The classes of this package's components and what each takes, by the group in which they are named.
 COMPONENTS: dict[str, Mapping[str, type[Options]]] = {
     "model": {"onecycle.models.resnet9.ResNet9": ResNet9Options}, "schedule": SCHEDULES, "optimizer": OPTIMIZERS,
     "schedule.scheduler": {}, "data.source": SOURCES, "callbacks": CALLBACKS, "logger": LOGGERS,
+    "task": TASKS, "metrics": {},
 }  # fmt: skip
 
 # What cannot change a result: names, places, what is shown, how often it is written down, which device computes.
@@ -91,6 +92,9 @@ def _different(devices: list[int]) -> list[int]:
 
 
 Component = Annotated[dict[str, Any], AfterValidator(_with_target), allowed("a group of keys with a _target_")]
+Metrics = Annotated[
+    dict[str, Component | None], allowed("a name for each metric, without /, with a group of keys with a _target_")
+]
 SubsetSize = Annotated[
     Annotated[int, Field(le=10**9)] | float,
     AfterValidator(_subset),
@@ -243,6 +247,8 @@ class TrainOptions(Options):
     resizing: Sides | None = Field(description="smaller training images to begin with")
     data: DataOptions = Field(description="data set, subset and augmentation")
     evaluation: EvaluationOptions = Field(description="how the network is tested")
+    task: Component = Field({"_target_": CLASSIFICATION}, description="what is learnt: loss and score")
+    metrics: Metrics = Field({}, description="further metrics of the validation and test images, of torchmetrics")
     model: Component = Field(description="the network")
     schedule: Component = Field(description="learning rate and momentum over the run")
     hyperparameters: HyperparametersOptions = Field(description="momentum, weight decay and how λ is set")
@@ -280,6 +286,7 @@ class EvaluateOptions(Options):
     run: FolderPath = Field(description="folder of a finished run")
     checkpoint: Text = Field(description="file in the run's checkpoints/, or any path")
     data: EvaluatedDataOptions = Field(description="the images, and where they are")
+    metrics: Metrics = Field({}, description="further metrics of the test images, of torchmetrics")
     allow: list[Text] = Field(description="further packages whose networks may be built")
     figures: bool = Field(description="also draw the confusion matrix and the worst errors")
     precision: Precision | None = Field(description="number format; null: the run's own")

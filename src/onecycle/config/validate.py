@@ -140,7 +140,7 @@ def components(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
         for name in group.split("."):
             node = node.get(name) if isinstance(node, Mapping) else None
         parts = {group: node}
-        if group in ("callbacks", "logger"):
+        if group in ("callbacks", "logger", "metrics"):
             parts = {f"{group}.{name}": part for name, part in node.items()} if isinstance(node, Mapping) else {}
         for key, part in parts.items():
             if isinstance(part, Mapping):

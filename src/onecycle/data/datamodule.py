@@ -20,7 +20,7 @@ AHEAD = 1 << 21
 
 
 class Batch(NamedTuple):
-    """Images [n, 3, h, w] in channels_last, of the normalizer's dtype, and int64 labels [n], on the loader's device."""
+    """Images [n, 3, h, w] in channels_last, of the normalizer's dtype, and labels (see `Split`), on the device."""
 
     images: Tensor
     labels: Tensor
@@ -121,6 +121,10 @@ class DataModule(pl.LightningDataModule):
         normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        labels, names = dataset.train.labels, len(dataset.classes)
+        has_classes = labels.dim() == 1
+        if not (labels.dtype == torch.int64 if has_classes else labels.shape[1:] == (names,)):
+            raise ValueError(f"data.source: labels must be int64 [n], or [n, {names}] with a column for each name")
         if classes is not None:
             check_class_names(classes, dataset.classes, dataset.name)
             dataset = dataset.only([name for name in dataset.classes if name in classes])
@@ -128,8 +132,9 @@ class DataModule(pl.LightningDataModule):
         unfit = augmentation_problems(augmentation, min(train.pixels.shape[1:3]))
         if unfit:
             raise ValueError("\n".join(unfit))
-        subset, val = split_indices(train.labels.numpy(), subset_size, val_size, subset_seed)
-        if len(dataset.classes) < 2:
+        balanced = train.labels.numpy() if has_classes else np.zeros(len(train.labels), np.int64)
+        subset, val = split_indices(balanced, subset_size, val_size, subset_seed)
+        if has_classes and len(dataset.classes) < 2:
             raise ValueError(f"data.classes={list(dataset.classes)}: there must be at least two classes")
         self.dataset, self.classes = dataset, dataset.classes
         self.splits = {"train": _take(train, subset), "val": _take(train, val), "test": dataset.test}

@@ -37,7 +37,7 @@ class DataUnavailableError(ValueError):
 
 
 class Split(NamedTuple):
-    """`pixels` is uint8 [n, height, width, 3], `labels` is int64 [n]."""
+    """`pixels` is uint8 [n, height, width, 3]; `labels` int64 [n], or of other tasks uint8 or float32 [n, names]."""
 
     pixels: Tensor
     labels: Tensor
@@ -61,7 +61,14 @@ class Dataset:
     fingerprint: str
 
     def only(self, classes: Sequence[str]) -> "Dataset":
-        """The images of these classes, with labels in the order in which the classes are given here."""
+        """The images of these classes, with labels in the order in which the classes are given here.
+
+        Where labels are a column for each name, all images with the columns of these names.
+        """
+        if self.train.labels.dim() == 2:
+            columns = [self.classes.index(name) for name in classes]
+            train, test = (Split(split.pixels, split.labels[:, columns]) for split in (self.train, self.test))
+            return replace(self, classes=tuple(classes), train=train, test=test)
         number = torch.tensor([classes.index(name) if name in classes else -1 for name in self.classes])
 
         def chosen(split: Split) -> Split:
@@ -82,7 +89,7 @@ class Source(Protocol):
         """What distinguishes this data set from others, as JSON."""
 
     def decode(self) -> tuple[Arrays, list[str]]:
-        """Arrays train_images, test_images (uint8 [n, h, w, 3]), train_labels, test_labels (int64 [n]); class names."""
+        """Arrays train_images, test_images (uint8 [n, h, w, 3]), train_labels, test_labels (see `Split`); the names."""
 
 
 class Cifar:

@@ -9,6 +9,7 @@ from typing import Any
 from onecycle.config.schema import MOVED, NO_EFFECT, TrainOptions
 from onecycle.config.types import Options
 from onecycle.config.validate import components, flat
+from onecycle.training.options import CLASSIFICATION
 
 
 def identity(config: TrainOptions, data_key: Mapping[str, Any]) -> str:
@@ -30,7 +31,10 @@ def identity_of_version_1(config: TrainOptions, data_key: Mapping[str, Any]) -> 
     """The identity that version 0.1 gave the same run: a hash over all keys, with the paths of its classes."""
     earlier = {new: old for old, new in MOVED.items()}
     entries = {key: _with_prefix(value, earlier) for key, value in flat(config.model_dump(exclude_unset=True)).items()}
-    return _digest([{key: value for key, value in entries.items() if not has_no_effect(key)}, data_key])
+    entries = {key: value for key, value in entries.items() if not has_no_effect(key)}
+    if entries.get("task._target_") == CLASSIFICATION:  # the only one of that version
+        del entries["task._target_"]
+    return _digest([entries, data_key])
 
 
 def with_moved_targets(node: Any) -> Any:
@@ -67,10 +71,10 @@ def _effective(config: TrainOptions) -> dict[str, Any]:
 
 def _defaults(options: type[Options], prefix: str = "") -> dict[str, Any]:
     """The defaults of the options that a configuration may leave out, by flat key."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, field in options.model_fields.items():
         if not field.is_required():
-            found[f"{prefix}{name}"] = field.default
+            found |= flat({f"{prefix}{name}": field.default})
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Options):
             found |= _defaults(field.annotation, f"{prefix}{name}.")
     return found

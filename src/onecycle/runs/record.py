@@ -7,9 +7,10 @@ Everything that other programs read from it is replaced whole, never written in 
 import contextlib
 import itertools
 import logging
+import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -73,12 +74,13 @@ class _Environment(_Part):
 class Record(_Part):
     """result.json, schema 1. A run that is finished, diverged or pruned has all the keys below but OPTIONAL."""
 
-    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures", "repeatable", "tags"}
+    OPTIONAL: ClassVar = {"identity", "started", "error", "peak_memory_bytes", "measures", "repeatable", "tags", "task"}
 
     schema_: Literal[1] = Field(alias="schema")
     status: Literal["running", "finished", "diverged", "pruned", "failed"]
     identity: str = ""
     name: str = ""
+    task: str = ""  # the class of another task than classification, whose test may have no accuracy
     tags: list[str] = []
     overrides: list[str] = []
     started: str = ""
@@ -104,11 +106,28 @@ class Record(_Part):
     def _is_complete(self) -> "Record":
         given = {name for name in self.model_fields_set if getattr(self, name) is not None} | {"train", "val"}
         missing = Record.model_fields.keys() - Record.OPTIONAL - (given & self.model_fields_set)
-        if self.test is None or self.test.accuracy is None:
+        if self.test is None or (self.test.accuracy is None and not self.task):
             missing.add("test.accuracy")
         if self.status in DONE and missing:
             raise ValueError(f"{', '.join(sorted(missing))} missing")
         return self
+
+
+def score_of(metrics: Mapping[str, float | None]) -> float:
+    """What a search maximises: the accuracy, or, of a task without one, minus the loss; NaN where there is neither."""
+    accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
+    return accuracy if accuracy is not None else -loss if loss is not None else math.nan
+
+
+def score_text(score: float) -> str:
+    """A score in words: 85.12%, or loss 0.412."""
+    return f"{score:.2%}" if score >= 0 else f"loss {-score:.4g}"
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Metrics on one line: loss 0.412 accuracy 85.12%; those that belong to one class are left out."""
+    words = {name: f"{value:.2%}" if name.startswith("accuracy") else f"{value:.3f}" for name, value in metrics.items()}
+    return " ".join(f"{name} {text}" for name, text in words.items() if "/" not in name)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from onecycle.config.schema import Component, EvaluationOptions, TrainOptions
 from onecycle.config.types import Options
@@ -15,6 +15,7 @@ from onecycle.config.validate import components, errors_of, training_errors, val
 from onecycle.errors import ConfigError, one_line, reason_of
 from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
 from onecycle.runs.record import CONFIG, LARGEST
+from onecycle.training.options import CLASSIFICATION
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class Description(Options):
     model_config = ConfigDict(extra="ignore")
 
     model: Component
+    task: Component = Field({"_target_": CLASSIFICATION})
     evaluation: EvaluationOptions
     source: Component
 
@@ -69,7 +71,7 @@ def description(folder: Path) -> Description:
     values["source"] = data.get("source") if isinstance(data, Mapping) else None
     errors = errors_of(Description, values)
     for key, part, own in components({**values, "data": {"source": values["source"]}}):
-        if key in ("model", "data.source") and own:
+        if key in ("model", "task", "data.source") and own:
             errors += errors_of(own, {name: value for name, value in part.items() if name != "_target_"}, key)
     if errors:
         raise ConfigError([one_line(f"{folder / CONFIG}: {line}") for line in errors])

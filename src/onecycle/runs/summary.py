@@ -1,6 +1,7 @@
 """What a run says at its start and its end: messages, the record's entries, the tables of results."""
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from onecycle.runs import processes
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment, peak_memory
 from onecycle.training.classifier import Classifier
+from onecycle.training.tasks import Classification
 
 log = logging.getLogger("onecycle")
 
@@ -113,6 +115,8 @@ def test_and_record(
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if trainer.is_global_zero:
         _log_results(this, trainer, metrics, classifier)
+    if not isinstance(classifier.task, Classification):
+        this.result["task"] = this.config["task"]["_target_"]
     this.finish(
         "diverged" if classifier.diverged else "pruned" if classifier.pruned else "finished",
         test=metrics,
@@ -157,19 +161,18 @@ def show_end(this: run.Run, *, single: bool) -> None:
     if not processes.is_first():
         return
     result, test, seconds = this.result, this.result["test"], this.result["seconds"]
-    plain, mirrored = (f"{test[name]:.2%}" if name in test else "" for name in ("accuracy", "accuracy_tta"))
+    numbers = {name: run.metrics_text({name: math.nan if value is None else value}) for name, value in test.items()}
+    numbers = {name: text.removeprefix(f"{name} ") for name, text in numbers.items() if text}
     if not single:
         status = f"{result['status']} before, skipped" if this.done else result["status"]
-        accuracy = f"{plain} ({mirrored} with flip TTA)" if mirrored else plain
-        log.info("%s: %s, test accuracy %s, fit %.1f s", this.folder.name, status, accuracy, seconds["fit"])
+        score = ", ".join(f"{name} {text}" for name, text in numbers.items() if name != "loss")
+        log.info("%s: %s, test %s, fit %.1f s", this.folder.name, status, score, seconds["fit"])
         return
     board = Path(sys.executable).with_name("tensorboard")
     command = board.relative_to(Path.cwd()) if board.is_relative_to(Path.cwd()) else board.name
     rows = {
         "data": "{name}, {train_size:,} training and {test_size:,} test images".format_map(result["data"]),
-        "test accuracy, plain": plain,
-        **({"test accuracy, flip TTA": mirrored} if mirrored else {}),
-        "test loss": f"{test['loss']:.4f}",
+        **{f"test {name}".replace("_tta", ", flip TTA"): text for name, text in numbers.items()},
         "time": "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds),
         "speed": "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result),
         "folder": str(this.folder),
@@ -191,7 +194,9 @@ def console() -> Console:
 
 
 def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Images, accuracy (recall) and precision of every class that has test images."""
+    """Images, accuracy (recall) and precision of every class that has test images; empty for other tasks."""
+    if not isinstance(classifier.task, Classification):
+        return {}
     answers, labels = classifier.test_logits["plain"].argmax(1), classifier.test_labels
     matrix = multiclass_confusion_matrix(answers, labels, len(classes)).cpu()  # true class × answer
     numbers = zip(classes, matrix.diag().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist(), strict=True)
@@ -211,14 +216,16 @@ def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: Mapping[
         table.add_row(name, f"{row['images']:,.0f}", f"{row['accuracy']:.2%}", f"{row['precision']:.2%}")
     table.add_section()
     test, size = evaluation["test"], f"{evaluation['test_size']:,}"
-    for key, kind in (("accuracy", "plain"), ("accuracy_tta", "flip TTA")):
-        if key in test:
-            table.add_row(f"all, {kind}", size, f"{test[key]:.2%}", "")
+    for name, value in test.items():
+        if "/" not in name and name != "loss":
+            text = run.metrics_text({name: value}).removeprefix(f"{name} ")
+            table.add_row(f"all, {name}".replace("_tta", " with flip TTA"), size, text, "")
     console().print(table)
     if recorded:
-        before, now = recorded["accuracy"], test["accuracy"]
+        name = "accuracy" if "accuracy" in test else "loss"
+        before, now = recorded[name], test[name]
         if before == now:
-            log.info("Reproduced: the recorded accuracy, exactly.")
+            log.info("Reproduced: the recorded %s, exactly.", name)
         else:
-            log.info("Different: %.4f%%, the record says %.4f%%.", 100 * now, 100 * before)
+            log.info("Different: %.6g, the record says %.6g.", now, before)
     log.info("Folder: %s", folder)

@@ -81,8 +81,8 @@ def launch_one_by_one(
                 counter.add(f"{point.label}: failed; the study goes on", None)
                 continue
             seconds = None if settings(point.overrides) in done else time.perf_counter() - started
-            accuracy = "diverged" if math.isnan(result.return_value) else f"{result.return_value:.2%}"
-            counter.add(f"{point.label}: {accuracy}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
+            outcome = "diverged" if math.isnan(result.return_value) else run.score_text(result.return_value)
+            counter.add(f"{point.label}: {outcome}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
             check(point)
     return results
 
@@ -125,7 +125,7 @@ def _counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) ->
             for label, record in new_records((*run.DONE, "failed")):
                 outcome = record["status"]
                 if outcome == "finished":
-                    outcome = f"{(record['val'] or record['test'])['accuracy']:.2%}"
+                    outcome = run.score_text(run.score_of(record["val"] or record["test"]))
                 last, before = time.perf_counter(), last
                 counter.add(f"{label}: {outcome}", last - before)
 

@@ -1,12 +1,12 @@
 """Where the time of a training step goes, by component, from PyTorch's profiler."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, cycle, islice, repeat
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -33,7 +33,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 def of_steps(
     network: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Batch], *, steps: int,
-    bf16: bool = False, label_smoothing: float = 0.0,
+    bf16: bool = False, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> dict[str, float]:  # fmt: skip
     """Seconds a step by component, largest first, over `steps` training steps of `network` after `WARM` others.
 
@@ -46,8 +46,8 @@ def of_steps(
     def step(batch: Batch) -> None:
         images, labels = batch
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
-        loss.backward()
+            value = loss(network(images), labels)
+        value.backward()
         with record_function("onecycle.optimizer"):
             optimizer.step()
             optimizer.zero_grad()

@@ -2,25 +2,27 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.targets import instantiate, takes
 from onecycle.data.datamodule import Batch, DataModule
 from onecycle.models.resnet9 import parameter_groups
 from onecycle.training.schedule import Schedule
+from onecycle.training.tasks import Task, measured
 
 
 class Classifier(pl.LightningModule):
-    """Trains `network` on batches of images by a schedule that ends exactly on step `total_steps`.
+    """Trains `network` for a task on batches of images, by a schedule that ends exactly on step `total_steps`.
 
-    `epoch_sums` and `window_sums`, float32 [3] on the device, are loss · n, correct answers and n since the start of
-    the epoch and since the last log.
+    `epoch_sums` and `window_sums`, float32 [3] on the device, are `Task.sums` since the start of the epoch and since
+    the last log. `metrics`: further ones, of torchmetrics, of the validation and of the test images.
 
     `resizing`: the sides of the training images (see `resized`), or None. `tta`: "flip" makes a test also average the
     logits of image and mirror image (`test_logits`).
@@ -28,8 +30,9 @@ class Classifier(pl.LightningModule):
 
     def __init__(
         self, network: nn.Module, *, schedule: Schedule, hyperparameters: Hyperparameters, total_steps: int,
-        groups: Mapping[str, Mapping[str, float]], optimizer: Mapping[str, Any], label_smoothing: float,
+        groups: Mapping[str, Mapping[str, float]], optimizer: Mapping[str, Any], task: Task,
         resizing: Sequence[Sequence[float]] | None, tta: str, compile_network: bool,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -38,7 +41,8 @@ class Classifier(pl.LightningModule):
         self._callable = [torch.compile(self.network, dynamic=False) if compile_network else self.network]
         self.schedule, self.point, self.resizing = schedule, hyperparameters, resizing
         self.groups, self.optimizer_config = groups, optimizer
-        self.total_steps, self.label_smoothing, self.tta = total_steps, label_smoothing, tta
+        self.total_steps, self.task, self.tta = total_steps, task, tta
+        self.metrics = dict(metrics or {})
         self.diverged, self.pruned = False, False
         self.fit_seconds, self.validation_seconds = 0.0, 0.0
         self._fit_start: float | None = None
@@ -48,7 +52,7 @@ class Classifier(pl.LightningModule):
         self._evaluated: list[tuple[Tensor, ...]] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [n, 3, h, w] → logits [n, classes]."""
+        """Float [n, 3, h, w] → logits [n, outputs], one for each class or number."""
         return self._callable[0](images)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -104,12 +108,12 @@ class Classifier(pl.LightningModule):
                 group["betas"] = (self.schedule.momentum(t, first), *others)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's loss: cross-entropy, with label smoothing s: (1 − s)·CE + s·mean(−log p)."""
+        """The batch's loss, as the task says."""
         logits = self(batch.images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # as autocast would
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        loss = self.task.loss(logits, batch.labels)
         with torch.no_grad():
-            sums = _sums(loss.float() * len(batch.labels), logits, batch.labels)
+            sums = self.task.sums(loss.float() * len(batch.labels), logits, batch.labels)
             self.epoch_sums.add_(sums)
             self.window_sums.add_(sums)
         return loss
@@ -120,7 +124,7 @@ class Classifier(pl.LightningModule):
         return min((self.global_step + 1) / self.total_steps, 1.0)
 
     def train_metrics(self) -> dict[str, float] | None:
-        """Mean loss and accuracy of the last epoch's batches, as they were trained on; None before the first step."""
+        """Mean loss and score of the last epoch's batches, as they were trained on; None before the first step."""
         return self._means(self.epoch_sums)
 
     def on_validation_start(self) -> None:
@@ -128,16 +132,19 @@ class Classifier(pl.LightningModule):
         self._validation_start = time.perf_counter()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Sum loss and correct answers of the monitored split."""
+        """Sum loss and score of the monitored split; only further metrics need all logits."""
         logits = self(batch.images).float()
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        self._evaluated.append((_sums(loss, logits, batch.labels),))
+        sums = self.task.sums(self.task.summed_loss(logits, batch.labels), logits, batch.labels)
+        self._evaluated.append((sums[None], batch.labels, logits) if self.metrics else (sums[None],))
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy under the monitored split's name."""
-        sums = torch.stack([sums for (sums,) in self._evaluated]).sum(0)
+        """Log loss, score and metrics under the monitored split's name."""
+        sums, *answers = (torch.cat(parts) for parts in zip(*self._evaluated, strict=True))
         self._evaluated.clear()
-        self.monitored = self._means(sums) or {}
+        self.monitored = self._means(sums.sum(0)) or {}
+        if answers:
+            labels, logits = self._of_all_ranks(answers, "val")
+            self.monitored |= self.measured(logits, labels)
         metrics = {f"{self._data.monitored}/{metric}": value for metric, value in self.monitored.items()}
         self.log_dict(metrics, logger=False, sync_dist=True)  # for callbacks that monitor one, as EarlyStopping does
         self.log_now(metrics)
@@ -160,21 +167,29 @@ class Classifier(pl.LightningModule):
         """Join the kept logits, of all ranks, in the order of the test images."""
         columns = [torch.cat(parts) for parts in zip(*self._evaluated, strict=True)]
         self._evaluated.clear()
-        if self.trainer.world_size > 1:
-            own = [self._data.test_dataloader().positions(), *(column.cpu() for column in columns)]
-            shares: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(shares, own)
-            positions, *columns = (torch.cat(parts) for parts in zip(*shares, strict=True))
-            columns = [column[positions.argsort()] for column in columns]
-        self.test_labels, *logits = columns
+        self.test_labels, *logits = self._of_all_ranks(columns, "test")
         self.test_logits = dict(zip(("plain", "tta"), logits, strict=False))
 
+    def _of_all_ranks(self, columns: list[Tensor], kind: Literal["val", "test"]) -> list[Tensor]:
+        if self.trainer.world_size == 1:
+            return columns
+        loader = self._data.val_dataloader() if kind == "val" else self._data.test_dataloader()
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, [loader.positions(), *(column.cpu() for column in columns)])
+        positions, *columns = (torch.cat(parts) for parts in zip(*shares, strict=True))
+        return [column[positions.argsort()] for column in columns]
+
+    def measured(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """The further metrics of all images."""
+        return measured(self.metrics, self.task.predictions(logits.cpu().double()), labels, self._data.classes)
+
     def test_metrics(self) -> dict[str, float]:
-        """Accuracy and mean loss of the test images, and the accuracy with flip test-time augmentation."""
-        plain, labels = self.test_logits["plain"], self.test_labels
-        loss = F.cross_entropy(plain.cpu().double(), labels.cpu()).item()
-        tta = {"accuracy_tta": accuracy(self.test_logits["tta"], labels)} if "tta" in self.test_logits else {}
-        return {"accuracy": accuracy(plain, labels), "loss": loss, **tta}
+        """Score and mean loss of the test images, the score with flip test-time augmentation, further metrics."""
+        task, plain, labels = self.task, self.test_logits["plain"], self.test_labels
+        found = task.metrics(plain, labels)
+        if "tta" in self.test_logits:
+            found[f"{task.score}_tta"] = task.metrics(self.test_logits["tta"], labels)[task.score]
+        return found | (self.measured(plain, labels) if self.metrics else {})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a resumed run needs to report all of itself, and what an evaluation needs besides the weights."""
@@ -215,20 +230,8 @@ class Classifier(pl.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _means(self, sums: Tensor) -> dict[str, float] | None:
-        loss, correct, count = self.reduced(sums)
-        return {"loss": loss / count, "accuracy": correct / count} if count else None
-
-
-def _sums(total_loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Float32 [3]: loss · n, correct answers, n."""
-    correct = (logits.argmax(1) == labels).sum()
-    return torch.stack([total_loss, correct, total_loss.new_full((), len(labels))])
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of rows whose largest logit is the label's; NaN logits are wrong answers."""
-    right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
-    return right.sum().item() / len(labels)
+        loss, score, count = self.reduced(sums)
+        return {"loss": loss / count, self.task.score: score / count} if count else None
 
 
 @torch.no_grad()
