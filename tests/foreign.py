@@ -3,9 +3,10 @@
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.loggers import Logger
 
-from helpers import CrashError
+from helpers import CrashError, noise
 from onecycle.runs.loggers import NeedsRun, RunContext
 
 
@@ -63,3 +64,28 @@ class Memory(NeedsRun, Logger):
     def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
         assert len(images) == 1
         self.images.append((key, step))
+
+
+class Drawn:
+    """Images of one colour whose labels, of other tasks than classification, follow from it."""
+
+    name, origin = "drawn", "foreign"
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+
+    def key(self) -> dict[str, Any]:
+        return {"name": self.name, "task": self.task}
+
+    def decode(self) -> tuple[dict[str, np.ndarray], list[str]]:
+        arrays = {}
+        for seed, split in enumerate(("train", "test")):
+            colors = noise(seed, 128, 1, 1, 3)
+            values = colors[:, 0, 0, :2] / 127.5 - 1
+            arrays[f"{split}_images"] = np.tile(colors, (1, 32, 32, 1))
+            labels: dict[str, np.ndarray] = {
+                "multilabel": (values > 0).astype(np.uint8),
+                "regression": values.astype(np.float32),
+            }
+            arrays[f"{split}_labels"] = labels.get(self.task, values[:, 0])
+        return arrays, ["bright", "red"]

@@ -162,7 +162,9 @@ def show_end(this: run.Run, *, single: bool) -> None:
         return
     result, test, seconds = this.result, this.result["test"], this.result["seconds"]
     numbers = {name: run.metrics_text({name: math.nan if value is None else value}) for name, value in test.items()}
-    numbers = {name: text.removeprefix(f"{name} ") for name, text in numbers.items() if text}
+    numbers = {
+        name.replace("_tta", " with flip TTA"): text.removeprefix(f"{name} ") for name, text in numbers.items() if text
+    }
     if not single:
         status = f"{result['status']} before, skipped" if this.done else result["status"]
         score = ", ".join(f"{name} {text}" for name, text in numbers.items() if name != "loss")
@@ -172,7 +174,7 @@ def show_end(this: run.Run, *, single: bool) -> None:
     command = board.relative_to(Path.cwd()) if board.is_relative_to(Path.cwd()) else board.name
     rows = {
         "data": "{name}, {train_size:,} training and {test_size:,} test images".format_map(result["data"]),
-        **{f"test {name}".replace("_tta", ", flip TTA"): text for name, text in numbers.items()},
+        **{f"test {name}": text for name, text in numbers.items()},
         "time": "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds),
         "speed": "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result),
         "folder": str(this.folder),
