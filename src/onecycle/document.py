@@ -47,7 +47,7 @@ def page() -> str:
             if group.startswith(f"{name}."):
                 parts += _components(group, classes)
     for group, classes in COMPONENTS.items():
-        if classes and "." not in group:
+        if any(options.model_fields for options in classes.values()) and "." not in group:
             parts += [f"### {group}\n", *_components(group, classes)]
     parts.append("## Studies\n")
     studies: list[tuple[str, type[Options]]] = [("study", StudyOptions), *_groups(StudyOptions, "study.")]

@@ -39,8 +39,8 @@ def test_loss_and_score_of_each_task_are_what_their_definitions_say() -> None:
     assert Multilabel().metrics(logits, tags) == pytest.approx({"accuracy": right, "loss": binary.item()}, rel=1e-5)
     gap = (logits - numbers).double()
     mae = gap.abs().mean().item()
-    for name, loss in (("mse", (gap**2).mean().item()), ("l1", mae)):
-        assert Regression(name).metrics(logits, numbers) == pytest.approx({"mae": mae, "loss": loss}, rel=1e-5)
+    expected = {"mae": mae, "loss": (gap**2).mean().item()}
+    assert Regression().metrics(logits, numbers) == pytest.approx(expected, rel=1e-5)
     sums = Regression().sums(Regression().summed_loss(logits, numbers), logits, numbers)
     assert sums.tolist() == pytest.approx([6 * (gap**2).mean().item(), 6 * mae, 6], rel=1e-5)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -67,6 +67,8 @@ def test_a_run_of_another_task_learns_is_recorded_resumed_and_evaluated(
         f"task={task}", "~data.source", f"+data.source={{_target_:foreign.Drawn,task:{task}}}", "data.val_size=32",
         "schedule.peak_lr=0.1", "trainer.max_epochs=12", "data.augment={crop:0,flip:none,cutout:0,shift:0}",
         "callbacks.figures={_target_:onecycle.callbacks.figures.Figures,mistakes:3}",
+        "+callbacks.final={_target_:onecycle.callbacks.probes.FinalLoss,images:8}",
+        "+callbacks.recency={_target_:onecycle.callbacks.probes.Recency,average:2}",
         f"+metrics.own={{_target_:torchmetrics.{place}.{of}}}", "batch_size=16",
         "+callbacks.best={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/own,mode:max,patience:99}",
     ]  # fmt: skip
@@ -78,6 +80,7 @@ def test_a_run_of_another_task_learns_is_recorded_resumed_and_evaluated(
     assert set(record["val"]) == {score, "loss", "own"}
     assert set(record["train"]) == {score, "loss"}
     assert record["test"]["own"] > 0.5
+    assert {f"final_{score}", "final_loss", "recency_gap"} <= record["measures"].keys()
     assert read_result(folder) == record
     logged = [float(row["val/own"]) for row in rows(folder) if row["val/own"]]
     assert len(logged) == 12  # after each epoch
@@ -132,25 +135,12 @@ def test_a_task_or_metric_that_does_not_fit_the_data_is_a_line_and_leaves_no_fol
     assert not [*(tmp_path / "runs").glob("*")]
 
 
-def test_probes_that_measure_cross_entropy_refuse_other_tasks(tiny: Compose) -> None:
-    words = [
-        "task=regression",
-        "~data.source",
-        "+data.source={_target_:foreign.Drawn,task:regression}",
-        "batch_size=16",
-    ]
-    probe = "+callbacks.probe={_target_:onecycle.callbacks.probes.FinalLoss,images:8}"
-    with pytest.raises(ConfigError, match=r"^callbacks: FinalLoss "):
-        train(tiny(*words, probe), [])
-
-
 def test_the_default_task_is_no_part_of_a_run_s_identity_and_another_one_is() -> None:
     def of(*words: str) -> str:
         return identity(validate.validated(composed_of("trainer.precision=32-true", *words)), {"name": "cifar10"})
 
     assert of() == of("~task") == of("task=classification") == of("+metrics={}")
-    assert len({of(), of("task=multilabel"), of("task=regression"), of("task=regression", "task.loss=l1")}) == 4
-    assert of("task=regression", "~task.loss") == of("task=regression")
+    assert len({of(), of("task=multilabel"), of("task=regression")}) == 3
     assert of("metrics=macro_f1") != of()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle.data.augment import Normalizer
@@ -16,7 +15,6 @@ from onecycle.data.datamodule import Batch, BatchLoader
 from onecycle.errors import ConfigError
 from onecycle.training import breakdown
 from onecycle.training.classifier import Classifier
-from onecycle.training.tasks import Classification, accuracy
 
 
 class Probe(pl.Callback):
@@ -24,19 +22,11 @@ class Probe(pl.Callback):
 
     The final weights are measured in `teardown`, the first hook after the module's clock has stopped: it adds nothing
     to the seconds of fit, and an average of the weights has replaced them by then. Every rank measures the same by
-    itself, with whole batches. `of_classes`: another task than classification is an error.
+    itself, with whole batches.
     """
-
-    of_classes = False
 
     def __init__(self) -> None:
         self.measures: dict[str, Any] = {}
-
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Refuse a task whose loss is not measured."""
-        if self.of_classes and not isinstance(pl_module.task, Classification):
-            name = type(self).__name__
-            raise ConfigError([f"callbacks: {name} measures cross-entropy; with this task, leave it out"])
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Measure the final weights; Lightning calls this only after a fit that was not interrupted."""
@@ -52,11 +42,9 @@ class FinalLoss(Probe):
     """Loss and accuracy of the final network, in train mode, on evenly spaced training and test images.
 
     The network normalises with the statistics of each batch, which a running average follows too slowly at a high
-    learning rate; the images are not augmented. final_loss, final_test_loss: mean cross-entropy without label
+    learning rate; the images are not augmented. final_loss, final_test_loss: the task's mean loss without label
     smoothing. final_accuracy, final_test_accuracy: percent.
     """
-
-    of_classes = True
 
     def __init__(self, images: int, test_images: int = 0) -> None:
         super().__init__()
@@ -64,12 +52,12 @@ class FinalLoss(Probe):
 
     def measured(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
         """Loss and accuracy."""
-        network, found = final_network(trainer, module), {}
+        network, found = final_network(trainer, module), dict[str, Any]()
         for split, images, prefix in (("train", self.images, "final"), ("test", self.test_images, "final_test")):
             if images:
-                logits, labels = answers(trainer, network, plain_batches(trainer, images, split))
-                found[f"{prefix}_loss"] = F.cross_entropy(logits, labels).item()
-                found[f"{prefix}_accuracy"] = 100 * accuracy(logits, labels)
+                numbers = module.task.metrics(*answers(trainer, network, plain_batches(trainer, images, split)))
+                percent = {name: value * (100 if name == "accuracy" else 1) for name, value in numbers.items()}
+                found |= {f"{prefix}_{name}": value for name, value in percent.items()}
         return found
 
 
@@ -77,13 +65,11 @@ class Recency(Probe):
     """How much lower the final network's loss is on the batches that it saw last than on those an epoch before.
 
     The batches are those of the last epoch, augmented as they were trained on, in that order; if the run ends inside
-    an epoch, as many last ones as an epoch has. recency: cross-entropy without label smoothing by batch (train mode),
+    an epoch, as many last ones as an epoch has. recency: the loss without label smoothing by batch (train mode),
     each number the mean of `average` batches, oldest first. recency_oldest, recency_newest: means of the first and
     the last tenth; recency_gap: their difference; recency_gap_error: its standard error from the spread of the
     batches inside the two tenths, or of all batches if a tenth is only one; recency_z: gap over error.
     """
-
-    of_classes = True
 
     def __init__(self, average: int) -> None:
         super().__init__()
@@ -93,7 +79,8 @@ class Recency(Probe):
         """Losses by batch, and the gap between the ends."""
         logits, labels = answers(trainer, final_network(trainer, module), last_batches(trainer))
         batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        losses = F.cross_entropy(logits, labels, reduction="none").view(-1, batch_size).mean(1)
+        pairs = zip(logits.split(batch_size), labels.split(batch_size), strict=True)
+        losses = torch.stack([module.task.summed_loss(*pair) / batch_size for pair in pairs])
         count = max(1, round(len(losses) / 10))
         oldest, newest = losses[:count], losses[-count:]
         spread = torch.stack([oldest, newest] if count > 1 else [losses])

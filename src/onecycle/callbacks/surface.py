@@ -5,7 +5,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from onecycle.callbacks.probes import Probe, answers, final_network, layers, plain_batches
@@ -17,8 +16,8 @@ WIDE = 1.0  # a loss that far above the center's still counts as inside the basi
 class LossSurface(Probe):
     """Loss over a grid of `points` × `points` around the final weights, along two filter-normalised random directions.
 
-    Both coordinates go from −`extent` to `extent`: 1 moves every filter by its own norm. The loss is the
-    cross-entropy without label smoothing of `images` evenly spaced training images, not augmented, in train mode:
+    Both coordinates go from −`extent` to `extent`: 1 moves every filter by its own norm. The loss is that
+    of the task without label smoothing, of `images` evenly spaced training images, not augmented, in train mode:
     running statistics would not fit weights that were moved.
 
     surface: "a" and "b", the coordinates, and "loss", a row for each a. surface_center: the loss of the weights
@@ -27,8 +26,6 @@ class LossSurface(Probe):
 
     Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 4.
     """
-
-    of_classes = True
 
     def __init__(self, images: int, points: int, extent: float, seed: int) -> None:
         super().__init__()
@@ -47,7 +44,7 @@ class LossSurface(Probe):
         def loss(a: float, b: float) -> float:
             for weight, start, first, second in zip(weights, origin, *directions, strict=True):
                 weight.copy_(start).add_(first, alpha=a).add_(second, alpha=b)  # from the origin: nothing drifts
-            return F.cross_entropy(*answers(trainer, network, batches)).item()
+            return module.task.metrics(*answers(trainer, network, batches))["loss"]
 
         # Not a sum of steps: the middle one is 0 exactly.
         axis = [self.extent * (2 * index / (self.points - 1) - 1) for index in range(self.points)]

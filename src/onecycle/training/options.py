@@ -1,7 +1,7 @@
 """Options of the optimizers, of the weights' average and of the resizing. Nothing here imports torch."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -29,17 +29,10 @@ class MuonOptions(Options):
 OPTIMIZERS: dict[str, type[Options]] = {"torch.optim.SGD": SgdOptions, "onecycle.training.muon.Muon": MuonOptions}
 
 
-class RegressionOptions(Options):
-    """Options of a task whose labels are numbers."""
-
-    loss: Literal["mse", "l1", "huber"] = Field("mse", description="squared, absolute or Huber error")
-
-
 CLASSIFICATION = "onecycle.training.tasks.Classification"
-TASKS: dict[str, type[Options]] = {
-    CLASSIFICATION: Options, "onecycle.training.tasks.Multilabel": Options,
-    "onecycle.training.tasks.Regression": RegressionOptions,
-}  # fmt: skip
+TASKS = dict.fromkeys(
+    [CLASSIFICATION, *(f"onecycle.training.tasks.{name}" for name in ("Multilabel", "Regression"))], Options
+)
 
 
 class EmaOptions(Options):

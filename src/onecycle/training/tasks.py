@@ -112,12 +112,9 @@ class Multilabel(Task):
 
 
 class Regression(Task):
-    """Numbers, labels float32 [n, names]; `loss` is mse, l1 or huber. The score is the mean absolute error, `mae`."""
+    """Numbers, labels float32 [n, names]; mean squared error. The score is the mean absolute error, `mae`."""
 
     score = "mae"
-
-    def __init__(self, loss: str = "mse") -> None:
-        self._loss: Any = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}[loss]
 
     def problem(self, labels: Tensor) -> str:
         """Tell labels that are no finite numbers in columns."""
@@ -125,9 +122,8 @@ class Regression(Task):
         return "" if fits else "takes finite float32 labels [n, names]"
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The error of the outputs, a mean over images and numbers."""
-        value: Tensor = self._loss(logits, labels.to(logits.dtype))
-        return value
+        """The squared error, a mean over images and numbers."""
+        return F.mse_loss(logits, labels.to(logits.dtype))
 
     def summed_score(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Absolute errors, means over each image's numbers."""
