@@ -207,7 +207,7 @@ class TrainerOptions(Options):
         allowed("auto or ddp; Muon, ema and the probes need whole parameters, which fsdp and deepspeed share out"),
     ] = Field(description="ddp: one process for each device")
     precision: Precision = Field(description="number format; auto: what the device is fast in")
-    max_epochs: Annotated[Number, Field(gt=0, le=10**6)] = Field(description="epochs, also a fraction of one")
+    max_epochs: Annotated[Number, Field(ge=1e-6, le=10**6)] = Field(description="epochs, also a fraction of one")
     max_steps: Count | None = Field(description="steps in place of epochs")
     log_every_n_steps: Count = Field(description="steps between two lines of the log")
     gradient_clip_val: PositiveNumber | None = Field(description="largest norm of the gradient")
@@ -284,3 +284,16 @@ class EvaluateOptions(Options):
     figures: bool = Field(description="also draw the confusion matrix and the worst errors")
     precision: Precision | None = Field(description="number format; null: the run's own")
     accelerator: Accelerator | None = Field(description="kind of device; null: the run's own, if it is here")
+
+
+class LauncherOptions(Options):
+    """Those options of Hydra's launchers that are refused only when they run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n_jobs: Literal[-1] | Count | None = None
+    timeout_min: Count | None = None
+    cpus_per_task: Count | None = None
+    nodes: Count | None = None
+    tasks_per_node: Count | None = None
+    array_parallelism: Count | None = None

@@ -52,6 +52,11 @@ TEMPLATES = Environment(
 )  # fmt: skip
 
 
+def _no_formula(cell: Any) -> Any:
+    """A cell that no spreadsheet calculates: a text that would be a formula is quoted."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
+
+
 def build(folder: Path, plan: Plan | None = None) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
@@ -71,7 +76,8 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-    rows[table.plain_columns(rows)].to_csv(target / "table.csv", index=False, float_format="%.6g")
+    cells = rows[table.plain_columns(rows)].map(_no_formula)
+    cells.to_csv(target / "table.csv", index=False, float_format="%.6g")
     run.write_atomically(target / "verdicts.json", json.dumps(judged, indent=1, allow_nan=False) + "\n")
     warnings = list(problems)
     # The other rows are those of `records_of`.
