@@ -31,6 +31,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.run)
     from onecycle import build  # only now: rejected words must not wait seconds for torch
     from onecycle.config.targets import instantiate
+    from onecycle.data.smaller import Smaller
     from onecycle.data.sources import load
     from onecycle.runs import environment, summary
     from onecycle.runs.trained import read_trained
@@ -42,7 +43,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         run = read_trained(folder, config.checkpoint, config.allow)
         accelerator = config.accelerator or ("cpu" if run.record.get("device") == "cpu" else "auto")
         chosen, _ = precision.choose(config.precision or run.record["precision"], precision.device_of(accelerator))
-        dataset = load(instantiate(_source(config), ("key", "decode"), "data.source"), Path(config.data.cache))
+        source, cache = instantiate(_source(config), ("key", "decode"), "data.source"), Path(config.data.cache)
+        side = config.data.side or run.description.side
+        dataset = load(Smaller(source, side, cache) if side else source, cache)
         classifier, datamodule = build.for_testing(run, dataset)
         output: Path | None = None
         try:

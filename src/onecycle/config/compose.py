@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,9 +17,10 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict
 
 from onecycle.config import hyperparameters
-from onecycle.config.schema import LauncherOptions
+from onecycle.config.types import Count, Options
 from onecycle.config.validate import did_you_mean, errors_of, flat
 from onecycle.errors import ConfigError
 
@@ -40,6 +41,20 @@ USUAL = {
 VALUES_PER_AXIS = 64  # values of an axis that are looked at before a sweep: more would keep it waiting
 
 PATHS = ("run", "checkpoint", "resume", "output", "data.root", "data.cache", "hydra.sweep.dir")
+
+
+class LauncherOptions(Options):
+    """Those options of Hydra's launchers that are refused only when they run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n_jobs: Literal[-1] | Count | None = None
+    timeout_min: Count | None = None
+    cpus_per_task: Count | None = None
+    nodes: Count | None = None
+    tasks_per_node: Count | None = None
+    array_parallelism: Count | None = None
+
 
 # The errors of a composed configuration, given whether it is that of a sweep.
 Validate = Callable[[DictConfig, bool], list[str]]

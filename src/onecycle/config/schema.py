@@ -110,6 +110,9 @@ class DataOptions(Options):
     cache: FolderPath = Field(description="folder for decoded images, one file for each data set")
     fallback: Literal["synthetic"] | None = Field(description="the data set to take where this one cannot be had")
     stands_in_for: Text | None = Field(None, description="set by the program: the data set that a fallback replaced")
+    side: Annotated[int, Field(ge=12, le=512)] | None = Field(
+        None, description="make all images smaller first, by area averaging, to so many pixels; null: as they are"
+    )
     classes: Annotated[list[Text], AfterValidator(_class_names)] | None = Field(description="classes to restrict to")
     subset_size: SubsetSize | None = Field(description="training images, class-balanced; null: all")
     subset_seed: Seed = Field(description="seed of the choice of images")
@@ -284,16 +287,3 @@ class EvaluateOptions(Options):
     figures: bool = Field(description="also draw the confusion matrix and the worst errors")
     precision: Precision | None = Field(description="number format; null: the run's own")
     accelerator: Accelerator | None = Field(description="kind of device; null: the run's own, if it is here")
-
-
-class LauncherOptions(Options):
-    """Those options of Hydra's launchers that are refused only when they run."""
-
-    model_config = ConfigDict(extra="allow")
-
-    n_jobs: Literal[-1] | Count | None = None
-    timeout_min: Count | None = None
-    cpus_per_task: Count | None = None
-    nodes: Count | None = None
-    tasks_per_node: Count | None = None
-    array_parallelism: Count | None = None
