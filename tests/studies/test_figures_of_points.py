@@ -40,11 +40,9 @@ def test_curves_have_means_sample_sds_single_seeds_and_a_ring_at_the_best_point_
     highest = figure_of(ROWS, **CURVES, direction="accuracy").axes[0]
     assert [x for x, _ in marked(highest, "_optimum")] == [[0.05], [0.8]]
     assert not marked(figure_of(ROWS, **CURVES, optimum=False).axes[0], "_optimum")
-    assert legends(figure) == [
-        ["training images", "3,125", "50,000", "optimum", "mean ± sd, n = 2", "diverged, no value"]
-    ]
+    assert legends(figure) == [["training images", "3,125", "50,000", "optimum", "mean ± sd", "diverged, no value"]]
     single = [run(peak_lr=lr, test_loss=1.0) for lr in LRS]
-    assert legends(figure_of(single, kind="curves", x="peak_lr", y="test_loss")) == [["optimum", "mean, n = 1"]]
+    assert legends(figure_of(single, kind="curves", x="peak_lr", y="test_loss")) == [["optimum"]]
 
 
 def test_crosses_of_diverged_runs_stand_in_a_strip_beyond_the_limits_without_ticks() -> None:
@@ -70,7 +68,7 @@ def test_panels_share_the_y_axis_and_labels_replace_texts() -> None:
     figure = figure_of(rows, **CURVES, panels="batch_size", title="Two sizes", labels=labels)
     assert [axes.get_title() for axes in figure.axes] == ["N = 128", "N = 1,024"]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes", "rate")
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes, n = 2", "rate")
     assert legends(figure)[0][:3] == ["images", "few", "50,000"]
 
 
@@ -165,4 +163,4 @@ def test_scatter_has_means_and_deviations_in_both_directions() -> None:
 def test_a_dollar_in_a_title_is_a_dollar() -> None:
     figure = figure_of(ARMS, kind="arms", y="test_accuracy", title=r"$\q$")
     figure.draw_without_rendering()
-    assert figure.get_suptitle() == r"$\q$"
+    assert figure.get_suptitle() == r"$\q$, n = 3"

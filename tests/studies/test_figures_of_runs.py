@@ -117,7 +117,7 @@ def test_surfaces_share_one_logarithmic_scale_with_direction_1_across() -> None:
     ]
     figure = figure_of(rows, kind="surfaces", title="Surfaces")
     left, right, bar = figure.axes
-    assert ([left.get_title(), right.get_title()], figure.get_suptitle()) == (["bn", "none"], "Surfaces, one seed of 2")
+    assert ([left.get_title(), right.get_title()], figure.get_suptitle()) == (["bn", "none"], "Surfaces, single runs")
     filled: list[Any] = [one for axes in (left, right) for one in axes.collections if isinstance(one, QuadContourSet)]
     assert len(filled) == 4  # filled contours and their lines
     assert all((one.levels[0], one.levels[-1]) == pytest.approx((0.1, 80.0), rel=0.2) for one in filled)

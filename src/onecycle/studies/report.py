@@ -19,8 +19,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.studies import rows as table
-from onecycle.studies.figures import draw
-from onecycle.studies.figures.columns import label_of
+from onecycle.studies.figures import draw, page_data
+from onecycle.studies.figures.columns import label_of, mean_and_sd
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
 from onecycle.studies.responses import Runs
@@ -83,7 +83,8 @@ def build(folder: Path, plan: Plan | None = None) -> None:
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
         facts(plan, rows), warnings=warnings, verdicts=judged, images=images,
-        intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
+        data=page_data(rows, drawn, target, METRICS), intervals=INTERVALS, header=header, body=body,
+        date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
     run.write_atomically(target / "index.html", page + "\n")
     write_aggregates(target / "tensorboard", drawn, rows)
@@ -167,14 +168,6 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
         numbers = [mean_and_sd(members[name].mean(), members[name].std()) for name in metrics]
         body.append([*point, f"{len(members)}" + f" ({lost} diverged)" * bool(lost), *numbers])
     return [*map(label_of, axes), "n", *map(label_of, metrics)], body
-
-
-def mean_and_sd(mean: float, sd: float) -> str:
-    """Return "87.54 ± 0.30"; without a spread the mean alone, and a dash where there is none."""
-    if not math.isfinite(mean):
-        return "–"
-    digits = 0 if abs(mean) >= 1000 else 2 if abs(mean) >= 10 else 3
-    return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if math.isfinite(sd) else "")
 
 
 def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.DataFrame) -> None:

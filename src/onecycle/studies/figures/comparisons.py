@@ -50,10 +50,11 @@ def arms(
         axes.barh(places, table["mean"].fillna(0.0), height=0.62, color="C0", alpha=0.3, zorder=2)
     axes.errorbar(table["mean"], places, xerr=table["sd"], color="C0", fmt="none" if bars else "o", markersize=8,
                   elinewidth=2, capsize=3.5, capthick=1.5, zorder=4)  # fmt: skip
+    for place, (_, arm) in enumerate(table.iterrows()):
+        drawing.mark(axes, arm["rows"] if arm["n"] > 0 else (), arm["mean"], place)
     heights = [names.index(name) + 0.2 for name in seeds["place"]]
     axes.plot(seeds["value"], heights, "o", label="_seeds", zorder=5, **(FEW_SEEDS if few else MANY_SEEDS))
-    axes.plot(published, places, "D", markersize=7, markeredgewidth=1.5, markerfacecolor="none", markeredgecolor=INK,
-              label="_published", zorder=6)  # fmt: skip
+    axes.plot(published, places, **drawing.PUBLISHED, markeredgecolor=INK)
     ends = pd.concat([values, table["mean"] - table["sd"], table["mean"] + table["sd"]]).dropna()
     low, high = (ends.min(), ends.max()) if len(ends) else (0.0, 1.0)
     room = (high - low) or 0.1 * abs(high) or 1.0
@@ -102,10 +103,12 @@ def scatter(
     _, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
     axes.margins(0.1)
     table = pd.DataFrame({"x": numbers(rows, x), "y": columns.finite_numbers(rows, y)})
-    styles, lost, several = line_styles(levels(rows, by), linestyle="none", markersize=7.5), {}, False
+    styles, several = line_styles(levels(rows, by), linestyle="none", markersize=7.5), False
+    lost: dict[str, dict[float, tuple[str, Any]]] = {}
     for group, style in styles.items():
         part = select(rows, {by: group})
         seeds, missing = table.loc[part.index].dropna(), table["x"][part.index[part["status"] == "diverged"]].dropna()
+        drawing.mark(axes, seeds.index, *seeds.mean())
         if len(seeds):
             (x_mean, y_mean), (x_sd, y_sd) = seeds.mean(), seeds.std()
             axes.errorbar([x_mean], [y_mean], xerr=[x_sd], yerr=[y_sd], **style, elinewidth=1.3, capsize=0,
@@ -114,7 +117,7 @@ def scatter(
             drawing.seed_dots(axes, seeds["x"], seeds["y"], style["color"])
             several = True
         if len(missing):
-            lost[style["color"]] = {missing.mean(): ""}
+            lost[style["color"]] = {missing.mean(): ("", missing.index)}
     if not axes.lines and not lost:
         raise ValueError(f"no run has values of both {x} and {y}")
     notes = ["one seed", "mean ± sd"] * several + ["diverged"] * bool(lost)
@@ -125,12 +128,14 @@ def scatter(
 
 
 def stacked(
-    rows: pd.DataFrame, *, by: str, prefix: str = "", labels: Labels | None = None, title: str | None = None
-) -> Figure:
+    rows: pd.DataFrame, *, by: str, prefix: str = "", reference: Mapping[str, Mapping[str, float]] | None = None,
+    labels: Labels | None = None, title: str | None = None,
+) -> Figure:  # fmt: skip
     """Milliseconds of a training step by component: for each value of `by` a bar of the means over its runs.
 
     Shares from 5 % on are printed, after the total those that have no room in the bar. Components below 2 % of every
-    bar, and those of an unknown name, are drawn as one with "other".
+    bar, and those of an unknown name, are drawn as one with "other". reference: published amounts by component, for
+    each a bar; all bars then have the same length and show shares.
     """
     rows = rows[rows["breakdown_ms"].map(lambda parts: isinstance(parts, dict))]
     names = levels(rows, by)
@@ -138,12 +143,22 @@ def stacked(
         raise ValueError("no run has a breakdown_ms")
     table = pd.DataFrame([pd.DataFrame([*select(rows, {by: name})["breakdown_ms"]]).mean() for name in names]).fillna(0)
     total = table.sum(axis=1)
-    large = table.div(total, axis=0).max() >= MERGED_SHARE
+    names = [prefix + columns.level_text(name, labels) for name in names] + [
+        f"published: {one}" for one in reference or ()
+    ]
+    if reference:
+        table = pd.concat([table, pd.DataFrame([*reference.values()])], ignore_index=True).fillna(0)
+        table = 100 * table.div(table.sum(axis=1), axis=0)
+    large = table.div(table.sum(axis=1), axis=0).max() >= MERGED_SHARE
     kept = [name for name in COMPONENTS if name != "other" and large.get(name)]
     rest = table.drop(columns=kept)
     table = table[kept].assign(**{"other": rest.sum(axis=1)} if len(rest.columns) else {})
     figure, (axes,) = drawing.panel_grid(size=(7.0, 1.7 + 0.55 * len(table)))
-    axes.set_xlim(0, 1.14 * total.max())
+    ends = table.sum(axis=1)
+    axes.set_xlim(0, 1.14 * ends.max())
+    for place, name in enumerate(levels(rows, by)):
+        corners = np.array([[0, -0.32], [0, 0.32], [1, 0.32], [1, -0.32]]) * [ends[place], 1] + [0, place]
+        drawing.mark(axes, select(rows, {by: name}).index, *corners.T, closed=True)
     inside, outside = _share_texts(table, drawing.inches(axes)[0] / axes.get_xlim()[1])
     merged = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(rest) - {"other"} else "other"
     left = table.cumsum(axis=1) - table
@@ -154,10 +169,13 @@ def stacked(
         axes.bar_label(bars[-1], inside[name], label_type="center", color=drawing.contrast(COMPONENTS[name]))
     for place, parts in outside.drop(columns="other", errors="ignore").iterrows():
         more = ", ".join(parts.dropna())
-        text = f"{columns.number_text(float(f'{total[place]:.3g}'))} ms" + f" ({more})" * bool(more)
-        axes.annotate(text, (total[place], place), (6, 0), textcoords="offset points", va="center")
-    drawing.finish_figure([axes], "time of a training step (ms)", "", title)
-    _name_bars(axes, [prefix + columns.level_text(name, labels) for name in names])
+        text = f"{columns.number_text(float(f'{total[place]:.3g}'))} ms" if place in total else ""
+        text = f"{text} ({more})".strip() if more else text
+        axes.annotate(text, (ends[place], place), (6, 0), textcoords="offset points", va="center")
+    drawing.finish_figure(
+        [axes], "share of a training step (%)" if reference else "time of a training step (ms)", "", title
+    )
+    _name_bars(axes, names)
     # A legend fills its columns from top to bottom; it is read from left to right.
     handles = [bar for column in range(COLUMNS) for bar in bars[column::COLUMNS]]
     figure.legend(handles=handles, loc="outside lower center", ncols=COLUMNS, handlelength=1.1, handleheight=1.1,
@@ -207,6 +225,7 @@ def norms_by_layer(
         for name, style in styles.items():
             seeds = logs.loc[logs.index.intersection(select(rows, {by: name}).index)]
             axes.plot(np.exp(seeds.mean()).to_numpy(), label="_mean", zorder=3, **style)
+            drawing.mark(axes, seeds.index, range(len(places)), np.exp(seeds.mean()))
             if len(seeds) > 1:
                 drawing.seed_dots(axes, range(len(places)), np.exp(seeds).T, style["color"])
     drawing.finish_figure(grid, "", y_label or label_of("gradient_norm", labels), title, styles=styles, labels=labels)

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.style
@@ -22,9 +22,11 @@ INK, MUTED, VOID = "0.12", "0.42", "0.94"
 EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad edge, and from each other
 LETTER = 0.085  # inches of a letter of the style sheet's font
 HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+PUBLISHED: dict[str, Any] = {"marker": "D", "linestyle": "none", "markersize": 7, "markeredgewidth": 1.5,
+                             "markerfacecolor": "none", "label": "_published", "zorder": 6}  # fmt: skip
 MARK: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": MUTED}
-# Where runs diverged, for each panel: by a line's colour, and by x, the text on the left of a cross.
-Lost = Sequence[Mapping[str, Mapping[float, str]]]
+# Where runs diverged, for each panel: by a line's colour, and by x, the text on the left of a cross and its rows.
+Lost = Sequence[Mapping[str, Mapping[float, tuple[str, Collection[Any]]]]]
 NOTES: dict[str, dict[str, Any]] = {
     "optimum": {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.6},
     "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
@@ -36,6 +38,38 @@ NOTES: dict[str, dict[str, Any]] = {
     "single seed": {"marker": None, "linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
     "mean ± 1 sd": {"marker": None, "linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
 }
+
+
+class Mark(NamedTuple):
+    """A place of a figure that shows rows of the study: a point, a line or, closed, an area."""
+
+    transform: Any  # of its points to pixels
+    points: Any  # [point, x or y]
+    rows: list[Any]  # of the frame's index
+    closed: bool
+
+
+class StudyFigure(Figure):
+    """A figure that knows which rows it shows where, and of which column."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.marks: list[Mark] = []
+        self.metric = ""
+
+    def places(self) -> list[tuple[Mark, Any]]:
+        """Every mark with its points in hundredths of an inch from the top left, once the figure is drawn."""
+        scale = 100 / self.dpi
+        found = [(mark, mark.transform.transform(mark.points) * scale) for mark in self.marks]
+        return [(mark, np.array([0, 100 * self.get_figheight()]) + points * [1, -1]) for mark, points in found]
+
+
+def mark(axes: Axes, rows: Iterable[Any], x: Any, y: Any, *, closed: bool = False, transform: Any = None) -> None:
+    """Note which rows are shown at x and y: a point, a line or an area. transform: by default of the data."""
+    figure: Any = axes.get_figure(root=True)
+    points = np.column_stack([np.atleast_1d(x), np.atleast_1d(y)]).astype(float)
+    if len(points := points[np.isfinite(points).all(axis=1)]) and len(found := list(rows)):
+        figure.marks.append(Mark(transform or axes.transData, points, found, closed))
 
 
 def line_styles(values: Sequence[Any], **more: Any) -> dict[Any, dict[str, Any]]:
@@ -72,7 +106,7 @@ def panel_grid(
     columns = min(count, columns if count != 4 else 2)
     lines = -(-count // columns)
     width, height = size or (7.0 if count == 1 else 8.4, 4.2 if lines == 1 else 3.6)
-    figure = Figure(figsize=(width, height * lines))
+    figure = StudyFigure(figsize=(width, height * lines))
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for unused in panels[count:]:
         unused.remove()
@@ -130,6 +164,11 @@ def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
     axes.plot(x, y, "o", markersize=3.5, color=colour, markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)
 
 
+def has_published(panels: Sequence[Axes]) -> bool:
+    """Whether a published value is marked in any panel."""
+    return any(line.get_label() == PUBLISHED["label"] for axes in panels for line in axes.lines)
+
+
 def _crosses(panels: Sequence[Axes], lost: Lost, lower: bool) -> None:
     """The marks of diverged runs in a strip beyond the values, those of each line above the other; it has no ticks."""
     height = min(0.5, EDGE + STEP * max(map(len, lost)))  # of the strip, in heights of the axes
@@ -144,12 +183,13 @@ def _crosses(panels: Sequence[Axes], lost: Lost, lower: bool) -> None:
         axes.axhspan(*strip, color=VOID, linewidth=0, label="_strip", zorder=5.5)
         for pile, (colour, marks) in enumerate(lines.items()):
             place, across = min(EDGE + STEP * pile, height), axes.get_xaxis_transform()
-            for x, text in marks.items():
+            for x, (text, rows) in marks.items():
                 at = (x, 1 - place if lower else place)
                 axes.plot(*at, "X", markersize=8, color=colour, markeredgecolor="white", label="_diverged",
                           transform=across, clip_on=False, zorder=7)  # fmt: skip
                 axes.annotate(text, at, (-7, 0), xycoords=across, textcoords="offset points", ha="right", va="center",
                               fontsize="small", zorder=7)  # fmt: skip
+                mark(axes, rows, *at, transform=across)
     panels[0].set_ylim(*limits)
 
 
@@ -160,12 +200,26 @@ def finish_figure(
 ) -> Figure:  # fmt: skip
     """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, legend and crosses.
 
+    The title ends with how many runs each mark shows.
+
     styles: of each line by its value; `heading` stands above them. notes: names in NOTES, what follows a comma is said
     of the mark, or entries. The legend stands beside the panels, or below them without lines or for long texts. Crosses
     stand at the top where lower values are better.
     """
     figure: Any = panels[0].get_figure(root=True)
-    figure.suptitle(textwrap.fill(title or "", int(figure.get_figwidth() * 8.8)), linespacing=1.25)
+    counts = sorted({len(one.rows) for one in figure.marks})
+    n = (
+        "single runs"
+        if counts == [1]
+        else f"n = {'–'.join(map(str, counts[:: len(counts) - 1 or 1]))}"
+        if counts
+        else ""
+    )
+    text = ", ".join(filter(None, [title, n]))
+    figure.suptitle(textwrap.fill(text, int(figure.get_figwidth() * 8.8)), linespacing=1.25)
+    for axes, crosses in zip(panels, lost, strict=False):  # the limits contain them
+        xs = [x for line in crosses.values() for x in line]
+        axes.plot(xs, [0.5] * len(xs), linestyle="none", label="_room", transform=axes.get_xaxis_transform())
     for axes in panels:
         ticks(axes.xaxis, x_ticks)
         ticks(axes.yaxis)
