@@ -2,8 +2,11 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from picture import bars, figure_of, legends, marked, problem_of, run, tick_texts
+
+from onecycle.studies.figures import draw
 
 # Two sizes, three learning rates; of the small set at the highest rate one of two seeds diverged.
 LRS = [0.05, 0.2, 0.8]
@@ -68,7 +71,7 @@ def test_panels_share_the_y_axis_and_labels_replace_texts() -> None:
     figure = figure_of(rows, **CURVES, panels="batch_size", title="Two sizes", labels=labels)
     assert [axes.get_title() for axes in figure.axes] == ["N = 128", "N = 1,024"]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes, n = 2", "rate")
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes (n = 2)", "rate")
     assert legends(figure)[0][:3] == ["images", "few", "50,000"]
 
 
@@ -134,6 +137,21 @@ def test_published_values_are_diamonds_and_a_diverged_arm_has_a_cross() -> None:
     assert legends(figure) == [["single run", "published", "diverged"]]
 
 
+def test_published_values_of_a_study_are_marked_where_a_figure_shows_their_metric() -> None:
+    published = {"metric": "final_loss", "rows": [
+        {"text": "a", "value": 0.9, "of": {"subset_size": 50000, "peak_lr": 0.2}},
+        {"text": "b", "value": 0.8, "of": {"subset_size": 50000}}, {"text": "c", "value": [1, 2]},
+        {"text": "d", "value": 94.5, "metric": "test_accuracy", "of": {"arm": "tta"}},
+    ]}  # fmt: skip
+    figures = [CURVES, {"kind": "arms", "y": "test_accuracy", "where": {"arm": ["plain", "tta"]}}]
+    drawn, problems = draw({"figures": figures, "published": published}, pd.DataFrame(ROWS + ARMS))
+    assert problems == []
+    assert marked(drawn["figure"].axes[0], "_published") == [([0.2], [0.9])]
+    assert legends(drawn["figure"])[0][-1] == "published"
+    ((x, y),) = marked(drawn["figure_2"].axes[0], "_published")
+    assert (x[1], y[1]) == (94.5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [
@@ -163,4 +181,4 @@ def test_scatter_has_means_and_deviations_in_both_directions() -> None:
 def test_a_dollar_in_a_title_is_a_dollar() -> None:
     figure = figure_of(ARMS, kind="arms", y="test_accuracy", title=r"$\q$")
     figure.draw_without_rendering()
-    assert figure.get_suptitle() == r"$\q$, n = 3"
+    assert figure.get_suptitle() == r"$\q$ (n = 3)"

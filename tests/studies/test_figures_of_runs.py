@@ -117,7 +117,7 @@ def test_surfaces_share_one_logarithmic_scale_with_direction_1_across() -> None:
     ]
     figure = figure_of(rows, kind="surfaces", title="Surfaces")
     left, right, bar = figure.axes
-    assert ([left.get_title(), right.get_title()], figure.get_suptitle()) == (["bn", "none"], "Surfaces, single runs")
+    assert ([left.get_title(), right.get_title()], figure.get_suptitle()) == (["bn", "none"], "Surfaces (single runs)")
     filled: list[Any] = [one for axes in (left, right) for one in axes.collections if isinstance(one, QuadContourSet)]
     assert len(filled) == 4  # filled contours and their lines
     assert all((one.levels[0], one.levels[-1]) == pytest.approx((0.1, 80.0), rel=0.2) for one in filled)
@@ -144,4 +144,9 @@ def test_parts_of_a_step_are_in_their_order_thin_ones_together_with_shares_in_th
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert [text for text in texts if text] == ["80%", "83%", "13%", "24.9 ms (norm 16%)", "336 ms"]
     assert tick_texts(figure.axes[0], "y") == ["N = 128", "N = 512"]
+    published = {"V100": {"convolution": 6.0, "norm": 4.0}}
+    figure = figure_of(rows, kind="stacked", by="batch_size", reference=published)
+    ends = [bar.get_x() + bar.get_width() for bar in figure.axes[0].patches]  # type: ignore[attr-defined]
+    assert (max(ends), tick_texts(figure.axes[0], "y")) == (pytest.approx(100), ["128", "512", "published: V100"])
+    assert [text.get_text() for text in figure.axes[0].texts if "ms" in text.get_text()] == ["24.9 ms", "336 ms"]
     assert "breakdown_ms" in problem_of([run(arm="a", breakdown_ms=None)], kind="stacked", by="arm")

@@ -1,5 +1,7 @@
 import json
 import math
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from onecycle.errors import ConfigError
-from onecycle.studies import docs, plan, report
+from onecycle.studies import plan, publish, report
 from onecycle.studies import rows as table
 from onecycle.studies.figures import columns
 from onecycle.studies.plan import Plan
@@ -180,36 +182,123 @@ def test_numbers_are_shown_with_as_many_digits_as_they_deserve(mean: float, sd: 
     assert columns.mean_and_sd(mean, sd) == text
 
 
-def test_docs_hold_figures_verdicts_and_the_command_of_complete_studies_of_real_data(tmp_path: Path) -> None:
+def test_a_page_knows_the_runs_of_each_place_of_its_figures(tmp_path: Path) -> None:
+    evil = "</script><b>"
+    folder = study(tmp_path)
+    record = json.loads((folder / "0.4-1/result.json").read_text())
+    (folder / "0.4-1/result.json").write_text(json.dumps({**record, "status": "diverged"}))
+    with (folder / "0.1-0/metrics.csv").open("a") as lines:
+        lines.write("".join(f"{step},9,{step / 1000}\n" for step in range(3, 1003)) + "1003,9,nan\n")
+    noted = plan.read_plan(folder)
+    points = [replace(point, label=evil + point.label) for point in noted.points]
+    plan.write_plan(folder, replace(noted, points=points))
+    report.build(folder)
+    text = page_of(folder).split("id=data>")[1].split("</script>")[0]
+    assert evil not in page_of(folder)
+    data = json.loads(text)
+    assert [run["folder"] for run in data["runs"]] == ["../0.1-0/", "../0.4-0/", "../0.1-1/", "../0.4-1/"]
+    assert data["runs"][3]["name"] == "seed 1, diverged"
+    assert data["runs"][2]["curves"] == {"train/loss": [[1, 2], [3, 1]]}
+    steps, losses = data["runs"][0]["curves"]["train/loss"]
+    assert (len(steps), 995 < steps[-1] < 1002, 0.99 < losses[-1] < 1.0) == (120, True, True)
+    low, high, cross = data["figures"]["figure"]["marks"]
+    assert (low["runs"], low["n"], low["means"][0], low["title"]) == ([0, 2], 2, "51.00 ± 1.41", evil + "peak_lr=0.1")
+    assert (high["runs"], high["n"], high["means"][0], high["metric"]) == (
+        [1, 3],
+        "1 of 2",
+        "70.00",
+        data["metrics"][0],
+    )
+    # As in the picture, in hundredths of an inch from the top left: the higher accuracy is above, the cross below both.
+    (x_low, y_low), (x_high, y_high), (x_cross, y_cross) = (
+        map(int, one["points"].split(",")) for one in (low, high, cross)
+    )
+    width, height = map(int, data["figures"]["figure"]["size"].split())
+    assert 0 < x_low < x_high == x_cross < width
+    assert 0 < y_high < y_low < y_cross < height
+    assert cross["runs"] == [1, 3]
+
+
+def test_the_generated_blocks_of_the_docs_are_written_anew_and_what_stands_between_them_stays(tmp_path: Path) -> None:
     claim = {**CLAIM, "id": "b", "at_least": 50.0, "if_not": "Likely reason: a | b.", "margin_from": "Half of it."}
     report.build(study(tmp_path / "real", claims=[CLAIM, claim]))
     report.build(study(tmp_path / "drawn", name="synthetic"))
-    assert docs.write_docs(tmp_path / "real", tmp_path / "docs") == ["one"]
-    assert docs.write_docs(tmp_path / "drawn", tmp_path / "other") == []
-    text = (tmp_path / "docs/studies.md").read_text()
-    holds, fails = (line for line in text.splitlines() if line.startswith("| 0.4 beats 0.1 by 5 points. | "))
-    assert "| ✔ holds | " in holds
-    assert holds.endswith("at least 5 was claimed | 0.0086 † |")
-    assert "| ✘ does not hold | " in fails
-    assert fails.endswith("at least 50 was claimed. Likely reason: a \\| b. Half of it. | 0.0033 † |")
-    assert "Published test accuracy (%): λ 0.4 → 94.1, here 70.5 (n = 2). From: a book." in text
-    assert "4 runs, n = 2 seeds, 2.0 minutes on Zen, 2 threads (32-true)" in text
-    assert "`make study NAME=one`" in text
-    assert "![One & only](figures/one_figure.png)" in text
-    assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000
-
-
-def test_docs_keep_the_sections_of_studies_whose_records_are_not_here(tmp_path: Path) -> None:
-    report.build(study(tmp_path / "here"))
-    docs.write_docs(tmp_path / "here", tmp_path / "docs")
     page = tmp_path / "docs/studies.md"
-    before = page.read_text()
-    page.write_text(before + "\n## Another\n\nWhy?\n\n3 runs: `make study NAME=another`\n")
-    introduction, _, own = before.partition("## One & only")
-    another = "## Another\n\nWhy?\n\n3 runs: `make study NAME=another`\n\n"
-    for folder in ("here", "nothing"):
-        docs.write_docs(tmp_path / folder, tmp_path / "docs")
-        assert page.read_text() == f"{introduction}{another}## One & only{own}"
+    assert publish.write_docs(tmp_path / "real", tmp_path / "docs") == ["one"]
+    assert publish.write_docs(tmp_path / "drawn", tmp_path / "other") == []
+    text = page.read_text()
+    link = "[0.4 beats 0.1 by 5 points.](#one--only)"
+    for line in (
+        "2 claims: 1 hold, 1 do not hold.",
+        f"| {link} | ✔ holds | 19.5 ± 4.3 points | 2 | yes |",
+        f"| {link} | ✘ does not hold | 19.5 ± 4.3 points | 2 | yes |",
+        "![One & only](figures/one_figure.png)",
+        "| 0.4 beats 0.1 by 5 points. | ✔ holds | 19.5 ± 4.3 points | at least 5 | 2 | 0.0086 |",
+        "| 0.4 beats 0.1 by 5 points. | ✘ does not hold | 19.5 ± 4.3 points | at least 50 | 2 | 0.0033 |",
+        "- 0.4 beats 0.1 by 5 points. Likely reason: a | b. Half of it.",
+        "Published test accuracy (%): λ 0.4 → 94.1, here 70.5 (n = 2). From: a book.",
+    ):
+        assert line in text.splitlines(), line
+    assert "4 runs, n = 2 seeds, 2.0 minutes on Zen, 2 threads (32-true)" in text
+    assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000
+    another = "## Another\n\n| Why? | ? undecided | 1.2 ± 3 points | at least 5 | 2 |  |\n"
+    told = text.replace("Is 0.4 > 0.1?", "They claimed it.").replace("19.5 ±", "7 ±") + another
+    page.write_text(told)
+    for folder in ("real", "nothing"):
+        publish.write_docs(tmp_path / folder, tmp_path / "docs")
+        again = page.read_text()
+        assert ("They claimed it." in again, another in again, "7 ±" in again) == (True, True, False)
+        assert "3 claims: 1 hold, 1 do not hold, 1 undecided." in again
+        assert "| [Why?](#another) | ? undecided | 1.2 ± 3 points | 2 |  |" in again
+
+
+@pytest.mark.parametrize(
+    ("low", "effect", "high", "text"),
+    [
+        (5.2, 5.5, 5.8, "5.50 ± 0.30 x"), (None, 1.25, 2.0, "1.25 (−∞ to 2) x"), (0.22, 1.0, 1.0, "1 (0.22 to 1) x"),
+        (3.0, 3.0, 3.0, "3 x"), (None, None, None, "why"),
+    ],
+)  # fmt: skip
+def test_effects_in_the_docs_have_half_widths_or_both_ends(
+    low: float | None, effect: float | None, high: float | None, text: str
+) -> None:
+    half = None if low is None or high is None else (high - low) / 2
+    entry = {"effect": effect, "low": low, "high": high, "uncertainty": half, "unit": "x", "reason": "why"}
+    assert publish.effect_text(entry) == text
+
+
+def test_a_study_that_is_unpacked_elsewhere_draws_the_same_page(tmp_path: Path) -> None:
+    folder = study(tmp_path / "here")
+    (folder / "0.1-0/checkpoints").mkdir()
+    (folder / "0.1-0/checkpoints/last.ckpt").write_text("large")
+    archive = publish.bundle(folder)
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    there = tmp_path / "there/one"
+    assert not list(there.rglob("*.ckpt"))
+    before = {
+        name: (there / "report" / name).read_bytes()
+        for name in ("table.csv", "verdicts.json", "index.html", "figure.png")
+    }
+    shutil.copytree(there / "report", tmp_path / "packed")
+    for path in (there / "report").iterdir():
+        if path.is_file():
+            path.unlink()
+    report.main([str(there)])
+    assert {name: (there / "report" / name).read_bytes() for name in before} == before
+    assert (tmp_path / "packed/figure.pdf").read_bytes().startswith(b"%PDF")
+    lines = (tmp_path / "packed/table.tex").read_text().splitlines()
+    assert (
+        r"peak learning rate $\lambda$ & n & test accuracy (\%) & test loss & training loss & training time (s) \\"
+        in lines
+    )
+    assert r"0.1 & 2 & 51.00 $\pm$ 1.41 & 1.500 $\pm$ 0.000 & -- & 2.000 $\pm$ 0.000 \\" in lines
+    versions = json.loads((tmp_path / "packed/versions.json").read_text())
+    assert (versions["runs"], set(versions["figures"]) >= {"matplotlib"}) == (
+        [{"threads": 2, "processor": "Zen"}],
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +309,7 @@ def test_docs_keep_the_sections_of_studies_whose_records_are_not_here(tmp_path: 
     ],
 )  # fmt: skip
 def test_the_docs_say_how_many_runs_have_which_seeds(seeds: list[Any], text: str) -> None:
-    assert docs.seeds_text(seeds) == text
+    assert publish.seeds_text(seeds) == text
 
 
 def test_published_numbers_may_have_their_own_metric_several_values_and_no_run_of_ours(tmp_path: Path) -> None:

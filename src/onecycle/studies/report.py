@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
@@ -71,7 +72,8 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-    rows[table.plain_columns(rows)].to_csv(target / "table.csv", index=False, float_format="%.6g")
+    places = [os.path.relpath(run, folder.parent) for run in rows["folder"]]  # a study can be moved
+    rows[table.plain_columns(rows)].assign(folder=places).to_csv(target / "table.csv", index=False, float_format="%.6g")
     run.write_atomically(target / "verdicts.json", json.dumps(judged, indent=1, allow_nan=False) + "\n")
     warnings = list(problems)
     # The other rows are those of `records_of`.
@@ -223,10 +225,13 @@ def build_index(studies: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Command: python -m onecycle.studies.report [FOLDER]: every page below logs/studies again, without training."""
+    """Command: python -m onecycle.studies.report [FOLDER]: every page below logs/studies again, without training.
+
+    FOLDER: of another place with studies, or of one study.
+    """
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     studies = Path(*arguments[:1] or ["logs/studies"])
-    folders = study_folders(studies, PLAN)
+    folders = [studies] if (studies / PLAN).exists() else study_folders(studies, PLAN)
     if not folders:
         sys.exit(f"{studies}: holds no study yet; run one: make study NAME=lr_range_test")
     problems = []
@@ -235,7 +240,7 @@ def main(arguments: Sequence[str]) -> None:
             build(folder)
         except ConfigError as error:
             problems += [f"{folder.name}: {line}" for line in error.problems]
-    print(f"Index: {build_index(studies)}")
+    print(f"Index: {build_index(folders[0].parent)}")
     if problems:
         print("\n".join(problems), file=sys.stderr)
         sys.exit(2)

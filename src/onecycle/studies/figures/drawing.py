@@ -215,7 +215,7 @@ def finish_figure(
         if counts
         else ""
     )
-    text = ", ".join(filter(None, [title, n]))
+    text = f"{title} ({n})" if title and n else title or n
     figure.suptitle(textwrap.fill(text, int(figure.get_figwidth() * 8.8)), linespacing=1.25)
     for axes, crosses in zip(panels, lost, strict=False):  # the limits contain them
         xs = [x for line in crosses.values() for x in line]
