@@ -18,11 +18,17 @@ STAMP := $(firstword $(wildcard .venv/.installed-*) .venv/.installed-python3)
 PYTHON := $(shell cat $(STAMP) 2>/dev/null || echo python3)
 endif
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 # --strict: a version that the service does not know is an error. Without it pip-audit skips it and reports success.
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help setup train study studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard lock clean
+=======
+.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard new lock clean
+>>>>>>> main
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +42,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@test ! -L .venv || { echo "onecycle: .venv is a link; building would empty the environment that it leads to. Remove the link or update that environment."; exit 2; }
 	@echo "onecycle: building .venv (once; downloads about 3 GB on Linux)"
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@awk '/^[^ ]/ { own = /^uv==/ } own' requirements.lock > .venv/uv.lock
+	@$(PIP) --require-hashes --requirement .venv/uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode $(EXACTLY) \
+		|| { echo "onecycle: uv does not read the configuration of pip; trying pip, which takes longer"; $(PIP) $(EXACTLY); }
+	@$(PIP) --no-build-isolation --editable .
 	@echo $(PYTHON) > $@
 
 # Only this target replaces a CIFAR that is missing and cannot be downloaded by drawn images, so that a first try runs anywhere.
@@ -97,8 +106,12 @@ format: $(STAMP) ## format the code
 tensorboard: $(STAMP) ## show all runs in TensorBoard on PORT (6006)
 	@$(BIN)/tensorboard --logdir logs --port $(PORT)
 
-lock: $(STAMP) ## resolve pyproject.toml into requirements.lock (needs uv and the network)
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+new: $(STAMP) ## copy this project to DIR under the package name NAME; PARTS=train leaves out studies, searches, benchmark
+	@test -n "$(NAME)" -a -n "$(DIR)" || { echo "make new needs NAME=… DIR=…"; exit 2; }
+	@$(BIN)/python -m onecycle.new $(NAME) $(DIR) $(if $(PARTS),--parts $(PARTS))
+
+lock: $(STAMP) ## resolve pyproject.toml into requirements.lock (needs the network)
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--extra dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove .venv and the caches of tools; keeps logs/ and data/

@@ -3,11 +3,13 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from helpers import composed_of
+from onecycle.runs.record import read_result
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,6 +83,14 @@ def test_every_target_experiment_and_group_that_the_readme_names_exists() -> Non
         assert (ROOT / "conf" / group / f"{name}.yaml").exists() or name == "mine", (group, name)
 
 
+def test_a_person_s_own_defaults_hold_unless_the_command_line_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "default.yaml").write_text("# @package _global_\nseed: 7\nbatch_size: 64\n")
+    config = composed_of(f"hydra.searchpath=[{tmp_path}]", "experiment=quick", "batch_size=128")
+    assert (config.seed, config.batch_size, config.name) == (7, 128, "quick")
+    assert composed_of("experiment=quick").seed == 0
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
 def test_an_experiment_opens_with_its_command_and_what_to_expect(path: Path) -> None:
     lines = path.read_text().splitlines()
@@ -89,3 +99,40 @@ def test_an_experiment_opens_with_its_command_and_what_to_expect(path: Path) -> 
     assert "# Command: make train" in head
     assert re.search(r"^# (Expected|Measured): .*(\d %|seconds)", head, re.MULTILINE), head
     assert composed_of(f"experiment={path.stem}").name == path.stem
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_installed_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
+    source, site, here = tmp_path / "source", tmp_path / "site", tmp_path / "here"
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, files.split("\0")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name, follow_symlinks=False)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", site, source], check=True, timeout=120)
+    shutil.rmtree(source)
+    here.mkdir()
+    program = f"import sys; sys.path.insert(0, {str(site)!r}); from onecycle import cli; cli.{{}}_command()"
+
+    def run(command: str, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(command), *words],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "experiment: bag_of_tricks, baseline" in run("train", "--help")
+    run("train", "experiment=debug", "data=synthetic")
+    (folder,) = (here / "logs" / "runs").iterdir()
+    record = read_result(folder)
+    assert record is not None
+    assert record["status"] == "finished"
+    assert record["environment"]["git"] is None
+    run("evaluate", f"run={folder.relative_to(here)}")
+    run("train", "study=one_cycle", "study.scale=tiny")
+    assert (here / "logs" / "studies" / "one_cycle" / "report" / "index.html").exists()

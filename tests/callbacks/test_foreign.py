@@ -12,6 +12,8 @@ from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
 from onecycle.train import train
 
+FIGURES = "callbacks.figures={_target_:onecycle.callbacks.figures.Figures,mistakes:3}"
+
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +26,7 @@ def test_foreign_loggers_and_callbacks_need_no_more_than_their_yaml(tmp_path: Pa
         "+logger.own={_target_:foreign.Memory,word:hello}",
         "+callbacks.counter={_target_:foreign.Counter,every:2}",
         "+callbacks.early={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:test/loss,patience:9}",
-        "callbacks.figures={_target_:onecycle.callbacks.figures.Figures,mistakes:3}",
+        FIGURES,
     )
     record = train(cfg, [])
     assert record["status"] == "finished"
@@ -126,3 +128,33 @@ def test_a_metric_of_a_user_s_callback_can_be_monitored(tmp_path: Path, tiny: An
         f"+callbacks.stop={{{LIGHTNING}EarlyStopping,monitor:banana,stopping_threshold:5}}",
     )
     assert train(cfg, [])["steps"] == 5
+
+
+def test_mlflow_gets_hyperparameters_metrics_and_figures(tmp_path: Path, tiny: Any) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    for seed in (0, 1):
+        train(
+            tiny("logger=[default,mlflow]", FIGURES, f"output={tmp_path}", f"seed={seed}"), [], sweep=tmp_path / "sweep"
+        )
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    found = mlflow.search_runs(experiment_names=["onecycle"], output_format="list")
+    assert sorted(run.data.params["seed"] for run in found) == ["0", "1"]
+    for run in found:
+        names = {part.path for part in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+        assert names == {"training images.png", "confusion matrix.png", "worst mistakes.png"}
+        assert {"test/accuracy", "test/loss", "train/loss", "lr"} <= run.data.metrics.keys()
+
+
+def test_each_run_of_a_process_is_a_run_of_wandb(tmp_path: Path, tiny: Any) -> None:
+    wandb = pytest.importorskip("wandb")
+    for seed in (0, 1):
+        train(
+            tiny("logger=[default,wandb]", FIGURES, f"output={tmp_path}", f"seed={seed}"), [], sweep=tmp_path / "sweep"
+        )
+    wandb.finish()
+    folders = sorted(tmp_path.glob("wandb/offline-run-*"))
+    assert len(folders) == 2
+    for folder in folders:
+        assert len(list(folder.glob("files/media/images/*.png"))) == 3
+        (events,) = folder.glob("*.wandb")
+        assert b"test/accuracy" in events.read_bytes()

@@ -204,18 +204,18 @@ def test_the_same_by_the_command(prepare: Callable[[], None], here: Path) -> Non
 
 def test_networks_of_another_package_are_built_where_the_user_names_it(here: Path) -> None:
     classes = len(record_of(here / "run")["data"]["classes"])
-    Path("mylab.py").write_text(
+    Path("theirs.py").write_text(
         "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self, classes): super().__init__(2, classes)\n"
     )
     sys.path.insert(0, str(here))
     try:
-        change("model", {"_target_": "mylab.Net"})
+        change("model", {"_target_": "theirs.Net"})
         layer = torch.nn.Linear(2, classes).state_dict()
         weights = {f"network.{name}": value for name, value in layer.items()}
         change_checkpoint(lambda contents: contents.update(state_dict=weights))
-        with pytest.raises(ConfigError, match="mylab"):
+        with pytest.raises(ConfigError, match="theirs"):
             read_trained(Path("run"))
-        network = read_trained(Path("run"), allow=["mylab"]).network
+        network = read_trained(Path("run"), allow=["theirs"]).network
         assert torch.equal(network.state_dict()["weight"], layer["weight"])
     finally:
         sys.path.remove(str(here))

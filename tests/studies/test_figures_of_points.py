@@ -134,7 +134,7 @@ def test_published_values_are_diamonds_and_a_diverged_arm_has_a_cross() -> None:
     ((x, y),) = marked(figure.axes[0], "_diverged")
     assert (x[0] < 0.1, y) == (True, [2.0])
     assert figure.axes[0].texts[2].get_text() == "93.5  (1 of 2)"
-    assert legends(figure) == [["single run", "published", "diverged"]]
+    assert legends(figure) == [["single run", "diverged", "published"]]
 
 
 def test_published_values_of_a_study_are_marked_where_a_figure_shows_their_metric() -> None:

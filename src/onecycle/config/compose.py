@@ -20,7 +20,7 @@ from onecycle.config import hyperparameters
 from onecycle.config.validate import did_you_mean, flat
 from onecycle.errors import ConfigError
 
-CONF = Path(__file__).parents[3] / "conf"
+CONF = (Path(__file__).parents[1] / "conf").resolve()  # in the source tree a link to conf/ at its top
 SWEEP_FLAGS = ("-m", "--multirun")
 FLAGS = (
     *SWEEP_FLAGS, "-r", "--run", "-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p",

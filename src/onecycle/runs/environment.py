@@ -37,6 +37,8 @@ def _processor() -> str:
 
 
 def _git_revision() -> str | None:
+    if not (Path(__file__).parents[3] / "pyproject.toml").exists():
+        return None  # installed: a repository around it is another project's
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
@@ -61,6 +63,8 @@ def prepare(threads: int | None, processes: int = 1) -> None:
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     torch.compiler.reset()
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()  # else Lightning's logger goes on with the run before
 
 
 def keep_freed_memory() -> bool:

@@ -171,7 +171,11 @@ class Csv(NeedsRun, Logger):
 
 
 def log_image(loggers: Iterable[Logger], key: str, image: Any, step: int) -> None:
-    """Give a figure of matplotlib or an image of Pillow to the loggers that have a `log_image`, as WandbLogger has."""
+    """Give a figure of matplotlib or an image of Pillow to the loggers that take one, as those of W&B and MLflow do."""
     for logger in loggers:
+        client: Any = getattr(logger, "experiment", None)
         if hasattr(logger, "log_image"):
             logger.log_image(key, [image], step=step)
+        elif hasattr(client, "log_figure"):
+            write = client.log_image if isinstance(image, Image.Image) else client.log_figure
+            write(logger.run_id, image, f"{key}.png")  # type: ignore[attr-defined]

@@ -1,8 +1,4 @@
-"""What a study gives to others: docs/studies.md, and an archive of one study.
-
-`python -m onecycle.studies.publish docs [FOLDER] [DOCS]` writes the generated blocks of DOCS/studies.md from the
-reports below FOLDER; `python -m onecycle.studies.publish bundle FOLDER` writes FOLDER.zip.
-"""
+"""What studies give to others: `publish docs [FOLDER] [DOCS]` writes DOCS/studies.md, `publish bundle FOLDER` a zip."""
 
 import json
 import math
@@ -10,7 +6,7 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +15,6 @@ from typing import Any
 import matplotlib.style
 import pandas as pd
 
-from onecycle.errors import ConfigError
 from onecycle.runs.record import RESULT
 from onecycle.studies import report
 from onecycle.studies import rows as table
@@ -33,7 +28,6 @@ BLOCK = re.compile(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 SECTION = re.compile(r"^## (.+)$|^\| (.+?) \| ([✔✘?–] [a-z ]+) \| (.+) \| .+ \| (.+) \| (.*) \|$", re.MULTILINE)
 # Of a study's folder: its plan and searches, what figures and tables are made of, the page.
 BUNDLED = ("*", "*/result.json", "*/config.yaml", "*/metrics.csv", "report/*")
-LIBRARIES = ("onecycle", "torch", "lightning", "numpy", "scipy", "pandas", "matplotlib")
 WORDS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided", "not judged": "not judged"}
 LATEX = str.maketrans(
     {"λ": r"$\lambda$", "ρ": r"$\rho$", "α": r"$\alpha$", "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "–": "--"}
@@ -54,16 +48,15 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
         plan, rows = read_plan(folder), table.read(folder)
         if plan.study["scale"] == "tiny" or report.DRAWN in set(rows["data_name"]):
             continue
-        target = folder / report.REPORT
-        pictures = sorted(target.glob("*.png"), key=lambda picture: (picture.stem != "figure", picture.stem))
+        pictures = sorted((folder / report.REPORT).glob("*.png"), key=lambda path: (path.stem != "figure", path.stem))
         for picture in pictures:
             shutil.copyfile(picture, docs / "figures" / f"{folder.name}_{picture.name}")
         newest = max((Path(run) / RESULT).stat().st_mtime for run in rows["folder"])
-        verdicts = json.loads((target / "verdicts.json").read_text())
+        verdicts = json.loads((folder / report.REPORT / "verdicts.json").read_text())
         section = report.TEMPLATES.get_template("studies.md.j2").render(
             report.facts(plan, rows), pictures=[picture.name for picture in pictures],
-            verdicts=[entry | {"measured": effect_text(entry), "claimed": bounds_text(entry)} for entry in verdicts],
-            seeds=seeds_text(table.cells(rows, "seed")), date=f"{datetime.fromtimestamp(newest):%Y-%m-%d}",
+            verdicts=[entry | {"measured": effect_text(entry)} for entry in verdicts],
+            date=f"{datetime.fromtimestamp(newest):%Y-%m-%d}",
         ) + "\n"  # fmt: skip
         is_known = f"<!-- generated: {folder.name}.verdicts -->" in text
         text = _with_blocks(text, dict(BLOCK.findall(section))) if is_known else f"{text}\n{section}"
@@ -81,52 +74,30 @@ def summary(text: str) -> str:
 
     A claim without p was judged by another method and counts with p = 1.
     """
-    rows, where = [], ""
+    rows, anchor = [], ""
     for title, claim, verdict, effect, n, p in SECTION.findall(text):
         if title:
-            where = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+            anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
         else:
-            rows.append((f"[{claim}](#{where})", verdict, effect, n, p))
-    survivors = holm([float(p or 1) for *_, p in rows])
-    counts = pd.Series([verdict[2:] for _, verdict, *_ in rows], dtype=str).value_counts()
+            rows.append((f"| [{claim}](#{anchor}) | {verdict} | {effect} | {n} |", verdict[2:], p))
+    counts = pd.Series([verdict for _, verdict, _ in rows], dtype=str).value_counts()
     texts = [f"{counts[name]} {word}" for name, word in WORDS.items() if name in counts]
-    lines = [f"{len(rows)} claims: {', '.join(texts)}.", ""]
+    lines = ["", f"{len(rows)} claims: {', '.join(texts)}.", ""]
     lines += ["| claim | verdict | effect ± half width | n | Holm |", "|---|---|---|---|---|"]
-    for (claim, verdict, effect, n, p), survives in zip(rows, survivors, strict=True):
-        lines.append(f"| {claim} | {verdict} | {effect} | {n} | {'' if not p else 'yes' if survives else 'no'} |")
-    return "\n" + "\n".join(lines) + "\n\n"
+    for (line, _, p), survives in zip(rows, holm([float(p or 1) for *_, p in rows]), strict=True):
+        lines.append(f"{line} {'' if not p else 'yes' if survives else 'no'} |")
+    return "\n".join([*lines, "", ""])
 
 
 def effect_text(entry: Mapping[str, Any]) -> str:
-    """A verdict's effect with half the width of its 90 % interval, or its ends where it is lopsided."""
-    effect, half, unit, low, high = (entry[key] for key in ("effect", "uncertainty", "unit", "low", "high"))
-    if effect is None:
-        return str(entry["reason"])
+    """A verdict's effect with half the width of its 90 % interval; with both ends where that is lopsided or open."""
+    effect, half, low, high = (entry[key] for key in ("effect", "uncertainty", "low", "high"))
     if half is None or abs((low + high) / 2 - effect) > half / 2:
-        low, high = "−∞" if low is None else f"{low:.3g}", "∞" if high is None else f"{high:.3g}"
-        return f"{effect:.3g} ({low} to {high}) {unit}".rstrip()
+        reason: str = entry["reason"]
+        return reason.rpartition(", ")[0] if reason.endswith(" was claimed") else reason
     decimals = max(0, 1 - math.floor(math.log10(half))) if half > 1e-6 * abs(effect) else None
-    return (f"{effect:.4g}" if decimals is None else f"{effect:z.{decimals}f} ± {half:.{decimals}f}") + f" {unit}"
-
-
-def bounds_text(entry: Mapping[str, Any]) -> str:
-    """What was claimed of the effect."""
-    least, most = (None if bound is None else f"{bound:g}" for bound in (entry["at_least"], entry["at_most"]))
-    return f"at most {most}" if least is None else f"at least {least}" if most is None else f"{least} to {most}"
-
-
-def seeds_text(seeds: Sequence[Any]) -> str:
-    """How often runs were repeated: "n = 3 seeds", or which seeds how many runs have where they differ."""
-    runs = pd.Series(seeds, dtype=float).dropna().astype(int).value_counts().sort_index()
-    if runs.nunique() < 2:
-        return f"n = {len(runs)} seed{'s' if len(runs) != 1 else ''}"
-    parts = []
-    for _, group in runs.groupby(runs, sort=False):
-        members = group.index.tolist()
-        is_range = len(members) > 2 and members == list(range(members[0], members[-1] + 1))
-        which = f"{members[0]}–{members[-1]}" if is_range else ", ".join(map(str, members))
-        parts.append(f"{group.sum()} with seed{'s' if len(members) > 1 else ''} {which}")
-    return ", ".join(parts)
+    amount = f"{effect:.4g}" if decimals is None else f"{effect:z.{decimals}f} ± {half:.{decimals}f}"
+    return f"{amount} {entry['unit']}"
 
 
 def bundle(folder: Path) -> Path:
@@ -142,9 +113,9 @@ def bundle(folder: Path) -> Path:
     header, body = report.summary_table(plan, rows)
     latex = pd.DataFrame(body, columns=header).to_latex(index=False, escape=True).translate(LATEX)
     (target / "table.tex").write_text(latex)
-    records = [json.loads((Path(run) / RESULT).read_text()) for run in rows["folder"]]
-    made_with = {json.dumps(record["environment"], sort_keys=True): record["environment"] for record in records}
-    versions = {"runs": [*made_with.values()], "figures": {name: version(name) for name in LIBRARIES}}
+    made_with = [json.loads((Path(run) / RESULT).read_text())["environment"] for run in rows["folder"]]
+    versions: dict[str, Any] = {"runs": [one for place, one in enumerate(made_with) if one not in made_with[:place]]}
+    versions["figures"] = {name: version(name) for name in ("onecycle", "matplotlib", "numpy", "pandas", "scipy")}
     (target / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
     archive = folder.with_name(f"{folder.name}.zip")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
@@ -156,7 +127,7 @@ def bundle(folder: Path) -> Path:
     return archive
 
 
-def main(command: str, *given: str) -> None:
+def main(command: str = "docs", *given: str) -> None:
     """Command: see the module."""
     if command == "bundle":
         print(bundle(Path(*given)))
@@ -166,7 +137,4 @@ def main(command: str, *given: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:] or ["docs"])
-    except ConfigError as error:
-        sys.exit("\n".join(error.problems))
+    main(*sys.argv[1:])

@@ -68,17 +68,17 @@ def _published(
     study: Mapping[str, Any], kind: str, parameters: Mapping[str, Any], rows: pd.DataFrame
 ) -> dict[str, Any]:
     """The parameter of a figure with the published values of its y: of arms by their name, else by their filters."""
-    published, by = study.get("published") or {"metric": "", "rows": ()}, parameters.get("by", "arm")
+    published = study.get("published") or {"metric": "", "rows": ()}
     entries = [{"metric": published["metric"], "of": {}} | entry for entry in published["rows"]]
     known = [
-        (entry["of"], entry["value"])
-        for entry in entries
+        (entry["of"], entry["value"]) for entry in entries
         if entry["metric"] == parameters.get("y") and is_number(entry["value"])
         and entry["of"] and not select(rows, entry["of"]).empty
     ]  # fmt: skip
-    if kind == "arms":
-        return {"reference": {of[by]: value for of, value in known if isinstance(of.get(by), str)}}
-    return {"published": known} if kind == "curves" else {}
+    by = parameters.get("by", "arm")
+    return {"published": known} if kind == "curves" else {
+        "reference": {of[by]: value for of, value in known if isinstance(of.get(by), str)}
+    } if kind == "arms" else {}  # fmt: skip
 
 
 def page_data(
@@ -92,30 +92,29 @@ def page_data(
     known = [name for name in plain_columns(rows) if rows[name].dropna().map(is_number).all()]
     shown = [name for name in dict.fromkeys([*(figure.metric for figure in own.values()), *metrics]) if name in known]
     numbers = pd.DataFrame({name: finite_numbers(rows, name) for name in shown}, index=rows.index)
-    labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
+    labels, lost = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True), rows["status"] == "diverged"
     runs = [
         {"label": rows["label"][run] or "run", "folder": os.path.relpath(rows["folder"][run], folder) + "/",
-         "name": f"seed {rows['seed'][run]}" + ", diverged" * (rows["status"][run] == "diverged"),
+         "name": f"seed {rows['seed'][run]}" + ", diverged" * bool(lost[run]),
          "values": [mean_and_sd(number, np.nan) for number in numbers.loc[run]], "curves": _curves(rows["folder"][run])}
         for run in rows.index
     ]  # fmt: skip
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, figure in own.items():
-        marks: list[dict[str, Any]] = []
-        for mark, points in figure.places():
-            part, lost = numbers.loc[mark.rows], (rows["status"][mark.rows] == "diverged").sum()
+        width, height = 100 * figure.get_size_inches()  # in hundredths of an inch, from the top left
+        marks = []
+        for mark in sorted(figure.marks, key=lambda mark: (not mark.closed, -len(mark.points))):  # small ones above
+            part, n = numbers.loc[mark.rows], len(mark.rows)
+            points = mark.transform.transform(mark.points) * 100 / figure.dpi
             marks.append({
-                "points": " ".join(f"{x:.0f},{y:.0f}" for x, y in points), "closed": mark.closed,
-                "runs": [rows.index.get_loc(run) for run in mark.rows], "metric": label_of(figure.metric),
-                "n": f"{len(part) - lost} of {len(part)}" if lost else len(part),
+                "points": " ".join(f"{x:.0f},{height - y:.0f}" for x, y in points), "closed": mark.closed,
+                "runs": rows.index.get_indexer(mark.rows).tolist(), "metric": label_of(figure.metric),
+                "n": f"{n - lost[mark.rows].sum()} of {n}" if lost[mark.rows].any() else n,
                 "title": " or ".join(labels[mark.rows].unique()[:3]),
-                "means": [mean_and_sd(part[metric].mean(), part[metric].std()) for metric in shown],
+                "means": [*map(mean_and_sd, part.mean(), part.std())],
             })  # fmt: skip
-        width, height = 100 * figure.get_size_inches()
-        # Small places last, above large ones.
-        marks.sort(key=lambda mark: (not mark["closed"], " " not in mark["points"]))
         found[name] = {"size": f"{width:.0f} {height:.0f}", "marks": marks}
-    return {"runs": runs, "figures": found, "metrics": [label_of(name) for name in shown], "tags": TAGS}
+    return {"runs": runs, "figures": found, "metrics": [*map(label_of, shown)], "tags": TAGS}
 
 
 def _curves(folder: str) -> dict[str, list[list[float]]]:

@@ -60,7 +60,7 @@ def response_curves(
         grid[0].set_ylim(*y_limits)
     notes = ["optimum"] * any(line.get_label() == "_optimum" for axes in grid for line in axes.lines)
     notes += ["mean ± sd"] * bool((points["n"] > 1).any())
-    notes += ["diverged, no value"] * any(lost) + ["published"] * drawing.has_published(grid)
+    notes += ["diverged, no value"] * any(lost)
     return drawing.finish_figure(
         grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(points.index), lost=lost, lower=lower,
         styles=styles if by else None, labels=labels, heading=label_of(by, labels), notes=notes,
@@ -146,7 +146,6 @@ def training_curves(
         grid[0].set_ylim(*y_limits)
     drawn = {artist.get_label() for axes in grid for artist in (*axes.lines, *axes.collections)}
     notes = [note for note in NOTES if NOTES[note] in drawn] + ["diverged"] * any(lost)
-    notes += ["published"] * drawing.has_published(grid)
     return drawing.finish_figure(
         grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(shown.index), lost=lost, lower=lower,
         styles=styles, labels=labels, heading=(labels or {}).get("label", ""), notes=notes,

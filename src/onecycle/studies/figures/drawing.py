@@ -33,7 +33,6 @@ NOTES: dict[str, dict[str, Any]] = {
     "published": {"marker": "D", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5},
     "one seed": {"markersize": 4, "alpha": 0.45, "markeredgewidth": 0},
     "single run": {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK},
-    "mean": {"markersize": 7},
     "mean ± sd": {"markersize": 7},
     "single seed": {"marker": None, "linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
     "mean ± 1 sd": {"marker": None, "linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
@@ -52,16 +51,8 @@ class Mark(NamedTuple):
 class StudyFigure(Figure):
     """A figure that knows which rows it shows where, and of which column."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.marks: list[Mark] = []
-        self.metric = ""
-
-    def places(self) -> list[tuple[Mark, Any]]:
-        """Every mark with its points in hundredths of an inch from the top left, once the figure is drawn."""
-        scale = 100 / self.dpi
-        found = [(mark, mark.transform.transform(mark.points) * scale) for mark in self.marks]
-        return [(mark, np.array([0, 100 * self.get_figheight()]) + points * [1, -1]) for mark, points in found]
+    marks: tuple[Mark, ...] = ()
+    metric = ""
 
 
 def mark(axes: Axes, rows: Iterable[Any], x: Any, y: Any, *, closed: bool = False, transform: Any = None) -> None:
@@ -69,7 +60,7 @@ def mark(axes: Axes, rows: Iterable[Any], x: Any, y: Any, *, closed: bool = Fals
     figure: Any = axes.get_figure(root=True)
     points = np.column_stack([np.atleast_1d(x), np.atleast_1d(y)]).astype(float)
     if len(points := points[np.isfinite(points).all(axis=1)]) and len(found := list(rows)):
-        figure.marks.append(Mark(transform or axes.transData, points, found, closed))
+        figure.marks += (Mark(transform or axes.transData, points, found, closed),)
 
 
 def line_styles(values: Sequence[Any], **more: Any) -> dict[Any, dict[str, Any]]:
@@ -164,11 +155,6 @@ def seed_dots(axes: Axes, x: Any, y: Any, colour: str) -> None:
     axes.plot(x, y, "o", markersize=3.5, color=colour, markeredgewidth=0, alpha=0.4, label="_seeds", zorder=2)
 
 
-def has_published(panels: Sequence[Axes]) -> bool:
-    """Whether a published value is marked in any panel."""
-    return any(line.get_label() == PUBLISHED["label"] for axes in panels for line in axes.lines)
-
-
 def _crosses(panels: Sequence[Axes], lost: Lost, lower: bool) -> None:
     """The marks of diverged runs in a strip beyond the values, those of each line above the other; it has no ticks."""
     height = min(0.5, EDGE + STEP * max(map(len, lost)))  # of the strip, in heights of the axes
@@ -232,6 +218,12 @@ def finish_figure(
     lines = [Line2D([], [], label=level_text(value, labels), **style) for value, style in (styles or {}).items()]
     marks = [Line2D([], [], label=note, **{**MARK, **NOTES[note.partition(",")[0]]}) if isinstance(note, str) else note
              for note in notes]  # fmt: skip
+    if any(
+        line.get_label() == PUBLISHED["label"] and np.isfinite(line.get_xdata()).any()
+        for axes in panels
+        for line in axes.lines
+    ):
+        marks.append(Line2D([], [], label="published", **MARK | NOTES["published"]))
     _legend(panels, lines, marks, heading or None)
     if any(lost):
         _crosses(panels, lost, lower)
