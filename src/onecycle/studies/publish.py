@@ -12,14 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 import pandas as pd
 
 from onecycle.runs.record import RESULT
 from onecycle.studies import report
 from onecycle.studies import rows as table
 from onecycle.studies.figures import draw
-from onecycle.studies.figures.drawing import SHEET
+from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import read_plan
 from onecycle.studies.verdicts import holm
 
@@ -107,9 +106,8 @@ def bundle(folder: Path) -> Path:
     """
     report.build(folder)
     plan, rows, target = read_plan(folder), table.read(folder), folder / report.REPORT
-    with matplotlib.style.context(SHEET):
-        for name, figure in draw(plan.study, rows)[0].items():
-            figure.savefig(target / f"{name}.pdf", metadata={"CreationDate": None})
+    for name, figure in draw(plan.study, rows)[0].items():
+        save(figure, target, name, {"pdf": "CreationDate"})
     header, body = report.summary_table(plan, rows)
     latex = pd.DataFrame(body, columns=header).to_latex(index=False, escape=True).translate(LATEX)
     (target / "table.tex").write_text(latex)
@@ -118,12 +116,11 @@ def bundle(folder: Path) -> Path:
     versions["figures"] = {name: version(name) for name in ("onecycle", "matplotlib", "numpy", "pandas", "scipy")}
     (target / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
     archive = folder.with_name(f"{folder.name}.zip")
+    studies = [folder, *(folder.parent / name for name in plan.study.get("records_of") or ())]
+    found = {path for study in studies for pattern in BUNDLED for path in study.glob(pattern) if path.is_file()}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for name in (folder.name, *(plan.study.get("records_of") or ())):
-            study = folder.parent / name
-            paths = sorted({path for pattern in BUNDLED for path in study.glob(pattern) if path.is_file()})
-            for path in paths:
-                file.write(path, path.relative_to(folder.parent))
+        for path in sorted(found):
+            file.write(path, path.relative_to(folder.parent))
     return archive
 
 

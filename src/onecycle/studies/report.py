@@ -186,21 +186,17 @@ def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.Dat
     labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
     for label, members in rows["folder"].groupby(labels, sort=False):
         target = folder / re.sub(r"[^\w=.,+-]+", "_", label or "all")
-        runs = [table.metric_lines(Path(path)) for path in members]
-        bands = []
-        for tag in TAGS:
-            curves = [
-                {int(float(line["step"])): float(line[tag]) for line in lines if line.get("step") and line.get(tag)}
-                for lines in runs
-            ]
-            values = pd.DataFrame(curves).replace([np.inf, -np.inf], np.nan).dropna(axis="columns")
-            bands.append((tag, values.mean(), values.std().fillna(0)))
-        signs = {"mean": 0, "plus sd": 1, "minus sd": -1} if len(members) > 1 else {"mean": 0}
-        for suffix, sign in signs.items():
+        runs = [pd.DataFrame(lines) for path in members if (lines := table.metric_lines(Path(path)))]
+        if len(runs) < len(members):
+            continue
+        tables = [run.apply(pd.to_numeric, errors="coerce").groupby("step").last() for run in runs]
+        steps = pd.concat(tables).replace([np.inf, -np.inf], np.nan).groupby(level=0)
+        mean, sd, is_whole = steps.mean(), steps.std().fillna(0), steps.count() == len(runs)
+        for suffix, sign in {"mean": 0, "plus sd": 1, "minus sd": -1}.items() if len(runs) > 1 else [("mean", 0)]:
             with SummaryWriter(str(target / suffix)) as writer:
-                for tag, mean, sd in bands:
-                    for step, value in (mean + sign * sd).sort_index().items():
-                        writer.add_scalar(tag, value, step)
+                for tag in set(TAGS) & set(mean):
+                    for step, value in (mean + sign * sd)[tag][is_whole[tag]].items():
+                        writer.add_scalar(tag, value, int(step))
 
 
 def study_folders(studies: Path, file: str) -> list[Path]:
@@ -225,10 +221,7 @@ def build_index(studies: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Command: python -m onecycle.studies.report [FOLDER]: every page below logs/studies again, without training.
-
-    FOLDER: of another place with studies, or of one study.
-    """
+    """Command: python -m onecycle.studies.report [FOLDER]: without training every page below logs/studies, or one."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     studies = Path(*arguments[:1] or ["logs/studies"])
     folders = [studies] if (studies / PLAN).exists() else study_folders(studies, PLAN)

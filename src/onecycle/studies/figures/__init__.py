@@ -64,26 +64,22 @@ def draw(study: Mapping[str, Any], rows: pd.DataFrame) -> tuple[dict[str, Figure
     return drawn, problems
 
 
-def _published(
-    study: Mapping[str, Any], kind: str, parameters: Mapping[str, Any], rows: pd.DataFrame
-) -> dict[str, Any]:
+def _published(study: Mapping[str, Any], kind: str, given: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """The parameter of a figure with the published values of its y: of arms by their name, else by their filters."""
     published = study.get("published") or {"metric": "", "rows": ()}
     entries = [{"metric": published["metric"], "of": {}} | entry for entry in published["rows"]]
     known = [
         (entry["of"], entry["value"]) for entry in entries
-        if entry["metric"] == parameters.get("y") and is_number(entry["value"])
+        if entry["metric"] == given.get("y") and is_number(entry["value"])
         and entry["of"] and not select(rows, entry["of"]).empty
     ]  # fmt: skip
-    by = parameters.get("by", "arm")
+    by = given.get("by", "arm")
     return {"published": known} if kind == "curves" else {
         "reference": {of[by]: value for of, value in known if isinstance(of.get(by), str)}
     } if kind == "arms" else {}  # fmt: skip
 
 
-def page_data(
-    rows: pd.DataFrame, figures: Mapping[str, Figure], folder: Path, metrics: Sequence[str]
-) -> dict[str, Any]:
+def page_data(rows: pd.DataFrame, figures: Mapping[str, Figure], folder: Path, metrics: Sequence[str]) -> Any:
     """What a page in `folder` shows where one points at a saved figure: all runs, and the places with their runs.
 
     Of a run there are its values of `metrics` and of what the figures show, as texts, and its curves by tag.
@@ -121,8 +117,8 @@ def _curves(folder: str) -> dict[str, list[list[float]]]:
     """Steps and values of a run's curves by tag, averaged over neighbours where there are many, to four digits."""
     lines, found = metric_lines(Path(folder)), {}
     for tag in TAGS:
-        pairs = [(float(line["step"]), float(line[tag])) for line in lines if line.get("step") and line.get(tag)]
-        if pairs := [pair for pair in pairs if np.isfinite(pair[1])]:
+        pairs = [(line["step"], line[tag]) for line in lines if line.get("step") and line.get(tag)]
+        if len(pairs := [pair for pair in np.array(pairs, float) if np.isfinite(pair).all()]):
             parts = np.array_split(pairs, min(CURVE_POINTS, len(pairs)))
             found[tag] = np.transpose([[float(f"{mean:.4g}") for mean in part.mean(axis=0)] for part in parts]).tolist()
     return found

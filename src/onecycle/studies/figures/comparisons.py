@@ -14,7 +14,6 @@ from onecycle.studies.figures.columns import Labels, label_of, numbers
 from onecycle.studies.figures.drawing import INK, MUTED, line_styles
 from onecycle.studies.rows import levels, select
 
-SEEDS: dict[str, Any] = {"markersize": 6, "color": "white", "markeredgecolor": INK, "markeredgewidth": 0.9}
 # Components of a training step in the order of the bars; the colours are theirs in every figure.
 COMPONENTS = {
     "convolution": "C0", "norm": "C4", "activation": "C2", "pooling": "C5", "head and loss": "C3", "optimizer": "C1",
@@ -51,8 +50,10 @@ def arms(
     for place, (_, arm) in enumerate(table.iterrows()):
         drawing.mark(axes, arm["rows"] if arm["n"] > 0 else (), arm["mean"], place)
     heights = [names.index(name) + 0.2 for name in seeds["place"]]
-    axes.plot(seeds["value"], heights, "o", label="_seeds", zorder=5, **SEEDS)
-    axes.plot(published, places, **drawing.PUBLISHED, markeredgecolor=INK)
+    axes.plot(seeds["value"], heights, "o", color="white", markeredgecolor=INK, label="_seeds", zorder=5)
+    for place, value in zip(places, published, strict=True):
+        if math.isfinite(value):
+            axes.plot([value], [place], **drawing.PUBLISHED, markeredgecolor=INK)
     axes.margins(x=0.1)
     _write_numbers(axes, table, columns.is_lower_better(y))
     notes = ["single run"] * (len(seeds) > 0) + ["diverged"] * bool((table["diverged"] > 0).any())
@@ -113,11 +114,11 @@ def scatter(
             lost[style["color"]] = {missing.mean(): ("", missing.index)}
     if not axes.lines and not lost:
         raise ValueError(f"no run has values of both {x} and {y}")
-    several = any(line.get_label() == "_seeds" for line in axes.lines)
-    notes = ["one seed", "mean ± sd"] * several + ["diverged"] * bool(lost)
+    notes = ["one seed", "mean ± sd"] * any(line.get_label() == "_seeds" for line in axes.lines)
     return drawing.finish_figure(
-        [axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels, notes=notes,
-        heading=label_of(by, labels), lost=[lost], lower=columns.is_lower_better(y),
+        [axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels,
+        notes=notes + ["diverged"] * bool(lost), heading=label_of(by, labels), lost=[lost],
+        lower=columns.is_lower_better(y),
     )  # fmt: skip
 
 

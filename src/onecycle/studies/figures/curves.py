@@ -134,11 +134,12 @@ def training_curves(
             seeds = [found[index] for index in members]
             if log_y:
                 seeds = [(curve.replace(0, np.nan), end) for curve, end in seeds]
-            _seeds(axes, seeds, style["color"], y_limits, members, band=spread == "band")
-            if ends := {seed[1]: ("", [row]) for row, seed in zip(members, seeds, strict=True) if seed[1] is not None}:
-                marks[style["color"]] = ends
-            if group in (reference or {}):
-                at = (reference or {})[group], 0.02  # of the axes' height
+            _seeds(axes, seeds, members, style["color"], y_limits, band=spread == "band")
+            for end in {end for _, end in seeds if end is not None}:
+                ended = [row for row, seed in zip(members, seeds, strict=True) if seed[1] == end]
+                marks.setdefault(style["color"], {})[end] = "", ended
+            if reference and group in reference:
+                at = reference[group], 0.02  # of the axes' height
                 axes.plot(
                     *at, **drawing.PUBLISHED, markeredgecolor=style["color"], transform=axes.get_xaxis_transform()
                 )
@@ -160,9 +161,7 @@ def _seed(curve: pd.Series, smooth: int, status: str) -> Seed:
     return pd.Series(moving_average(finite.to_numpy(), smooth), finite.index), float(ended[0]) if has_end else None
 
 
-def _seeds(
-    axes: Axes, seeds: Sequence[Seed], colour: str, limits: Sequence[float] | None, rows: pd.Index, *, band: bool
-) -> None:
+def _seeds(axes: Axes, seeds: Sequence[Seed], rows: pd.Index, colour: str, limits: Any, *, band: bool) -> None:
     """The seeds of one line: mean and band, and each that the mean does not show whole."""
     drawn = [(curve, end) for curve, end in seeds if len(curve)]
     whole = [curve for curve, end in drawn if end is None] or [curve for curve, _ in drawn]

@@ -20,6 +20,7 @@ from onecycle.studies.rows import is_number
 SHEET = Path(__file__).with_name("onecycle.mplstyle")
 INK, MUTED, VOID = "0.12", "0.42", "0.94"
 EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad edge, and from each other
+FORMS = {"png": None, "svg": "Date"}
 LETTER = 0.085  # inches of a letter of the style sheet's font
 HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
 PUBLISHED: dict[str, Any] = {"marker": "D", "linestyle": "none", "markersize": 7, "markeredgewidth": 1.5,
@@ -81,12 +82,12 @@ def contrast(colour: Any) -> str:
     return INK if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.25 else "white"
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write name.png and name.svg; the same data give the same bytes."""
+def save(figure: Figure, folder: Path, name: str, forms: Mapping[str, str | None] = FORMS) -> None:
+    """Write name.png and name.svg; the same data give the same bytes. forms: endings, each with its name of a date."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.style.context(SHEET):
-        figure.savefig(folder / f"{name}.png")
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        for form, date in forms.items():
+            figure.savefig(folder / f"{name}.{form}", metadata={date: None} if date else None)
 
 
 def panel_grid(
@@ -218,11 +219,7 @@ def finish_figure(
     lines = [Line2D([], [], label=level_text(value, labels), **style) for value, style in (styles or {}).items()]
     marks = [Line2D([], [], label=note, **{**MARK, **NOTES[note.partition(",")[0]]}) if isinstance(note, str) else note
              for note in notes]  # fmt: skip
-    if any(
-        line.get_label() == PUBLISHED["label"] and np.isfinite(line.get_xdata()).any()
-        for axes in panels
-        for line in axes.lines
-    ):
+    if "_published" in {line.get_label() for axes in panels for line in axes.lines}:
         marks.append(Line2D([], [], label="published", **MARK | NOTES["published"]))
     _legend(panels, lines, marks, heading or None)
     if any(lost):
