@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from onecycle.errors import ConfigError
 from onecycle.runs.record import RESULT
 from onecycle.studies import report
 from onecycle.studies import rows as table
@@ -22,11 +23,9 @@ from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import read_plan
 from onecycle.studies.verdicts import holm
 
-START = "# What the studies found\n\n<!-- generated: summary -->\n<!-- end -->\n"
 BLOCK = re.compile(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 SECTION = re.compile(r"^## (.+)$|^\| (.+?) \| ([✔✘?–] [a-z ]+) \| (.+) \| .+ \| (.+) \| (.*) \|$", re.MULTILINE)
-# Of a study's folder: its plan and searches, what figures and tables are made of, the page.
-BUNDLED = ("*", "*/result.json", "*/config.yaml", "*/metrics.csv", "report/*")
+BUNDLED = ("*", "*/result.json", "*/config.yaml", "*/metrics.csv", "report/*")  # of a study's folder
 WORDS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided", "not judged": "not judged"}
 LATEX = str.maketrans(
     {"λ": r"$\lambda$", "ρ": r"$\rho$", "α": r"$\alpha$", "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "–": "--"}
@@ -36,12 +35,13 @@ LATEX = str.maketrans(
 def write_docs(studies: Path, docs: Path) -> list[str]:
     """Write the generated blocks of studies.md, and figures/, in `docs`; returns the names of the studies.
 
-    Text between the blocks is left as it is, and so are blocks of studies that were run elsewhere or whose records are
-    gone. A study that the page does not have yet gets a section at its end. Only complete studies of a real data set
-    are shown.
+    Other text stays, and so do blocks of studies whose records are elsewhere. A new study gets a section at the end.
+    Only complete studies of a real data set are shown.
     """
     page, names = docs / "studies.md", []
-    text = page.read_text() if page.exists() else START
+    text = (
+        page.read_text() if page.exists() else "# What the studies found\n\n<!-- generated: summary -->\n<!-- end -->\n"
+    )
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     for folder in report.study_folders(studies, f"{report.REPORT}/verdicts.json"):
         plan, rows = read_plan(folder), table.read(folder)
@@ -69,10 +69,7 @@ def _with_blocks(text: str, blocks: Mapping[str, str]) -> str:
 
 
 def summary(text: str) -> str:
-    """Every claim of the page with its verdict, and whether that survives Holm's correction over all of them.
-
-    A claim without p was judged by another method and counts with p = 1.
-    """
+    """Every claim of the page, its verdict, and whether that survives Holm's correction; without p it counts as 1."""
     rows, anchor = [], ""
     for title, claim, verdict, effect, n, p in SECTION.findall(text):
         if title:
@@ -100,10 +97,7 @@ def effect_text(entry: Mapping[str, Any]) -> str:
 
 
 def bundle(folder: Path) -> Path:
-    """Write a study beside its folder as NAME.zip: design, records, table, figures, page, LaTeX and versions.
-
-    Without checkpoints and TensorBoard's events. In a copy `python -m onecycle.studies.report FOLDER` draws the page.
-    """
+    """Write a study as NAME.zip beside its folder: all that its page is drawn from, the page, LaTeX and versions."""
     report.build(folder)
     plan, rows, target = read_plan(folder), table.read(folder), folder / report.REPORT
     for name, figure in draw(plan.study, rows)[0].items():
@@ -134,4 +128,7 @@ def main(command: str = "docs", *given: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except ConfigError as error:
+        sys.exit("\n".join(error.problems))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib.style
 import numpy as np
@@ -80,17 +81,14 @@ def _published(study: Mapping[str, Any], kind: str, given: Mapping[str, Any], ro
 
 
 def page_data(rows: pd.DataFrame, figures: Mapping[str, Figure], folder: Path, metrics: Sequence[str]) -> Any:
-    """What a page in `folder` shows where one points at a saved figure: all runs, and the places with their runs.
-
-    Of a run there are its values of `metrics` and of what the figures show, as texts, and its curves by tag.
-    """
+    """What a page in `folder` shows of saved figures: every run, with values as texts and curves by tag, and marks."""
     own = {name: figure for name, figure in figures.items() if isinstance(figure, StudyFigure)}
     known = [name for name in plain_columns(rows) if rows[name].dropna().map(is_number).all()]
     shown = [name for name in dict.fromkeys([*(figure.metric for figure in own.values()), *metrics]) if name in known]
     numbers = pd.DataFrame({name: finite_numbers(rows, name) for name in shown}, index=rows.index)
     labels, lost = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True), rows["status"] == "diverged"
     runs = [
-        {"label": rows["label"][run] or "run", "folder": os.path.relpath(rows["folder"][run], folder) + "/",
+        {"label": rows["label"][run] or "run", "folder": quote(os.path.relpath(rows["folder"][run], folder)) + "/",
          "name": f"seed {rows['seed'][run]}" + ", diverged" * bool(lost[run]),
          "values": [mean_and_sd(number, np.nan) for number in numbers.loc[run]], "curves": _curves(rows["folder"][run])}
         for run in rows.index

@@ -37,8 +37,8 @@ def label_of(column: str, labels: Labels | None = None) -> str:
 
 
 def symbol(column: str) -> str:
-    """The letter of a quantity in the papers' formulas, or its name."""
-    return SYMBOLS.get(column, column.replace("_", " "))
+    """The letter of a quantity in the papers' formulas, or its text on an axis."""
+    return SYMBOLS.get(column, label_of(column))
 
 
 def level_text(value: Any, labels: Labels | None = None) -> str:

@@ -61,7 +61,7 @@ def heat_map_pair(
     cells = dict(list(table.groupby(list(runs.places([y, x]).T))))
     figure, panels, size = _panels(grid, shear)
     scale, symbols = _scale(grid.z[np.isfinite(grid.z)], lower), [columns.symbol(x), columns.symbol(y)]
-    claimed = f"{symbols[0]} ∝ {symbols[1]}$^{{{-shear}}}$" if shear else f"any {symbols[1]}"
+    claimed = f"{symbols[0]} ∝ {symbols[1]}$^{{{-shear}}}$" if shear else f"the same for any {symbols[1]}"
     for axes, by in zip(panels, (0, shear), strict=False):
         mesh = _cells(axes, grid, cells, by, scale, lower, size)
         _ridge_lines(axes, ridge, grid, by, {"_guide": -shear, "_fit": power})
@@ -70,15 +70,15 @@ def heat_map_pair(
     notes += ["diverged"] * bool(np.isinf(grid.z).any())
     notes += [Patch(label="no run", facecolor=VOID, **HATCHED)] * bool(np.isnan(grid.z).any())
     drawing.finish_figure(panels, "", "", title, notes=notes)
+    bar = _colour_bar(figure, mesh, panels, label_of(z, labels))
     for axes in panels:
-        drawing.ticks(axes.yaxis, grid.y)
         axes.set(ylabel=label_of(y, labels), xlabel=f"{symbols[0]} {'/' if shear < 0 else '·'} {symbols[1]}")
     panels[-1].set_title(f"upright where {claimed}", parse_math=True)
-    drawing.ticks(panels[0].xaxis, grid.x)
-    panels[0].set(xlabel=label_of(x, labels))
+    panels[0].set(xlabel=label_of(x, labels), anchor="W")  # above the other, which is wider
     panels[0].set_title(f"{_power_text(rows, x, y, z)}, claimed: {claimed}", parse_math=True)
-    bar = _colour_bar(figure, mesh, panels, label_of(z, labels))
-    panels[0].set_anchor("W")  # above the other, which is wider
+    figure.draw_without_rendering()  # so that the ticks know their room
+    for axis, values in ((panels[0].xaxis, grid.x), *((axes.yaxis, grid.y) for axes in panels)):
+        drawing.ticks(axis, values)
     decimals = max(0, 1 - math.floor(math.log10((scale.vmax or 1) - (scale.vmin or 0))))
     drawing.ticks(bar.yaxis, np.unique(np.round(scale.inverse(np.linspace(0, 1, 8)[1:-1]), decimals)).tolist())
     return figure
