@@ -24,11 +24,7 @@ EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help setup train study studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard lock clean
-=======
-.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard new lock clean
->>>>>>> main
+.PHONY: help setup train study studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard new lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
