@@ -1,6 +1,8 @@
+import html
 import json
 import math
 import shutil
+import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from onecycle.studies.plan import Plan
 from onecycle.studies.search.coordinate import Decisions, Step
 from studying import record_of
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 CLAIM = {
     "id": "high_beats_low", "text": "0.4 beats 0.1 by 5 points.", "unit": "points", "effect": "difference",
     "metric": "test_accuracy", "of": {"peak_lr": 0.4}, "against": {"peak_lr": 0.1}, "at_least": 5.0,
@@ -217,6 +220,49 @@ def test_a_page_knows_the_runs_of_each_place_of_its_figures(tmp_path: Path) -> N
     assert 0 < x_low < x_high == x_cross < width
     assert 0 < y_high < y_low < y_cross < height
     assert cross["runs"] == [1, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+def test_in_a_browser_pointing_shows_runs_and_their_curves_can_be_compared(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=document.title='evil'>"
+    folder = study(tmp_path)
+    noted = plan.read_plan(folder)
+    points = [replace(point, label=evil + point.label) for point in noted.points]
+    plan.write_plan(folder, replace(noted, points=points))
+    report.build(folder)
+    steps = """<script>{
+        const places = document.querySelectorAll('svg[data-figure] *'), popup = document.getElementById('popup');
+        const told = [places.length], say = () => told.push(popup.hidden ? '' : popup.innerText.split('\\n').join(' '));
+        const box = places[1].getBoundingClientRect();
+        told.push(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === places[1]);
+        places[1].onmouseenter({pageX: 1, pageY: 1}); say();
+        places[1].onmouseleave(); say();
+        places[0].onclick({pageX: 1, pageY: 1, stopPropagation() {}}); places[0].onmouseleave(); say();
+        told.push(popup.querySelectorAll('a')[1].getAttribute('href'));
+        popup.querySelector('button').onclick(); document.onclick(); say();
+        told.push(document.querySelectorAll('.chart').length, document.querySelectorAll('.chart polyline').length);
+        document.querySelector('#curves button').onclick();
+        told.push(document.querySelectorAll('.chart polyline').length, document.querySelectorAll('img[src=x]').length);
+        document.body.replaceChildren(JSON.stringify(told));
+    }</script>"""
+    (tmp_path / "page.html").write_text(page_of(folder).replace("</body>", steps + "</body>"))
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--window-size=1100,3000",
+        "--dump-dom",
+        str(tmp_path / "page.html"),
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "<title>One &amp; only</title>" in shown
+    told = json.loads(html.unescape(shown.split("<body>")[1].split("</body>")[0]))
+    count, is_hit, high, left, low, folder_of, closed, *numbers = told
+    assert (count, is_hit, left, closed, folder_of) == (2, True, "", "", "../0.1-1/")
+    assert "test accuracy (%)\t70.50 ± 0.71\t70.00\t71.00" in high
+    assert evil + "peak_lr=0.1 mean ± sd, n = 2\tseed 0\tseed 1" in low.replace(" \t", " ")
+    assert numbers == [1, 2, 1, 0]
 
 
 def test_the_generated_blocks_of_the_docs_are_written_anew_and_what_stands_between_them_stays(tmp_path: Path) -> None:
