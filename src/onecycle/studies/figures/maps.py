@@ -30,7 +30,6 @@ RIDGE: dict[str, Any] = {"color": "C1", "marker": "o"}
 HATCHED: dict[str, Any] = {"hatch": "////", "edgecolor": "0.77", "linewidth": 0}
 GUIDE: dict[str, Any] = {"color": INK, "linestyle": (0, (5, 3)), "linewidth": 1.2}
 SHEARS = {"ratio": -1, "product": 1, "none": 0}
-NARROWEST = 0.36  # inches of a cell
 SMALLEST, LARGEST = 5.0, 13.0  # markers of points, in points
 LEVELS = 14  # of a surface's contours, spaced evenly in the logarithm
 FINER = 8  # how many times finer than its points a surface is drawn
@@ -102,7 +101,7 @@ def _panels(grid: responses.Grid, shear: int) -> tuple[drawing.StudyFigure, list
     across, up = (float(np.log(edges(values)[[0, -1]]) @ [-1, 1]) for values in (grid.x, grid.y))
     both, cell = across + abs(shear) * up, across / len(grid.x)
     beside = 7.0 / (across + both)
-    ratios = [across, both] if shear and cell * beside >= NARROWEST else [both]
+    ratios = [across, both] if shear and cell * beside >= 0.36 else [both]  # narrower cells have no room for numbers
     count = 2 // len(ratios) if shear else 1
     scale = min(beside if len(ratios) == 2 else 6.6 / both, 0.9 / cell, 1.3 * len(grid.y) / up)
     figure = drawing.StudyFigure(figsize=(max(7.0, sum(ratios) * scale + 2.2), count * (up * scale + 0.75) + 0.9))
