@@ -7,6 +7,7 @@ import pytest
 from picture import bars, figure_of, legends, marked, problem_of, run, tick_texts
 
 from onecycle.studies.figures import draw
+from onecycle.studies.figures.curves import response_curves
 
 # Two sizes, three learning rates; of the small set at the highest rate one of two seeds diverged.
 LRS = [0.05, 0.2, 0.8]
@@ -146,6 +147,12 @@ def test_published_values_of_a_study_are_marked_where_a_figure_shows_their_metri
     drawn, problems = draw({"figures": figures, "published": published}, pd.DataFrame(ROWS + ARMS))
     assert problems == []
     assert marked(drawn["figure"].axes[0], "_published") == [([0.2], [0.9])]
+    rows = pd.DataFrame(ROWS + [{**row, "batch_size": 512} for row in ROWS])
+    of = {"subset_size": 50000, "peak_lr": 0.2, "batch_size": 512}
+    axes = response_curves(
+        rows, x="peak_lr", y="final_loss", by="subset_size", panels="batch_size", published=[(of, 0.9)]
+    ).axes
+    assert [marked(panel, "_published") for panel in axes[:2]] == [[], [([0.2], [0.9])]]
     assert legends(drawn["figure"])[0][-1] == "published"
     assert marked(drawn["figure_2"].axes[0], "_published") == [([94.5], [1.0])]
 

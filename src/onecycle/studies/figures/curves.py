@@ -46,7 +46,8 @@ def response_curves(
             for place, point in table.iterrows():
                 drawing.mark(axes, point["rows"], place, point["mean"])
             for of, number in published:
-                if x in of and not select(rows, {panels: value, by: group, **of}).empty and of.get(by, group) == group:
+                is_here = (of.get(panels, value), of.get(by, group)) == (value, group)
+                if x in of and is_here and not select(rows, {panels: value, by: group, **of}).empty:
                     axes.plot([of[x]], [number], **drawing.PUBLISHED, markeredgecolor=style["color"])
             drawing.seed_dots(axes, seeds["place"], seeds["value"], style["color"])
             if table["diverged"].any():
