@@ -3,7 +3,8 @@
 // runs for the comparison of curves. Texts are set as texts, never as HTML.
 const {runs, figures, metrics, tags} = JSON.parse(document.getElementById('data').textContent);
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#8c8c00'];
-const SVG = 'http://www.w3.org/2000/svg', WIDTH = 420, HEIGHT = 260, LEFT = 56, BOTTOM = 30;
+const SVG = new DOMParser().parseFromString('<svg>', 'text/html').querySelector('svg').namespaceURI;
+const WIDTH = 420, HEIGHT = 260, LEFT = 56, BOTTOM = 30;
 const popup = add(document.body, 'div', {id: 'popup', hidden: ''}), curves = document.getElementById('curves');
 const chosen = new Set();
 let kept = null;
