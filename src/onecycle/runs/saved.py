@@ -3,11 +3,11 @@
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from onecycle.config.schema import Component, EvaluationOptions, TrainOptions
 from onecycle.config.types import Options
@@ -59,6 +59,7 @@ class Description(Options):
     model: Component
     evaluation: EvaluationOptions
     source: Component
+    side: Annotated[int, Field(ge=12)] | None
 
 
 def description(folder: Path) -> Description:
@@ -66,7 +67,7 @@ def description(folder: Path) -> Description:
     check_links(folder)
     values = read_saved(folder)
     data = values.get("data")
-    values["source"] = data.get("source") if isinstance(data, Mapping) else None
+    values |= {name: data.get(name) if isinstance(data, Mapping) else None for name in ("source", "side")}
     errors = errors_of(Description, values)
     for key, part, own in components({**values, "data": {"source": values["source"]}}):
         if key in ("model", "data.source") and own:

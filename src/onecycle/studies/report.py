@@ -53,6 +53,11 @@ TEMPLATES = Environment(
 )  # fmt: skip
 
 
+def _no_formula(cell: Any) -> Any:
+    """A cell that no spreadsheet calculates: a text that would be a formula is quoted."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
+
+
 def build(folder: Path, plan: Plan | None = None) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
@@ -73,7 +78,8 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
     places = [os.path.relpath(run, folder.parent) for run in rows["folder"]]  # a study can be moved
-    rows[table.plain_columns(rows)].assign(folder=places).to_csv(target / "table.csv", index=False, float_format="%.6g")
+    cells = rows[table.plain_columns(rows)].assign(folder=places).map(_no_formula)
+    cells.to_csv(target / "table.csv", index=False, float_format="%.6g")
     run.write_atomically(target / "verdicts.json", json.dumps(judged, indent=1, allow_nan=False) + "\n")
     warnings = list(problems)
     # The other rows are those of `records_of`.
