@@ -141,9 +141,7 @@ def training_curves(
                 marks.setdefault(style["color"], {})[end] = "", ended
             if reference and group in reference:
                 at = reference[group], 0.02  # of the axes' height
-                axes.plot(
-                    *at, **drawing.PUBLISHED, markeredgecolor=style["color"], transform=axes.get_xaxis_transform()
-                )
+                axes.plot(*at, **drawing.PUBLISHED, mec=style["color"], transform=axes.get_xaxis_transform())
     if y_limits:
         grid[0].set_ylim(*y_limits)
     drawn = {artist.get_label() for axes in grid for artist in (*axes.lines, *axes.collections)}
