@@ -24,7 +24,7 @@ EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard new lock clean
+.PHONY: help setup train study studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard new lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,13 @@ search: $(STAMP) ## run the study tuning_path: coordinate searches compared with
 
 report: $(STAMP) ## draw the pages of all studies from their records, without training
 	@$(BIN)/python -m onecycle.studies.report
+
+docs: $(STAMP) ## write the tables and figures of docs/studies.md from the records
+	@$(BIN)/python -m onecycle.studies.publish docs
+
+bundle: $(STAMP) ## write the study NAME with its records, figures and LaTeX table into logs/studies/NAME.zip
+	@test -n "$(NAME)" || { echo "make bundle needs NAME=…"; exit 2; }
+	@$(BIN)/python -m onecycle.studies.publish bundle logs/studies/$(NAME)
 
 benchmark: $(STAMP) ## measure loader, step and start-up against baselines; ARGS=--quick repeats less
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)

@@ -141,7 +141,7 @@ def test_a_share_of_the_runs_has_binomial_limits(lost: Sequence[int], low: float
     rows = pd.DataFrame({"arm": "a", "seed": range(len(lost)), "has_diverged": lost})
     claim = {"id": "fails", "text": "It diverges.", "effect": "value", "metric": "has_diverged", "of": {"arm": "a"},
              "at_least": 0.5, "unit": "of the runs"}  # fmt: skip
-    found = judge(rows, claim)
+    found = json.loads(json.dumps(judge(rows, claim)))
     assert (found["low"], found["high"], found["verdict"]) == (
         pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4), verdict,
     )  # fmt: skip

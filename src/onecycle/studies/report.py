@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
@@ -19,8 +20,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.studies import rows as table
-from onecycle.studies.figures import draw
-from onecycle.studies.figures.columns import label_of
+from onecycle.studies.figures import draw, page_data
+from onecycle.studies.figures.columns import label_of, mean_and_sd
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
 from onecycle.studies.responses import Runs
@@ -76,7 +77,8 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-    cells = rows[table.plain_columns(rows)].map(_no_formula)
+    places = [os.path.relpath(run, folder.parent) for run in rows["folder"]]  # a study can be moved
+    cells = rows[table.plain_columns(rows)].assign(folder=places).map(_no_formula)
     cells.to_csv(target / "table.csv", index=False, float_format="%.6g")
     run.write_atomically(target / "verdicts.json", json.dumps(judged, indent=1, allow_nan=False) + "\n")
     warnings = list(problems)
@@ -89,7 +91,8 @@ def build(folder: Path, plan: Plan | None = None) -> None:
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
         facts(plan, rows), warnings=warnings, verdicts=judged, images=images,
-        intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
+        data=page_data(rows, drawn, target, METRICS), intervals=INTERVALS, header=header, body=body,
+        date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
     run.write_atomically(target / "index.html", page + "\n")
     write_aggregates(target / "tensorboard", drawn, rows)
@@ -175,14 +178,6 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     return [*map(label_of, axes), "n", *map(label_of, metrics)], body
 
 
-def mean_and_sd(mean: float, sd: float) -> str:
-    """Return "87.54 ± 0.30"; without a spread the mean alone, and a dash where there is none."""
-    if not math.isfinite(mean):
-        return "–"
-    digits = 0 if abs(mean) >= 1000 else 2 if abs(mean) >= 10 else 3
-    return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if math.isfinite(sd) else "")
-
-
 def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.DataFrame) -> None:
     """Write events to `folder` anew: figures in the folder itself, one run each for mean, mean + sd and mean − sd.
 
@@ -197,21 +192,17 @@ def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.Dat
     labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
     for label, members in rows["folder"].groupby(labels, sort=False):
         target = folder / re.sub(r"[^\w=.,+-]+", "_", label or "all")
-        runs = [table.metric_lines(Path(path)) for path in members]
-        bands = []
-        for tag in TAGS:
-            curves = [
-                {int(float(line["step"])): float(line[tag]) for line in lines if line.get("step") and line.get(tag)}
-                for lines in runs
-            ]
-            values = pd.DataFrame(curves).replace([np.inf, -np.inf], np.nan).dropna(axis="columns")
-            bands.append((tag, values.mean(), values.std().fillna(0)))
-        signs = {"mean": 0, "plus sd": 1, "minus sd": -1} if len(members) > 1 else {"mean": 0}
-        for suffix, sign in signs.items():
+        runs = [pd.DataFrame(lines) for path in members if (lines := table.metric_lines(Path(path)))]
+        if len(runs) < len(members):
+            continue
+        tables = [run.apply(pd.to_numeric, errors="coerce").groupby("step").last() for run in runs]
+        steps = pd.concat(tables).replace([np.inf, -np.inf], np.nan).groupby(level=0)
+        mean, sd, is_whole = steps.mean(), steps.std().fillna(0), steps.count() == len(runs)
+        for suffix, sign in {"mean": 0, "plus sd": 1, "minus sd": -1}.items() if len(runs) > 1 else [("mean", 0)]:
             with SummaryWriter(str(target / suffix)) as writer:
-                for tag, mean, sd in bands:
-                    for step, value in (mean + sign * sd).sort_index().items():
-                        writer.add_scalar(tag, value, step)
+                for tag in set(TAGS) & set(mean):
+                    for step, value in (mean + sign * sd)[tag][is_whole[tag]].items():
+                        writer.add_scalar(tag, value, int(step))
 
 
 def study_folders(studies: Path, file: str) -> list[Path]:
@@ -236,10 +227,10 @@ def build_index(studies: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Command: python -m onecycle.studies.report [FOLDER]: every page below logs/studies again, without training."""
+    """Command: python -m onecycle.studies.report [FOLDER]: without training every page below logs/studies, or one."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     studies = Path(*arguments[:1] or ["logs/studies"])
-    folders = study_folders(studies, PLAN)
+    folders = [studies] if (studies / PLAN).exists() else study_folders(studies, PLAN)
     if not folders:
         sys.exit(f"{studies}: holds no study yet; run one: make study NAME=lr_range_test")
     problems = []
@@ -248,7 +239,7 @@ def main(arguments: Sequence[str]) -> None:
             build(folder)
         except ConfigError as error:
             problems += [f"{folder.name}: {line}" for line in error.problems]
-    print(f"Index: {build_index(studies)}")
+    print(f"Index: {build_index(folders[0].parent)}")
     if problems:
         print("\n".join(problems), file=sys.stderr)
         sys.exit(2)

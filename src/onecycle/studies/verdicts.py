@@ -62,8 +62,8 @@ def estimate(
     sd, count = points.pop("sd").to_numpy(float), points.pop("count").to_numpy(int)
     if effect == "value" and metric == SHARE and len(points):
         lost, runs = round(points[metric] @ count), count.sum()
-        ends = stats.beta.ppf(LEVELS, lost, runs - lost + 1), stats.beta.ppf(1 - LEVELS, lost + 1, runs - lost)
-        return Estimate(lost / runs, min(count), "", np.nan_to_num(ends[0], nan=0.0), np.nan_to_num(ends[1], nan=1.0))
+        low, high = stats.beta.ppf(LEVELS, lost, runs - lost + 1), stats.beta.ppf(1 - LEVELS, lost + 1, runs - lost)
+        return Estimate(lost / runs, int(min(count)), "", np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=1.0))
     if (count > 1).any():
         alone = math.sqrt(np.average(np.nan_to_num(sd) ** 2, weights=count - 1))  # of a point with a single run
         sd = np.where(count > 1, np.nan_to_num(sd), alone)
