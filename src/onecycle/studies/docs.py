@@ -17,8 +17,11 @@ from onecycle.studies.plan import read_plan
 from onecycle.studies.verdicts import holm
 
 FAMILY = (
-    "† survives Holm's correction over all claims of this page. A claim without p was judged before, by Student's "
-    "interval (±) with one spread for all of its points; it is judged anew when its study is run again."
+    "† survives Holm's correction over the family of all {claims} claims of this page, of which {ps} have a p: one "
+    "without counts as p = 1. A claim without p was judged before, by Student's interval (±) with one spread for all "
+    "of its points; it is judged anew when its study is run again. Each section says whether design and claims were "
+    "registered before the first run, and what was changed after how many runs. Sections that do not say so are older: "
+    "their margins, metrics, sizes or seeds may have been chosen after runs had been seen."
 )
 CLAIM = re.compile(r"^\| .* \| [✔✘?–] ", re.MULTILINE)
 P = re.compile(r"\| ([01]\.\d{4})(?: †)? \|$", re.MULTILINE)
@@ -46,13 +49,14 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
             shutil.copyfile(picture, docs / "figures" / f"{folder.name}_{picture.name}")
         newest = max((Path(run) / "result.json").stat().st_mtime for run in rows["folder"])
         sections[folder.name] = report.TEMPLATES.get_template("studies.md.j2").render(
-            report.facts(plan, rows), verdicts=json.loads((target / "verdicts.json").read_text()),
+            report.facts(folder, plan, rows), verdicts=json.loads((target / "verdicts.json").read_text()),
             pictures=[picture.name for picture in pictures], seeds=seeds_text(table.cells(rows, "seed")),
             date=f"{datetime.fromtimestamp(newest):%Y-%m-%d}",
         ) + "\n"  # fmt: skip
         names.append(folder.name)
     text = "\n".join(sections[name] for name in sorted(sections))
-    page.write_text(f"# What the studies found\n\n{report.INTERVALS} {FAMILY}\n\n{with_holm(text)}")
+    family = FAMILY.format(claims=len(CLAIM.findall(text)), ps=len(P.findall(text)))
+    page.write_text(f"# What the studies found\n\n{report.INTERVALS} {family}\n\n{with_holm(text)}")
     return names
 
 

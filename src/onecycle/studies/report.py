@@ -23,6 +23,7 @@ from onecycle.studies.figures import draw
 from onecycle.studies.figures.columns import label_of
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
+from onecycle.studies.registration import history
 from onecycle.studies.responses import Runs
 from onecycle.studies.verdicts import holm, judge
 
@@ -82,7 +83,7 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         warnings.append("These runs saw drawn images: their accuracy says nothing about CIFAR.")
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
-        facts(plan, rows), warnings=warnings, verdicts=judged, images=images,
+        facts(folder, plan, rows), warnings=warnings, verdicts=judged, images=images,
         intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
     run.write_atomically(target / "index.html", page + "\n")
@@ -124,10 +125,11 @@ def why_not_judged(rows: pd.DataFrame) -> str:
     return "nothing was learnt: no accuracy differs from guessing" if 0 <= best < GUESSING else ""
 
 
-def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
-    """What a page and a section of the docs both say of a study."""
+def facts(folder: Path, plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a page and a section of the docs both say of the study in `folder`."""
     published = plan.study.get("published")
     return {
+        "registration": history(folder, plan.study),
         "study": plan.study, "runs": len(rows), "machine": rows["machine"].iloc[0],
         "data_name": rows["data_name"].iloc[0], "minutes": rows["seconds_total"].sum() / 60,
         "published": published_and_here(published, rows) if published else [],

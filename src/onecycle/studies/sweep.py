@@ -24,6 +24,7 @@ from onecycle.runs.identity import override_key, settings
 from onecycle.studies import plan
 from onecycle.studies.effects import columns_named
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
+from onecycle.studies.registration import register
 from onecycle.studies.rows import DERIVED, row_of
 from onecycle.studies.search.explorer import Explorer
 from onecycle.studies.search.options import METHODS, OptunaSearch, coordinates_of, space_of
@@ -83,6 +84,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         log.info("The study's former folder is now %s.", aside)
     program, *words = sys.orig_argv if Path(sys.argv[0]).name == "__main__.py" else sys.argv
     noted = plan.Plan(study, points, shlex.join([Path(program).name, *words]))
+    register(folder, study, changes, config)
     plan.write_plan(folder, noted)
     counter = RunCounter(expected_runs(study, points, changes))
     is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
