@@ -46,9 +46,8 @@ def register(folder: Path, study: Mapping[str, Any], changes: Changes, config: D
 
     Raises ConfigError where the file cannot be read.
     """
-    given = {f"axes.{key}": values for key, values in changes.axes.items()} | {
-        "overrides": list(changes.common) or None
-    }
+    given: dict[str, Any] = {f"axes.{key}": values for key, values in changes.axes.items()}
+    given["overrides"] = list(settings(changes.common)) or None
     apart = {"seed", *changes.axes, *map(override_key, changes.common)}
     own = {key: value for key, value in comparable(validated(config), {}).items() if key not in apart}
     design = design_of(study) | _as_in_a_file(given | own)
