@@ -9,7 +9,7 @@ from helpers import composed_of
 from onecycle.errors import ConfigError
 from onecycle.studies import registration, report
 from onecycle.studies.plan import Changes, read_plan, write_plan
-from onecycle.studies.registration import REGISTRATION, digest, history, latest, register
+from onecycle.studies.registration import REGISTRATION, digest, latest, register, registration_text
 
 
 def registered(folder: Path, *words: str, changes: Changes | None = None, **study: Any) -> dict[str, Any]:
@@ -60,18 +60,18 @@ def test_each_change_is_appended_with_the_runs_that_were_seen_and_stands_on_the_
 
 def test_what_was_begun_before_or_is_edited_by_hand_is_said(tmp_path: Path) -> None:
     folder = study(tmp_path)
-    (line,) = history(folder, STUDY)
+    (line,) = registration_text(folder, STUDY)
     assert line.startswith("Not registered")
     registered(folder)
-    (line,) = history(folder, STUDY)
+    (line,) = registration_text(folder, STUDY)
     assert "after 4 runs" in line
     plan = read_plan(folder)
     plan.study["claims"][0]["at_least"] = 1.0
     write_plan(folder, plan)
-    assert "at_least: 5.0 → 1.0" in history(folder, read_plan(folder).study)[-1]
+    assert "at_least: 5.0 → 1.0" in registration_text(folder, read_plan(folder).study)[-1]
     text = (folder / REGISTRATION).read_text()
     (folder / REGISTRATION).write_text(text.replace('at_least": 5.0', 'at_least": 1.0'))
-    assert "was edited" in history(folder, STUDY)[1]
+    assert "was edited" in registration_text(folder, STUDY)[1]
     (folder / REGISTRATION).write_text("{")
     with pytest.raises(ConfigError, match=REGISTRATION):
-        registration.read(folder)
+        registration.read_registration(folder)

@@ -41,7 +41,7 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     for folder in report.study_folders(studies, f"{report.REPORT}/verdicts.json"):
         plan, rows = read_plan(folder), table.read(folder)
-        if plan.study["scale"] == "tiny" or report.DRAWN in set(rows["data_name"]):
+        if plan.study["scale"] == "tiny" or table.DRAWN in set(rows["data_name"]):
             continue
         target = folder / report.REPORT
         pictures = sorted(target.glob("*.png"), key=lambda picture: (picture.stem != "figure", picture.stem))

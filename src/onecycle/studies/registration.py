@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from onecycle.config.compose import without_hydra
 from onecycle.config.validate import flat, validated
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs.identity import comparable, override_key, settings
@@ -49,10 +50,10 @@ def register(folder: Path, study: Mapping[str, Any], changes: Changes, config: D
     given: dict[str, Any] = {f"axes.{key}": values for key, values in changes.axes.items()}
     given["overrides"] = list(settings(changes.common)) or None
     apart = {"seed", *changes.axes, *map(override_key, changes.common)}
-    own = {key: value for key, value in comparable(validated(config), {}).items() if key not in apart}
+    own = {key: value for key, value in comparable(validated(without_hydra(config)), {}).items() if key not in apart}
     design = design_of(study) | _as_in_a_file(given | own)
     entry = {"date": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}", "runs": len(finished_runs(folder))}
-    entries = read(folder)
+    entries = read_registration(folder)
     if not entries:
         entries = {**entry, "sha256": digest(design), "design": design, "changes": []}
     elif changed := differences(latest(entries), design):
@@ -72,7 +73,7 @@ def _as_in_a_file(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_registration(folder: Path) -> dict[str, Any]:
     """A study's registration; empty where there is none, as for one that an earlier version began."""
     path = folder / REGISTRATION
     try:
@@ -115,12 +116,12 @@ def change_text(change: Mapping[str, Any]) -> str:
     return f"{change['key']}: {before} → {after}"
 
 
-def history(folder: Path, study: Mapping[str, Any]) -> list[str]:
+def registration_text(folder: Path, study: Mapping[str, Any]) -> list[str]:
     """What a page says: when design and claims were registered, and after how many runs what of them was changed.
 
     study: what the page is made from; claims or runs in it that are not those of the registration are named.
     """
-    if not (entries := read(folder)):
+    if not (entries := read_registration(folder)):
         return ["Not registered: margins, metrics, sizes or seeds may have been chosen after runs had been seen."]
     when = f"after {entries['runs']} runs" if entries["runs"] else "before the first run"
     changes, lines = entries["changes"], []

@@ -29,6 +29,7 @@ from onecycle.studies.rows import DERIVED, row_of
 from onecycle.studies.search.explorer import Explorer
 from onecycle.studies.search.options import METHODS, OptunaSearch, coordinates_of, space_of
 from onecycle.studies.search.trials import check_optuna
+from onecycle.studies.sequential import SeedAdder
 from onecycle.studies.study import ClaimOptions, at_scale, of_search
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,11 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         plan.read_plan(folder.parent / name)
     _refuse_searches(study, config)
     check = ColumnCheck(study, points, config, folder)
+    if study.get("plan"):
+        from onecycle.studies.power import print_plan  # it needs torch; a study that is refused does not
+
+        print_plan(study, points, changes, folder)
+        return []
     if study["force"] and folder.exists():  # only a study that can be run takes the place of the old one
         aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
         folder.rename(aside)
@@ -95,6 +101,8 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     stopped: ConfigError | None = None
     try:
         results += launch(points)
+        if study.get("budget_minutes"):
+            results += SeedAdder(noted, changes, folder, launch).run()
         for block in study.get("searches") or ():
             results += explorer.explore(block)
         results += explorer.confirm(results)
