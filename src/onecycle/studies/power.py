@@ -6,12 +6,15 @@ import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
@@ -29,7 +32,7 @@ from onecycle.studies.verdicts import ALPHA, SHARE, forecast, measured, metric_o
 
 log = logging.getLogger(__name__)
 
-SECONDS = 40.0  # of timed steps, for all classes of runs together
+SECONDS = 20.0  # of timed steps, for all classes of runs together
 WARM, FEWEST = 2, 5  # steps that are not timed, and that are at least
 TESTING = 1 / 3  # of the time that an image takes in training
 # Keys that decide what a step costs; runs that agree in them are a class.
@@ -54,11 +57,10 @@ class StudyPlan:
 
     def config(self, point: plan.Point) -> TrainOptions:
         """The configuration of a point's runs, of whatever seed."""
-        from hydra import compose, initialize_config_dir
-
         words = tuple(word for word in point.overrides if override_key(word) not in ("seed", "study.label"))
         if words not in self.configs:
-            with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            is_ready = GlobalHydra.instance().is_initialized()  # in a command it is
+            with nullcontext() if is_ready else initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
                 self.configs[words] = validated(compose("train", overrides=list(words)))
         return self.configs[words]
 
@@ -137,7 +139,9 @@ class StudyPlan:
             points[metric] = 0.0
         half, chance = forecast(points, sd, self.seeds, claim)
         margin = margin_of(claim)
-        shown = f"{claim.id}: half width {half:.3g} {claim.unit} ({source}), margin {margin:.3g}"
+        shown = f"{claim.id}: half width {half:.3g} {claim.unit} ({source}), " + (
+            f"margin {margin:.3g}" if margin > 0 else "bound 0"
+        )
         if known:
             is_enough, shown = chance >= ENOUGH, f"{shown}; decided in {chance:.0%} of simulated studies"
         else:
@@ -177,7 +181,8 @@ def planned_record(config: TrainOptions) -> dict[str, Any]:
     rates = Hyperparameters(config.schedule["peak_lr"], h.momentum, h.weight_decay, config.batch_size)
     return {
         "status": "finished", "name": "", "test": {}, "train": {}, "val": {}, "epochs": 0.0, "steps": 0,
-        "parameters": 0, "data": {"name": "", "train_size": config.data.subset_size or 0}, "hyperparameters": rates.coordinates(),
+        "parameters": 0, "data": {"name": "", "train_size": config.data.subset_size or 0},
+        "hyperparameters": rates.coordinates(),
         "seconds": {}, "images_per_second": 0.0, "device": "cpu", "precision": "", "environment": {"threads": 1},
     }  # fmt: skip
 
