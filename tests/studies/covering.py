@@ -182,7 +182,7 @@ def mark(name: str) -> str:
 
 def section_of_looks(simulations: int) -> Iterator[str]:
     """The lines of the section about seeds that are added."""
-    yield "## How often studies that add seeds decide falsely\n"
+    yield "### How often studies that add seeds decide falsely\n"
     yield (
         f"In percent of {simulations} simulated studies whose effect is the bound of their claim: those in which any "
         "look found it above and, after the comma, below: each is the share of false decisions of all looks together, "
@@ -192,13 +192,15 @@ def section_of_looks(simulations: int) -> Iterator[str]:
     heads = [", ".join(map(str, looks)) for looks in SCHEMES]
     yield f"| effect | {' | '.join(heads)} |\n|---|{'---|' * len(SCHEMES)}"
     with ProcessPoolExecutor(2) as pool:
+        counts = {name: simulations // (4 if mark(name) else 1) for name in SEQUENTIAL}
         jobs = {
-            (name, str(looks)): pool.submit(false_decisions, name, looks, simulations // (4 if "‡" in mark(name) else 1))
+            (name, str(looks)): pool.submit(false_decisions, name, looks, counts[name])
             for name in SEQUENTIAL for looks in SCHEMES
         }  # fmt: skip
         for name in SEQUENTIAL:
             sides = [jobs[name, str(looks)].result() for looks in SCHEMES]
-            yield f"| {name}{mark(name)} | {' | '.join(f'{100 * above:.1f}, {100 * below:.1f}' for above, below in sides)} |"
+            cells = [f"{100 * above:.1f}, {100 * below:.1f}" for above, below in sides]
+            yield f"| {name}{mark(name)} | {' | '.join(cells)} |"
     yield f"\n{date.today()}: `python tests/studies/covering.py looks {simulations}`"
 
 
