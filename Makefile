@@ -24,7 +24,7 @@ EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard new lock clean
+.PHONY: help setup train study plan studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard new lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ train: $(STAMP) ## train EXPERIMENT (quick) with the overrides in ARGS
 study: $(STAMP) ## run or continue the study NAME at SCALE (cpu, gpu, tiny) and draw its page
 	@test -n "$(NAME)" || { echo "make study needs NAME=…, one of: $(STUDIES) $(LONG)"; exit 2; }
 	@$(BIN)/onecycle-train study=$(NAME) study.scale=$(SCALE) $(ARGS)
+
+plan: $(STAMP) ## print runs, minutes and expected half widths of the study NAME at SCALE, without running it
+	@test -n "$(NAME)" || { echo "make plan needs NAME=…, one of: $(STUDIES) $(LONG)"; exit 2; }
+	@$(BIN)/onecycle-train study=$(NAME) study.scale=$(SCALE) study.plan=true $(ARGS)
 
 studies: $(STAMP) ## run all studies at SCALE except the long ones: tricks and tuning_path
 	@failed=; for name in $(STUDIES); do echo "== $$name"; $(BIN)/onecycle-train study=$$name study.scale=$(SCALE) $(ARGS) || failed="$$failed $$name"; done; \

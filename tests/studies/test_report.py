@@ -375,7 +375,7 @@ def test_drawn_images_and_guessing_decide_nothing(
     name: str, accuracies: list[float], chance: float, reason: str
 ) -> None:
     rows = pd.DataFrame({"data_name": name, "test_accuracy": accuracies, "chance": chance})
-    assert report.why_not_judged(rows) == reason
+    assert table.why_not_judged(rows) == reason
 
 
 @pytest.mark.parametrize(("cell", "written"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("a=1", "a=1"), (-1.5, -1.5)])

@@ -45,7 +45,7 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     for folder in report.study_folders(studies, f"{report.REPORT}/verdicts.json"):
         plan, rows = read_plan(folder), table.read(folder)
-        if plan.study["scale"] == "tiny" or report.DRAWN in set(rows["data_name"]):
+        if plan.study["scale"] == "tiny" or table.DRAWN in set(rows["data_name"]):
             continue
         pictures = sorted((folder / report.REPORT).glob("*.png"), key=lambda path: (path.stem != "figure", path.stem))
         for picture in pictures:
@@ -53,7 +53,7 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
         newest = max((Path(run) / RESULT).stat().st_mtime for run in rows["folder"])
         verdicts = json.loads((folder / report.REPORT / "verdicts.json").read_text())
         section = report.TEMPLATES.get_template("studies.md.j2").render(
-            report.facts(plan, rows), pictures=[picture.name for picture in pictures],
+            report.facts(folder, plan, rows), pictures=[picture.name for picture in pictures],
             verdicts=[entry | {"measured": effect_text(entry)} for entry in verdicts],
             date=f"{datetime.fromtimestamp(newest):%Y-%m-%d}",
         ) + "\n"  # fmt: skip

@@ -3,7 +3,6 @@
 import base64
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -24,8 +23,10 @@ from onecycle.studies.figures import draw, page_data
 from onecycle.studies.figures.columns import label_of, mean_and_sd
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
+from onecycle.studies.registration import registration_text
 from onecycle.studies.responses import Runs
-from onecycle.studies.verdicts import holm, judge
+from onecycle.studies.sequential import alpha_of, looks_text
+from onecycle.studies.verdicts import ALPHA, holm, judge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 REPORT = "report"
 NOT_JUDGED = "not judged"
-DRAWN = "synthetic"  # name of the drawn images' data set
-GUESSING = 1.2  # times the accuracy of guessing: no more is learnt
 METRICS = (
     "val_accuracy", "test_accuracy", "test_accuracy_tta", "test_loss", "final_test_loss", "final_loss", "train_loss",
     "seconds_fit",
@@ -69,7 +68,7 @@ def build(folder: Path, plan: Plan | None = None) -> None:
     target.mkdir(exist_ok=True)
     if rows.empty:
         raise ConfigError([f"{folder}: no run is finished; run it: make study NAME={folder.name}"])
-    judged, problems = verdicts(plan, rows)
+    judged, problems = verdicts(plan, rows, alpha_of(folder))
     drawn, undrawn = draw(plan.study, rows)
     problems += undrawn
     images = {}
@@ -86,11 +85,11 @@ def build(folder: Path, plan: Plan | None = None) -> None:
     missing = len(plan.points) - sum(map(table.is_missing, table.cells(rows, "study")))
     if missing > 0:
         warnings.append(f"{missing} of {len(plan.points)} runs have no result yet: run the command again.")
-    if DRAWN in set(rows["data_name"]):
+    if table.DRAWN in set(rows["data_name"]):
         warnings.append("These runs saw drawn images: their accuracy says nothing about CIFAR.")
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
-        facts(plan, rows), warnings=warnings, verdicts=judged, images=images,
+        facts(folder, plan, rows), warnings=warnings, verdicts=judged, images=images,
         data=page_data(rows, drawn, target, METRICS), intervals=INTERVALS, header=header, body=body,
         date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
@@ -103,7 +102,7 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         raise ConfigError(problems)
 
 
-def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
+def verdicts(plan: Plan, rows: pd.DataFrame, alpha: float = ALPHA) -> tuple[list[dict[str, Any]], list[str]]:
     """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows."""
     # A study of records has no points of its own; the tiny scale has other values than the claims speak of.
     arms = {block["arm"] for block in plan.study.get("searches") or ()}
@@ -112,31 +111,24 @@ def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list
         and {point.label for point in points(plan.study)} <= set(rows["label"])
         and arms <= set(table.cells(rows, "arm"))
     )
-    unfit = {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if (why := why_not_judged(rows)) else {}
+    unfit = (
+        {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if (why := table.why_not_judged(rows)) else {}
+    )
     judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
-            judged.append(judge(rows, claim, whole=is_whole) | unfit)
+            judged.append(judge(rows, claim, whole=is_whole, alpha=alpha) | unfit)
         except ConfigError as error:
             problems += error.problems
     survivors = holm([entry["p"] for entry in judged])
     return [entry | {"holm": survives} for entry, survives in zip(judged, survivors, strict=True)], problems
 
 
-def why_not_judged(rows: pd.DataFrame) -> str:
-    """Why runs decide nothing, whatever they measured: their images, or that they did no better than guessing."""
-    if DRAWN in set(rows["data_name"]):
-        return "drawn images"
-    runs = Runs(rows)
-    ratio = runs.numbers("test_accuracy") / runs.numbers("chance")
-    best = ratio.max(initial=-math.inf, where=np.isfinite(ratio))  # unknown for records without names of classes
-    return "nothing was learnt: no accuracy differs from guessing" if 0 <= best < GUESSING else ""
-
-
-def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
-    """What a page and a section of the docs both say of a study."""
+def facts(folder: Path, plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a page and a section of the docs both say of the study in `folder`."""
     published = plan.study.get("published")
     return {
+        "registration": [*registration_text(folder, plan.study), *looks_text(folder)],
         "study": plan.study, "runs": len(rows), "machine": rows["machine"].iloc[0],
         "data_name": rows["data_name"].iloc[0], "minutes": rows["seconds_total"].sum() / 60,
         "published": published_and_here(published, rows) if published else [],
