@@ -24,7 +24,7 @@ EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard new lock clean
+.PHONY: help setup train study plan studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard new lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ study: $(STAMP) ## run or continue the study NAME at SCALE (cpu, gpu, tiny) and 
 	@test -n "$(NAME)" || { echo "make study needs NAME=…, one of: $(STUDIES) $(LONG)"; exit 2; }
 	@$(BIN)/onecycle-train study=$(NAME) study.scale=$(SCALE) $(ARGS)
 
+plan: $(STAMP) ## print runs, minutes and expected half widths of the study NAME at SCALE, without running it
+	@test -n "$(NAME)" || { echo "make plan needs NAME=…, one of: $(STUDIES) $(LONG)"; exit 2; }
+	@$(BIN)/onecycle-train study=$(NAME) study.scale=$(SCALE) study.plan=true $(ARGS)
+
 studies: $(STAMP) ## run all studies at SCALE except the long ones: tricks and tuning_path
 	@failed=; for name in $(STUDIES); do echo "== $$name"; $(BIN)/onecycle-train study=$$name study.scale=$(SCALE) $(ARGS) || failed="$$failed $$name"; done; \
 		test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
@@ -62,6 +66,13 @@ search: $(STAMP) ## run the study tuning_path: coordinate searches compared with
 
 report: $(STAMP) ## draw the pages of all studies from their records, without training
 	@$(BIN)/python -m onecycle.studies.report
+
+docs: $(STAMP) ## write the tables and figures of docs/studies.md from the records
+	@$(BIN)/python -m onecycle.studies.publish docs
+
+bundle: $(STAMP) ## write the study NAME with its records, figures and LaTeX table into logs/studies/NAME.zip
+	@test -n "$(NAME)" || { echo "make bundle needs NAME=…"; exit 2; }
+	@$(BIN)/python -m onecycle.studies.publish bundle logs/studies/$(NAME)
 
 benchmark: $(STAMP) ## measure loader, step and start-up against baselines; ARGS=--quick repeats less
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from helpers import composed_of
+from onecycle.config.compose import with_literal_path
 
 SCRIPTS = Path(sys.executable).parent
 TINY = [
@@ -105,6 +109,50 @@ def test_a_worker_of_a_parallel_study_that_is_killed_is_one_line_and_costs_no_fi
     assert all(row["status"] == "finished" for row in after.values())
     assert all(after[name] == row for name, row in finished.items())
     assert (folder / "report" / "verdicts.json").exists()
+
+
+@pytest.mark.parametrize("words", [["-m", "seed=0,1"], ["study=one_cycle", "study.scale=tiny"], ["seed=0"]])
+@pytest.mark.parametrize("place", ["/proc/x", "file"])
+def test_a_place_where_no_folder_can_be_made_is_one_line_and_code_2(
+    words: list[str], place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    done = run(*words, *TINY[:2], f"output={place}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert place in done.stderr
+
+
+def test_what_the_terminal_cannot_take_changes_no_result(tmp_path: Path) -> None:
+    words = " ".join(command(*TINY, "callbacks.progress=null"))
+    for number, output in enumerate([">&-", ">&- 2>&-", "> /dev/full", "| head -1", "> text"], 1):
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+        shell = ["bash", "-c", f"{words} {output}; exit ${{PIPESTATUS[0]}}"]
+        assert subprocess.run(shell, cwd=tmp_path, env=environment, timeout=120).returncode == 0, output
+        assert [row["status"] for row in records(tmp_path / "logs" / "runs").values()] == ["finished"] * number
+    assert "test accuracy" in (tmp_path / "text").read_text(encoding="ascii")
+
+
+def test_paths_are_taken_as_they_are_written_and_printed(tmp_path: Path) -> None:
+    done = run(*TINY, "output=a b,c=[1] it's", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ((name, row),) = records(tmp_path / "a b,c=[1] it's" / "runs").items()
+    again = run(f"run=a b,c=[1] it's/runs/{name}", "figures=false", cwd=tmp_path, name="onecycle-evaluate")
+    assert again.returncode == 0, again.stderr
+    assert "Reproduced" in again.stdout
+    (board,) = re.findall(r"│ (\S*tensorboard --logdir .*?) +│", done.stdout)
+    assert shlex.split(board)[2] == "a b,c=[1] it's/runs"
+    assert row["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "a b", "a,b", "it's", r"back\\slash\\", r"\\'", "[1]", "{a:b}", "1e3", "true", '"']
+)
+def test_a_path_of_the_command_line_comes_through_hydra_s_grammar(path: str) -> None:
+    (word,) = [with_literal_path(f"output={path}")]
+    assert composed_of(word).output == path
+    assert with_literal_path("output=choice(a,b)") == "output=choice(a,b)"
+    assert with_literal_path(f"name={path}") == f"name={path}"
 
 
 def start_long_run(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:

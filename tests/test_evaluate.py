@@ -21,7 +21,12 @@ Compose = Callable[..., Any]
 
 RECIPES: dict[str, list[str]] = {
     "plain": ["model.width=8", "batch_size=32"],
-    "averaged": ["ema={decay_per_step:0.9,every_n_steps:2}", "model.norm=ghost", "model.prep=whitening"],
+    "averaged": [
+        "data.side=16",
+        "ema={decay_per_step:0.9,every_n_steps:2}",
+        "model.norm=ghost",
+        "model.prep=whitening",
+    ],
     "two classes": ["data.classes=[disc,star]", "batch_size=16", "trainer.precision=bf16-mixed"],
 }
 

@@ -46,8 +46,8 @@ def test_in_a_new_project_make_lint_train_and_test_pass(parts: str, tmp_path: Pa
     python = folder / ".venv" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--no-build-isolation", "--editable", folder], check=True)
-    for tool in ("ruff", "mypy"):
-        (python.parent / tool).write_text(f'#!/bin/sh\nexec {python} -m {tool} "$@"\n')
+    for tool, program in {"ruff": Path(sys.executable).with_name("ruff"), "mypy": f"{python} -m mypy"}.items():
+        (python.parent / tool).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         (python.parent / tool).chmod(0o755)
     (folder / ".venv" / ".installed-python3").touch()
     for words in ("lint", "train EXPERIMENT=debug ARGS=data=synthetic", "test"):

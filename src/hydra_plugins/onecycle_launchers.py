@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from onecycle.errors import ClusterError, ConfigError
+from onecycle.errors import ClusterError, ConfigError, reason_of
 
 
 class _Task:
@@ -98,6 +98,8 @@ class RayLauncher(_ExtraLauncher):
                 "reached there; start one with `ray start --head`, name another, or take hydra/launcher=ray_local "
                 f"({reason})"
             ) from error
+        except ValueError as error:  # ray.init's
+            raise ConfigError([f"hydra.launcher.ray: {reason_of(error)}"]) from error
 
 
 class SlurmLauncher(_ExtraLauncher):

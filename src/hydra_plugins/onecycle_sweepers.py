@@ -15,7 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle.errors import config_errors_shown
+from onecycle.errors import errors_shown
 
 
 class StudySweeper(Sweeper):
@@ -36,7 +36,7 @@ class StudySweeper(Sweeper):
         assert self.config is not None
         from onecycle.studies.sweep import run_study
 
-        with config_errors_shown():
+        with errors_shown():
             return run_study(self.config, self.launcher, arguments, self.options)
 
 

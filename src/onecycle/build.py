@@ -26,6 +26,7 @@ from onecycle.config.targets import instantiate, takes
 from onecycle.data import subsets
 from onecycle.data.augment import NO_AUGMENTATION
 from onecycle.data.datamodule import DataModule
+from onecycle.data.smaller import Smaller
 from onecycle.data.sources import Dataset, DataUnavailableError, load
 from onecycle.errors import ConfigError
 from onecycle.runs.loggers import RunContext, attach_all
@@ -59,8 +60,9 @@ def load_dataset(config: TrainOptions) -> tuple[TrainOptions, Dataset]:
     configuration then names in data.stands_in_for what is missing, and so does every record made from it.
     """
     source = instantiate(config.data.source, ("key", "decode"), "data.source")
+    cache = Path(config.data.cache)
     try:
-        return config, load(source, Path(config.data.cache))
+        return config, load(Smaller(source, config.data.side, cache) if config.data.side else source, cache)
     except DataUnavailableError as error:
         if config.data.fallback is None:
             raise

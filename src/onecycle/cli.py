@@ -1,9 +1,12 @@
 """The console scripts: words of the command line, messages, exit codes."""
 
 import contextlib
+import io
 import logging
 import math
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,13 @@ from onecycle.config import compose
 from onecycle.config.validate import validated
 from onecycle.errors import (
     ConfigError,
+    HarmlessStream,
     InfrastructureError,
-    config_errors_shown,
+    dead_workers_named,
+    errors_shown,
     one_line,
     problems_of,
+    reason_of,
     show,
     storage_errors_named,
 )
@@ -58,7 +64,7 @@ def train_job(config: DictConfig) -> float:
     words = list(OmegaConf.to_container(settings.overrides, resolve=False)["task"])  # type: ignore[index, call-overload]
     alone = settings.launcher._target_.endswith("BasicLauncher")
     if settings.mode == RunMode.RUN:
-        with config_errors_shown(), storage_errors_named("go on with resume=<the run's folder>"):
+        with errors_shown(), storage_errors_named("go on with resume=<the run's folder>"):
             if config.resume is None:
                 return score(train.train(validated(config), words, progress=alone))
             first_words = earlier_result(Path(config.resume)).get("overrides", [])
@@ -85,32 +91,39 @@ def evaluate_job(config: DictConfig) -> float:
     """One evaluation; returns the score of the test images."""
     show_messages()
     alone = HydraConfig.get().mode == RunMode.RUN
-    with config_errors_shown() if alone else contextlib.nullcontext(), storage_errors_named("run this again"):
+    with errors_shown() if alone else contextlib.nullcontext(), storage_errors_named("run this again"):
         return score_of(evaluate.evaluate(config)["test"])
 
 
 def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validate) -> None:
     """Run a Hydra job whose configuration is `name`.
 
-    The process ends with 0 for success, 2 for a user's error, 1 for a failure, 130 for Ctrl-C.
+    The process ends with 0 for success, 2 for a user's error, 1 for a failure, 130 for Ctrl-C. No output changes that.
     """
+    for stream in ("stdout", "stderr"):
+        setattr(sys, stream, HarmlessStream(getattr(sys, stream) or io.StringIO()))
     show_messages()
+    # Hydra takes no flag after the first override.
+    flags = [word for word in sys.argv[1:] if word in compose.SWEEP_FLAGS]
+    sys.argv[1:] = [*flags, *(compose.with_literal_path(word) for word in sys.argv[1:] if word not in flags)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra shows no error itself
     try:
         compose.check_words(sys.argv[1:], name, validate)
-        job()
-    except ConfigError as error:
+        with storage_errors_named("run this again"), dead_workers_named():
+            job()
+    except (ConfigError, InfrastructureError) as error:
         show(error)
+        sys.exit(error.exit_code)
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        show(error)
+        sys.exit(2)
+    except FileNotFoundError as error:
+        if traceback.extract_tb(error.__traceback__)[-1].name != "mkdir":
+            raise
+        show(ConfigError([f"{error.filename}: no folder can be made there ({reason_of(error)})"]))  # such as in /proc
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # somebody piped us into head
-        sys.stdout = None
-        sys.exit(1)
-    except SystemExit as stop:
-        # Hydra turns every error into exit code 1; what it was stands in the context.
-        cause = stop.__context__
-        wrong = isinstance(cause, CompactHydraException | OmegaConfBaseException)
-        sys.exit(2 if stop.code == 1 and wrong and not isinstance(cause, InfrastructureError) else stop.code)
 
 
 def training_word_errors(config: DictConfig, sweeping: bool) -> list[str]:

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
+from typing import TextIO
 
 from hydra.errors import CompactHydraException
 
@@ -17,6 +19,8 @@ def masked(text: str) -> str:
 
 class ConfigError(CompactHydraException, ValueError):
     """A configuration that cannot be run; one line for each problem. Hydra shows it without a traceback."""
+
+    exit_code = 2
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = [masked(problem) for problem in problems]
@@ -49,26 +53,57 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def show(error: ConfigError) -> None:
+class InfrastructureError(CompactHydraException):
+    """Something around a run failed that the user can mend: a line is shown, no traceback."""
+
+    exit_code = 1
+
+
+def show(error: Exception) -> None:
     """Write a line for each problem to standard error, and after `MOST_SHOWN` of them how many there are more."""
-    for problem in error.problems[:MOST_SHOWN]:
+    problems = error.problems if isinstance(error, ConfigError) else [" ".join(str(error).split())]
+    for problem in problems[:MOST_SHOWN]:
         print(one_line(problem), file=sys.stderr)
-    if len(error.problems) > MOST_SHOWN:
-        print(f"and {len(error.problems) - MOST_SHOWN:,} more", file=sys.stderr)
+    if len(problems) > MOST_SHOWN:
+        print(f"and {len(problems) - MOST_SHOWN:,} more", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def config_errors_shown() -> Iterator[None]:
-    """Show a configuration's errors and end the process with 2, without the lines that Hydra writes around an error."""
+def errors_shown() -> Iterator[None]:
+    """Show what the user can mend and end the process, without the lines that Hydra writes around an error."""
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, InfrastructureError) as error:
         show(error)
-        raise SystemExit(2) from None
+        raise SystemExit(error.exit_code) from None
 
 
-class InfrastructureError(CompactHydraException):
-    """Something around a run failed that the user can mend: a line is shown, no traceback."""
+class HarmlessStream:
+    """A text stream that raises no error: what its encoding lacks is replaced, what nobody reads any more is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text if that is possible."""
+        return self._tried(lambda: self.stream.write(text)) or len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered if that is possible."""
+        self._tried(self.stream.flush)
+
+    def _tried(self, action: Callable[[], int | None]) -> int | None:
+        try:
+            return action()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):  # else the interpreter fails at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            return None
 
 
 class StorageError(InfrastructureError):
@@ -79,19 +114,25 @@ class ClusterError(InfrastructureError):
     """The cluster that a launcher hands its runs to cannot be reached, or refuses them."""
 
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ESTALE)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ESTALE)
 
 
 @contextlib.contextmanager
 def storage_errors_named(again: str) -> Iterator[None]:
-    """Turn a disk that is full or refuses to be written into a StorageError; `again` says what to do afterwards."""
+    """Turn a disk that is full or refuses to be written into a StorageError; `again` says what to do afterwards.
+
+    Its exit code is 2 where the path is at fault.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise StorageError(f"The disk is full: {error}. Free some space and {again}.") from error
         if error.errno in REFUSED:
-            raise StorageError(f"Cannot be written: {error}. Make it writable and {again}.") from error
+            refused = StorageError(f"Cannot be written: {error}. Make it writable and {again}.")
+            refused.exit_code = 1 if error.errno in REFUSED[4:] else 2
+            raise refused from error
         raise
 
 

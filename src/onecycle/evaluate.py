@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from onecycle.config.validate import evaluation_errors
 from onecycle.data.options import SOURCES
-from onecycle.errors import ConfigError, problems_of
+from onecycle.errors import ConfigError, problems_of, reason_of
 from onecycle.runs.record import new_folder, write_atomically
 from onecycle.runs.saved import description
 
@@ -31,6 +31,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.run)
     from onecycle import build  # only now: rejected words must not wait seconds for torch
     from onecycle.config.targets import instantiate
+    from onecycle.data.smaller import Smaller
     from onecycle.data.sources import load
     from onecycle.runs import environment, summary
     from onecycle.runs.trained import read_trained
@@ -42,18 +43,29 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         run = read_trained(folder, config.checkpoint, config.allow)
         accelerator = config.accelerator or ("cpu" if run.record.get("device") == "cpu" else "auto")
         chosen, _ = precision.choose(config.precision or run.record["precision"], precision.device_of(accelerator))
-        dataset = load(instantiate(_source(config), ("key", "decode"), "data.source"), Path(config.data.cache))
         metrics = OmegaConf.to_container(config.get("metrics") or OmegaConf.create(), resolve=True)
+        source, cache = instantiate(_source(config), ("key", "decode"), "data.source"), Path(config.data.cache)
+        side = config.data.side or run.description.side
+        dataset = load(Smaller(source, side, cache) if side else source, cache)
         classifier, datamodule = build.for_testing(run, dataset, dict(metrics))  # type: ignore[arg-type]
-        output = new_folder(folder / "evaluations", dataset.name)
-        trainer = build.build_evaluator(accelerator, chosen, output, figures=config.figures)
+        output: Path | None = None
+        try:
+            output = new_folder(folder / "evaluations", dataset.name)
+        except ConfigError as error:  # the table is worth having all the same
+            log.warning("%s", error)
+        figures = config.figures and output is not None
+        trainer = build.build_evaluator(accelerator, chosen, output or folder, figures=figures)
     trainer.test(classifier, datamodule, verbose=False)
     evaluation = {
         "run": str(folder), "checkpoint": str(run.checkpoint), "data": dataset.name, "fingerprint": dataset.fingerprint,
         "test_size": len(classifier.test_labels), "precision": chosen,
         "test": classifier.test_metrics(), "classes": summary.per_class(classifier, datamodule.classes),
     }  # fmt: skip
-    write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+    try:
+        if output:
+            write_atomically(output / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+    except OSError as error:
+        log.warning("%s/evaluation.json cannot be written (%s).", output, reason_of(error))
     same = dataset.fingerprint == run.record["data"].get("fingerprint")
     summary.show_evaluation(evaluation, output, run.record["test"] if same else None)
     return evaluation

@@ -25,7 +25,7 @@ STUDIES = (
     "tests/studies/", "tests/benchmark/", "tests/test_document.py",
     "tests/runs/test_launchers.py",
 )  # fmt: skip
-TARGETS = "study|studies|search|report|benchmark|schema|plan|bundle"  # of the Makefile, which go with the studies
+TARGETS = "study|studies|search|report|docs|benchmark|schema|plan|bundle"  # of the Makefile, which go with the studies
 # What a test that needs them says.
 WITH_STUDIES = re.compile(r"study|sweeper|onecycle\.benchmark|pruning", re.IGNORECASE)
 README = """# NAME

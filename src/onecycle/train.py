@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             trainer.fit(classifier, datamodule, ckpt_path=start.path, weights_only=True)
         except SystemExit:
             # Lightning ends the process itself on Ctrl-C; the run stays "running", to be gone on with.
-            again = "the same command" if sweep else f"onecycle-train resume={run.folder}"
+            again = "the same command" if sweep else f"onecycle-train {shlex.quote(f'resume={run.folder}')}"
             log.info("Interrupted after step %d. Go on with: %s", trainer.global_step, again)
             raise KeyboardInterrupt from None
         summary.test_and_record(run, classifier, datamodule, trainer, setup)

@@ -28,14 +28,31 @@ def test_cells_show_the_means_over_seeds_in_a_readable_colour() -> None:
     figure = figure_of(rows, **PAIR, transform="ratio")
     for axes in figure.axes[:2]:
         shown = {text.get_text(): text.get_color() for text in axes.texts}
-        assert len(axes.texts) == 21
-        assert (shown["94.5"] == "white", shown["86.8"] == "white") == (False, True)
+        assert len(axes.texts) == 42  # above each other the mean and the sd
+        assert (shown["94.5"] == "white", shown["86.8"] == "white", "±0.7" in shown) == (False, True, True)
     axes = figure.axes[0]
     assert (axes.get_xscale(), axes.get_yscale(), tick_texts(axes, "y")) == ("log", "log", ["128", "256", "512"])
     ((xs, heights),) = marked(axes, "_ridge")  # whose dots lie beside the numbers
     boxes = [text.get_window_extent() for text in axes.texts]
     for x, y in axes.transData.transform(list(zip(xs, heights, strict=True))):
         assert not any(box.contains(x, y) for box in boxes)
+    assert figure.get_suptitle() == "n = 2"
+
+
+def test_the_claimed_slope_is_seen_at_45_degrees_and_upright_after_the_change_of_variables() -> None:
+    lower_end = [{**row, "test_accuracy": max(row["test_accuracy"], 88.0) - 2 * row["peak_lr"]} for row in cells(1.0)]
+    figure = figure_of(lower_end, **PAIR, transform="ratio")
+    figure.draw_without_rendering()
+    for axes, steps in zip(figure.axes[:2], ([1.0, 1.0], [0.0, 1.0]), strict=True):
+        ((x, y),) = marked(axes, "_guide")
+        way = np.diff(axes.transData.transform(list(zip(x, y, strict=True))), axis=0)[0]
+        assert way / np.abs(way).max() == pytest.approx(steps, abs=1e-3)
+    mesh: Any = next(one for one in figure.axes[0].collections if isinstance(one, QuadMesh))
+    assert mesh.norm.inverse(mesh.norm(86.8)) == pytest.approx(86.8)
+    shades = np.unique(mesh.norm(mesh.get_array().ravel()).round(3))
+    assert (shades[0], shades[-1], len(shades) > 15) == (0.0, 1.0, True)  # none is clipped
+    (alone, bar) = figure_of(cells(1.0), **PAIR, transform="none").axes
+    assert (len(marked(alone, "_ridge")), bar.get_ylabel()) == (1, "test accuracy (%)")
 
 
 @pytest.mark.parametrize(("transform", "slope", "power"), [("ratio", 1.0, -1), ("product", -1.0, 1)])
@@ -76,8 +93,10 @@ def test_diverged_and_missing_cells_are_hatched_and_the_legend_tells_them_apart(
     for axes in figure.axes[:2]:
         (void,) = (one for one in axes.collections if one.get_label() == "_void")
         assert (void.get_hatch(), len(void.get_paths())) == ("////", 2)
-        assert (len(marked(axes, "_diverged")[0][0]), len(axes.texts)) == (1, 19)
-    assert legends(figure) == [["best of each row, fit", "diverged", "no run"]]
+        shown = [text.get_text() for text in axes.texts if text.get_text()]
+        assert (len(marked(axes, "_diverged")[0][0]), len(shown), "1 of 1" in shown) == (1, 20, True)
+    assert legends(figure) == [["best of each row, fit", "claimed slope", "diverged", "no run"]]
+    assert figure.get_suptitle() == "single runs"
     rows = [{**row, "test_loss": 100 - row["test_accuracy"]} for row in cells(1.0)]  # which are best where lowest
     axes = figure_of(rows, **PAIR | {"z": "test_loss"}, transform="ratio").axes[0]
     ((xs, _),) = marked(axes, "_ridge")

@@ -2,8 +2,12 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from picture import bars, figure_of, legends, marked, problem_of, run, tick_texts
+
+from onecycle.studies.figures import draw
+from onecycle.studies.figures.curves import response_curves
 
 # Two sizes, three learning rates; of the small set at the highest rate one of two seeds diverged.
 LRS = [0.05, 0.2, 0.8]
@@ -40,11 +44,9 @@ def test_curves_have_means_sample_sds_single_seeds_and_a_ring_at_the_best_point_
     highest = figure_of(ROWS, **CURVES, direction="accuracy").axes[0]
     assert [x for x, _ in marked(highest, "_optimum")] == [[0.05], [0.8]]
     assert not marked(figure_of(ROWS, **CURVES, optimum=False).axes[0], "_optimum")
-    assert legends(figure) == [
-        ["training images", "3,125", "50,000", "optimum", "mean ± sd, n = 2", "diverged, no value"]
-    ]
+    assert legends(figure) == [["training images", "3,125", "50,000", "optimum", "mean ± sd", "diverged, no value"]]
     single = [run(peak_lr=lr, test_loss=1.0) for lr in LRS]
-    assert legends(figure_of(single, kind="curves", x="peak_lr", y="test_loss")) == [["optimum", "mean, n = 1"]]
+    assert legends(figure_of(single, kind="curves", x="peak_lr", y="test_loss")) == [["optimum"]]
 
 
 def test_crosses_of_diverged_runs_stand_in_a_strip_beyond_the_limits_without_ticks() -> None:
@@ -70,7 +72,7 @@ def test_panels_share_the_y_axis_and_labels_replace_texts() -> None:
     figure = figure_of(rows, **CURVES, panels="batch_size", title="Two sizes", labels=labels)
     assert [axes.get_title() for axes in figure.axes] == ["N = 128", "N = 1,024"]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes", "rate")
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Two sizes (n = 2)", "rate")
     assert legends(figure)[0][:3] == ["images", "few", "50,000"]
 
 
@@ -128,12 +130,31 @@ def test_published_values_are_diamonds_and_a_diverged_arm_has_a_cross() -> None:
     rows = [*ARMS, *(run(arm="lost", seed=seed, test_accuracy=93.5, status=status)
                      for seed, status in enumerate(["diverged", "finished"]))]  # fmt: skip
     figure = figure_of(rows, kind="arms", y="test_accuracy", reference={"tta": 94.6, "another": 90.0})
-    ((x, y),) = marked(figure.axes[0], "_published")
-    assert (np.nansum(x), y[int(np.nanargmax(x))]) == (94.6, 1.0)
+    assert marked(figure.axes[0], "_published") == [([94.6], [1.0])]
     ((x, y),) = marked(figure.axes[0], "_diverged")
     assert (x[0] < 0.1, y) == (True, [2.0])
     assert figure.axes[0].texts[2].get_text() == "93.5  (1 of 2)"
-    assert legends(figure) == [["single run", "published", "diverged"]]
+    assert legends(figure) == [["single run", "diverged", "published"]]
+
+
+def test_published_values_of_a_study_are_marked_where_a_figure_shows_their_metric() -> None:
+    published = {"metric": "final_loss", "rows": [
+        {"text": "a", "value": 0.9, "of": {"subset_size": 50000, "peak_lr": 0.2}},
+        {"text": "b", "value": 0.8, "of": {"subset_size": 50000}}, {"text": "c", "value": [1, 2]},
+        {"text": "d", "value": 94.5, "metric": "test_accuracy", "of": {"arm": "tta"}},
+    ]}  # fmt: skip
+    figures = [CURVES, {"kind": "arms", "y": "test_accuracy", "where": {"arm": ["plain", "tta"]}}]
+    drawn, problems = draw({"figures": figures, "published": published}, pd.DataFrame(ROWS + ARMS))
+    assert problems == []
+    assert marked(drawn["figure"].axes[0], "_published") == [([0.2], [0.9])]
+    rows = pd.DataFrame(ROWS + [{**row, "batch_size": 512} for row in ROWS])
+    of = {"subset_size": 50000, "peak_lr": 0.2, "batch_size": 512}
+    axes = response_curves(
+        rows, x="peak_lr", y="final_loss", by="subset_size", panels="batch_size", published=[(of, 0.9)]
+    ).axes
+    assert [marked(panel, "_published") for panel in axes[:2]] == [[], [([0.2], [0.9])]]
+    assert legends(drawn["figure"])[0][-1] == "published"
+    assert marked(drawn["figure_2"].axes[0], "_published") == [([94.5], [1.0])]
 
 
 @pytest.mark.parametrize(
@@ -165,4 +186,4 @@ def test_scatter_has_means_and_deviations_in_both_directions() -> None:
 def test_a_dollar_in_a_title_is_a_dollar() -> None:
     figure = figure_of(ARMS, kind="arms", y="test_accuracy", title=r"$\q$")
     figure.draw_without_rendering()
-    assert figure.get_suptitle() == r"$\q$"
+    assert figure.get_suptitle() == r"$\q$ (n = 3)"

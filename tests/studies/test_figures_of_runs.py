@@ -117,7 +117,7 @@ def test_surfaces_share_one_logarithmic_scale_with_direction_1_across() -> None:
     ]
     figure = figure_of(rows, kind="surfaces", title="Surfaces")
     left, right, bar = figure.axes
-    assert ([left.get_title(), right.get_title()], figure.get_suptitle()) == (["bn", "none"], "Surfaces, one seed of 2")
+    assert ([left.get_title(), right.get_title()], figure.get_suptitle()) == (["bn", "none"], "Surfaces (single runs)")
     filled: list[Any] = [one for axes in (left, right) for one in axes.collections if isinstance(one, QuadContourSet)]
     assert len(filled) == 4  # filled contours and their lines
     assert all((one.levels[0], one.levels[-1]) == pytest.approx((0.1, 80.0), rel=0.2) for one in filled)
@@ -139,9 +139,14 @@ def test_parts_of_a_step_are_in_their_order_thin_ones_together_with_shares_in_th
     figure = figure_of(rows, kind="stacked", by="batch_size", prefix="N = ")
     assert legends(figure) == [["convolution", "norm", "data", "other, each below 2 %"]]
     bars: Any = figure.axes[0].patches
-    assert [bar.get_width() for bar in bars] == pytest.approx([20.0, 280.0, 4.0, 45.0, 0.6, 6.0, 0.3, 5.0])
-    assert [bar.get_x() for bar in bars] == pytest.approx([0, 0, 20, 280, 24, 325, 24.6, 331])
+    assert [bar.get_width() for bar in bars] == pytest.approx(
+        [2000 / 24.9, 28000 / 336, 400 / 24.9, 4500 / 336, 60 / 24.9, 600 / 336, 30 / 24.9, 500 / 336]
+    )
+    assert [bar.get_x() + bar.get_width() for bar in bars[6:]] == pytest.approx([100, 100])
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert [text for text in texts if text] == ["80%", "83%", "13%", "24.9 ms (norm 16%)", "336 ms"]
+    assert [text for text in texts if text] == ["80%", "83%", "16%", "13%", "24.9 ms", "336 ms"]
     assert tick_texts(figure.axes[0], "y") == ["N = 128", "N = 512"]
+    published = {"V100": {"convolution": 6.0, "norm": 4.0}}
+    axes: Any = figure_of(rows, kind="stacked", by="batch_size", reference=published).axes[0]
+    assert (axes.patches[2].get_width(), tick_texts(axes, "y")) == (60.0, ["128", "512", "V100"])
     assert "breakdown_ms" in problem_of([run(arm="a", breakdown_ms=None)], kind="stacked", by="arm")

@@ -1,5 +1,9 @@
+import html
 import json
 import math
+import shutil
+import subprocess
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +13,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from onecycle.errors import ConfigError
-from onecycle.studies import docs, plan, report
+from onecycle.studies import plan, publish, report
 from onecycle.studies import rows as table
+from onecycle.studies.figures import columns
 from onecycle.studies.plan import Plan
 from onecycle.studies.search.coordinate import Decisions, Step
 from studying import record_of
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 CLAIM = {
     "id": "high_beats_low", "text": "0.4 beats 0.1 by 5 points.", "unit": "points", "effect": "difference",
     "metric": "test_accuracy", "of": {"peak_lr": 0.4}, "against": {"peak_lr": 0.1}, "at_least": 5.0,
@@ -90,7 +96,8 @@ def test_what_a_study_says_is_escaped_on_its_page_and_in_the_index(tmp_path: Pat
     index = report.build_index(tmp_path).read_text()
     assert page_of(folder).count("&lt;script&gt;") == 6  # title twice
     assert index.count("&lt;script&gt;") == 2
-    assert "<script" not in page_of(folder) + index
+    assert "<script" not in index
+    assert page_of(folder).count("<script") == 2  # the page's own
 
 
 def test_events_hold_mean_and_spread_over_the_seeds_and_the_figures(tmp_path: Path) -> None:
@@ -175,50 +182,170 @@ def test_without_a_study_or_a_result_it_says_how_to_run_one(tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_numbers_are_shown_with_as_many_digits_as_they_deserve(mean: float, sd: float, text: str) -> None:
-    assert report.mean_and_sd(mean, sd) == text
+    assert columns.mean_and_sd(mean, sd) == text
 
 
-def test_docs_hold_figures_verdicts_and_the_command_of_complete_studies_of_real_data(tmp_path: Path) -> None:
+def test_a_page_knows_the_runs_of_each_place_of_its_figures(tmp_path: Path) -> None:
+    evil = "</script><b>"
+    folder = study(tmp_path)
+    record = json.loads((folder / "0.4-1/result.json").read_text())
+    (folder / "0.4-1/result.json").write_text(json.dumps({**record, "status": "diverged"}))
+    with (folder / "0.1-0/metrics.csv").open("a") as lines:
+        lines.write("".join(f"{step},9,{step / 1000}\n" for step in range(3, 1003)) + "1003,9,nan\n")
+    noted = plan.read_plan(folder)
+    points = [replace(point, label=evil + point.label) for point in noted.points]
+    plan.write_plan(folder, replace(noted, points=points))
+    report.build(folder)
+    text = page_of(folder).split("id=data>")[1].split("</script>")[0]
+    assert evil not in page_of(folder)
+    data = json.loads(text)
+    assert [run["folder"] for run in data["runs"]] == ["../0.1-0/", "../0.4-0/", "../0.1-1/", "../0.4-1/"]
+    assert data["runs"][3]["name"] == "seed 1, diverged"
+    assert data["runs"][2]["curves"] == {"train/loss": [[1, 2], [3, 1]]}
+    steps, losses = data["runs"][0]["curves"]["train/loss"]
+    assert (len(steps), 995 < steps[-1] < 1002, 0.99 < losses[-1] < 1.0) == (120, True, True)
+    low, high, cross = data["figures"]["figure"]["marks"]
+    assert (low["runs"], low["n"], low["means"][0], low["title"]) == ([0, 2], 2, "51.00 ± 1.41", evil + "peak_lr=0.1")
+    assert (high["runs"], high["n"], high["means"][0], high["metric"]) == (
+        [1, 3],
+        "1 of 2",
+        "70.00",
+        data["metrics"][0],
+    )
+    # As in the picture, in hundredths of an inch from the top left: the higher accuracy is above, the cross below both.
+    (x_low, y_low), (x_high, y_high), (x_cross, y_cross) = (
+        map(int, one["points"].split(",")) for one in (low, high, cross)
+    )
+    width, height = map(int, data["figures"]["figure"]["size"].split())
+    assert 0 < x_low < x_high == x_cross < width
+    assert 0 < y_high < y_low < y_cross < height
+    assert cross["runs"] == [1, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+def test_in_a_browser_pointing_shows_runs_and_their_curves_can_be_compared(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=document.title='evil'>"
+    folder = study(tmp_path)
+    noted = plan.read_plan(folder)
+    points = [replace(point, label=evil + point.label) for point in noted.points]
+    plan.write_plan(folder, replace(noted, points=points))
+    report.build(folder)
+    steps = """<script>{
+        const places = document.querySelectorAll('svg[data-figure] *'), popup = document.getElementById('popup');
+        const told = [places.length], say = () => told.push(popup.hidden ? '' : popup.innerText.split('\\n').join(' '));
+        const box = places[1].getBoundingClientRect();
+        told.push(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === places[1]);
+        places[1].onmouseenter({pageX: 1, pageY: 1}); say();
+        places[1].onmouseleave(); say();
+        places[0].onclick({pageX: 1, pageY: 1, stopPropagation() {}}); places[0].onmouseleave(); say();
+        told.push(popup.querySelectorAll('a')[1].getAttribute('href'));
+        popup.querySelector('button').onclick(); document.onclick(); say();
+        told.push(document.querySelectorAll('.chart').length, document.querySelectorAll('.chart polyline').length);
+        document.querySelector('#curves button').onclick();
+        told.push(document.querySelectorAll('.chart polyline').length, document.querySelectorAll('img[src=x]').length);
+        document.body.replaceChildren(JSON.stringify(told));
+    }</script>"""
+    (tmp_path / "page.html").write_text(page_of(folder).replace("</body>", steps + "</body>"))
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--window-size=1100,3000",
+        "--dump-dom",
+        str(tmp_path / "page.html"),
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "<title>One &amp; only</title>" in shown
+    told = json.loads(html.unescape(shown.split("<body>")[1].split("</body>")[0]))
+    count, is_hit, high, left, low, folder_of, closed, *numbers = told
+    assert (count, is_hit, left, closed, folder_of) == (2, True, "", "", "../0.1-1/")
+    assert "test accuracy (%)\t70.50 ± 0.71\t70.00\t71.00" in high
+    assert evil + "peak_lr=0.1 mean ± sd, n = 2\tseed 0\tseed 1" in low.replace(" \t", " ")
+    assert numbers == [1, 2, 1, 0]
+
+
+def test_the_generated_blocks_of_the_docs_are_written_anew_and_what_stands_between_them_stays(tmp_path: Path) -> None:
     claim = {**CLAIM, "id": "b", "at_least": 50.0, "if_not": "Likely reason: a | b.", "margin_from": "Half of it."}
     report.build(study(tmp_path / "real", claims=[CLAIM, claim]))
     report.build(study(tmp_path / "drawn", name="synthetic"))
-    assert docs.write_docs(tmp_path / "real", tmp_path / "docs") == ["one"]
-    assert docs.write_docs(tmp_path / "drawn", tmp_path / "other") == []
-    text = (tmp_path / "docs/studies.md").read_text()
-    holds, fails = (line for line in text.splitlines() if line.startswith("| 0.4 beats 0.1 by 5 points. | "))
-    assert "| ✔ holds | " in holds
-    assert holds.endswith("at least 5 was claimed | 0.0086 † |")
-    assert "| ✘ does not hold | " in fails
-    assert fails.endswith("at least 50 was claimed. Likely reason: a \\| b. Half of it. | 0.0033 † |")
-    assert "Published test accuracy (%): λ 0.4 → 94.1, here 70.5 (n = 2). From: a book." in text
-    assert "4 runs, n = 2 seeds, 2.0 minutes on Zen, 2 threads (32-true)" in text
-    assert "`make study NAME=one`" in text
-    assert "![One & only](figures/one_figure.png)" in text
-    assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000
-
-
-def test_docs_keep_the_sections_of_studies_whose_records_are_not_here(tmp_path: Path) -> None:
-    report.build(study(tmp_path / "here"))
-    docs.write_docs(tmp_path / "here", tmp_path / "docs")
     page = tmp_path / "docs/studies.md"
-    before = page.read_text()
-    page.write_text(before + "\n## Another\n\nWhy?\n\n3 runs: `make study NAME=another`\n")
-    introduction, _, own = before.partition("## One & only")
-    another = "## Another\n\nWhy?\n\n3 runs: `make study NAME=another`\n\n"
-    for folder in ("here", "nothing"):
-        docs.write_docs(tmp_path / folder, tmp_path / "docs")
-        assert page.read_text() == f"{introduction}{another}## One & only{own}"
+    assert publish.write_docs(tmp_path / "real", tmp_path / "docs") == ["one"]
+    assert publish.write_docs(tmp_path / "drawn", tmp_path / "other") == []
+    text = page.read_text()
+    link = "[0.4 beats 0.1 by 5 points.](#one--only)"
+    for line in (
+        "2 claims: 1 hold, 1 do not hold.",
+        f"| {link} | ✔ holds | 19.5 ± 4.3 points | 2 | yes |",
+        f"| {link} | ✘ does not hold | 19.5 ± 4.3 points | 2 | yes |",
+        "![One & only](figures/one_figure.png)",
+        "| 0.4 beats 0.1 by 5 points. | ✔ holds | 19.5 ± 4.3 points | at least 5 | 2 | 0.0086 |",
+        "| 0.4 beats 0.1 by 5 points. | ✘ does not hold | 19.5 ± 4.3 points | at least 50 | 2 | 0.0033 |",
+        "- 0.4 beats 0.1 by 5 points. Likely reason: a | b. Half of it.",
+        "Published test accuracy (%): λ 0.4 → 94.1, here 70.5 (n = 2). From: a book.",
+    ):
+        assert line in text.splitlines(), line
+    assert "4 runs, 2.0 minutes on Zen, 2 threads (32-true)" in text
+    assert (tmp_path / "docs/figures/one_figure.png").stat().st_size > 1000
+    another = "## Another\n\n| Why? | ? undecided | 1.2 ± 3 points | at least 5 | 2 |  |\n"
+    told = text.replace("Is 0.4 > 0.1?", "They claimed it.").replace("19.5 ±", "7 ±") + another
+    page.write_text(told)
+    for folder in ("real", "nothing"):
+        publish.write_docs(tmp_path / folder, tmp_path / "docs")
+        again = page.read_text()
+        assert ("They claimed it." in again, another in again, "7 ±" in again) == (True, True, False)
+        assert "3 claims: 1 hold, 1 do not hold, 1 undecided." in again
+        assert "| [Why?](#another) | ? undecided | 1.2 ± 3 points | 2 |  |" in again
 
 
 @pytest.mark.parametrize(
-    ("seeds", "text"),
+    ("low", "effect", "high", "text"),
     [
-        ([0], "n = 1 seed"), ([0, 1, 1, 0], "n = 2 seeds"), ([0] * 3 + [1, 2, 3], "3 with seed 0, 3 with seeds 1–3"),
-        ([0, 0, 1, 4], "2 with seed 0, 2 with seeds 1, 4"), ([math.nan, None, 2.0], "n = 1 seed"),
+        (5.2, 5.5, 5.8, "5.50 ± 0.30 x"), (None, 1.25, 2.0, "so, so"),
+        (0.22, 1.0, 1.0, "so, so"), (3.0, 3.0, 3.0, "3 x"),
     ],
 )  # fmt: skip
-def test_the_docs_say_how_many_runs_have_which_seeds(seeds: list[Any], text: str) -> None:
-    assert docs.seeds_text(seeds) == text
+def test_effects_in_the_docs_have_half_widths_or_both_ends(
+    low: float | None, effect: float | None, high: float | None, text: str
+) -> None:
+    half = None if low is None or high is None else (high - low) / 2
+    entry = {"effect": effect, "low": low, "high": high, "uncertainty": half, "unit": "x"}
+    assert publish.effect_text(entry | {"reason": "so, so, at least 5 was claimed"}) == text
+    assert publish.effect_text(dict.fromkeys(entry) | {"reason": "a, b"}) == "a, b"
+
+
+def test_a_study_that_is_unpacked_elsewhere_draws_the_same_page(tmp_path: Path) -> None:
+    folder = study(tmp_path / "here")
+    (folder / "0.1-0/checkpoints").mkdir()
+    (folder / "0.1-0/checkpoints/last.ckpt").write_text("large")
+    archive = publish.bundle(folder)
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    there = tmp_path / "there/one"
+    assert not list(there.rglob("*.ckpt"))
+    before = {
+        name: (there / "report" / name).read_bytes()
+        for name in ("table.csv", "verdicts.json", "index.html", "figure.png")
+    }
+    shutil.copytree(there / "report", tmp_path / "packed")
+    for path in (there / "report").iterdir():
+        if path.is_file():
+            path.unlink()
+    report.main([str(there)])
+    assert {name: (there / "report" / name).read_bytes() for name in before} == before
+    assert (tmp_path / "packed/figure.pdf").read_bytes().startswith(b"%PDF")
+    lines = (tmp_path / "packed/table.tex").read_text().splitlines()
+    assert (
+        r"peak learning rate $\lambda$ & n & test accuracy (\%) & test loss & training loss & training time (s) \\"
+        in lines
+    )
+    assert r"0.1 & 2 & 51.00 $\pm$ 1.41 & 1.500 $\pm$ 0.000 & -- & 2.000 $\pm$ 0.000 \\" in lines
+    versions = json.loads((tmp_path / "packed/versions.json").read_text())
+    assert (versions["runs"], set(versions["figures"]) >= {"matplotlib"}) == (
+        [{"threads": 2, "processor": "Zen"}],
+        True,
+    )
 
 
 def test_published_numbers_may_have_their_own_metric_several_values_and_no_run_of_ours(tmp_path: Path) -> None:
@@ -248,4 +375,9 @@ def test_drawn_images_and_guessing_decide_nothing(
     name: str, accuracies: list[float], chance: float, reason: str
 ) -> None:
     rows = pd.DataFrame({"data_name": name, "test_accuracy": accuracies, "chance": chance})
-    assert report.why_not_judged(rows) == reason
+    assert table.why_not_judged(rows) == reason
+
+
+@pytest.mark.parametrize(("cell", "written"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("a=1", "a=1"), (-1.5, -1.5)])
+def test_no_cell_of_the_table_is_a_formula(cell: Any, written: Any) -> None:
+    assert report._no_formula(cell) == written

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from onecycle.errors import ConfigError
-from onecycle.studies.verdicts import LEVELS, estimate, expected_half_width, holm, judge, point_means
+from onecycle.studies.study import CLAIMS
+from onecycle.studies.verdicts import LEVELS, estimate, forecast, holm, judge, point_means
 
 Table = list[dict[str, Any]]
 CLAIM: dict[str, Any] = {
@@ -141,7 +142,7 @@ def test_a_share_of_the_runs_has_binomial_limits(lost: Sequence[int], low: float
     rows = pd.DataFrame({"arm": "a", "seed": range(len(lost)), "has_diverged": lost})
     claim = {"id": "fails", "text": "It diverges.", "effect": "value", "metric": "has_diverged", "of": {"arm": "a"},
              "at_least": 0.5, "unit": "of the runs"}  # fmt: skip
-    found = judge(rows, claim)
+    found = json.loads(json.dumps(judge(rows, claim)))
     assert (found["low"], found["high"], found["verdict"]) == (
         pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4), verdict,
     )  # fmt: skip
@@ -315,12 +316,25 @@ def test_an_effect_that_noise_takes_away_has_no_limits() -> None:
     assert estimate(frame, "optimum_order", curves, assumed_sd=1.0).interval == (-math.inf, math.inf)
 
 
-def test_the_half_width_of_a_plan_is_known_before_its_runs() -> None:
-    expected = pd.DataFrame({"arm": ["a", "b"], "acc": 0.0})
-    question: tuple[str, dict[str, Any]] = ("difference", {"metric": "acc", "of": A, "against": B})
+def test_the_half_width_of_a_plan_and_whether_it_decides_are_known_before_its_runs() -> None:
+    expected = pd.DataFrame({"arm": ["a", "b"], "acc": [2.0, 0.0]})
+    keys = {"id": "a", "text": "", "unit": "", "effect": "difference", "metric": "acc", "of": A, "against": B}
+    claim = CLAIMS["difference"].model_validate(keys | {"at_least": 1.0})
     # Student's for 18 degrees of freedom, and the known spread of one run.
-    assert expected_half_width(expected, 0.5, 10, *question) == pytest.approx(1.734 * 0.5 * math.sqrt(0.2), rel=0.1)
-    assert expected_half_width(expected, 0.5, 1, *question) == pytest.approx(1.645 * 0.5 * math.sqrt(2), rel=0.1)
+    half, chance = forecast(expected, 0.5, 10, claim)
+    assert half == pytest.approx(1.734 * 0.5 * math.sqrt(0.2), rel=0.1)
+    assert chance > 0.95  # 1 over the bound: 4.5 standard errors
+    half, chance = forecast(expected, 2.0, 1, claim)
+    assert half == pytest.approx(1.645 * 2.0 * math.sqrt(2), rel=0.1)
+    assert chance < 0.35  # a third of a standard error
+    assert forecast(expected, 0.5, 10, claim, 0.005)[0] == pytest.approx(2.878 * 0.5 * math.sqrt(0.2), rel=0.1)
+
+
+def test_a_look_of_several_decides_at_its_own_level_and_its_p_is_for_all() -> None:
+    frame = runs((1.0, 0.0, 0.0), (1.2, 0.0, 0.0), (0.9, 0.0, 0.0))
+    once, look = judge(frame, CLAIM), judge(frame, CLAIM, alpha=0.01)
+    assert look["low"] < once["low"]
+    assert look["p"] == pytest.approx(min(1.0, 5 * once["p"]))
 
 
 def test_holms_correction_is_over_the_family() -> None:

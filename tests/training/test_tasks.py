@@ -19,7 +19,7 @@ from onecycle.evaluate import evaluate
 from onecycle.runs.identity import identity
 from onecycle.runs.record import read_result, score_of, score_text
 from onecycle.train import train
-from onecycle.training.tasks import Classification, Multilabel, Regression, measured, metrics_for
+from onecycle.training.tasks import Classification, Multilabel, Regression, metric_values, metrics_for
 
 Compose = Callable[..., Any]
 
@@ -105,7 +105,7 @@ def test_metrics_are_given_probabilities_and_one_for_each_name_has_its_name() ->
     metrics = metrics_for(tags, Multilabel(), {"f1": part, "none": None}, names)
     expected = multilabel_f1_score((logits > 0).int(), tags, 2, average=None).tolist()
     for _ in range(2):  # nothing is left of an earlier evaluation
-        found = measured(metrics, Multilabel().predictions(logits), tags, names)
+        found = metric_values(metrics, Multilabel().predictions(logits), tags, names)
         assert found == {"f1/sea": expected[0], "f1/sun": expected[1]}
 
 

@@ -4,10 +4,12 @@ Hydra composes the configuration and stops at the first word that it refuses. Th
 rest can be composed and each value of a sweep's axes can be validated.
 """
 
+import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,9 +17,11 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict
 
 from onecycle.config import hyperparameters
-from onecycle.config.validate import did_you_mean, flat
+from onecycle.config.types import Count, Options
+from onecycle.config.validate import did_you_mean, errors_of, flat
 from onecycle.errors import ConfigError
 
 CONF = (Path(__file__).parents[1] / "conf").resolve()  # in the source tree a link to conf/ at its top
@@ -35,6 +39,22 @@ USUAL = {
     "steps": "trainer.max_steps", "device": "trainer.accelerator",
 }  # fmt: skip
 VALUES_PER_AXIS = 64  # values of an axis that are looked at before a sweep: more would keep it waiting
+
+PATHS = ("run", "checkpoint", "resume", "output", "data.root", "data.cache", "hydra.sweep.dir")
+
+
+class LauncherOptions(Options):
+    """Those options of Hydra's launchers that are refused only when they run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n_jobs: Literal[-1] | Count | None = None
+    timeout_min: Count | None = None
+    cpus_per_task: Count | None = None
+    nodes: Count | None = None
+    tasks_per_node: Count | None = None
+    array_parallelism: Count | None = None
+
 
 # The errors of a composed configuration, given whether it is that of a sweep.
 Validate = Callable[[DictConfig, bool], list[str]]
@@ -62,6 +82,19 @@ def without_hydra(config: DictConfig) -> DictConfig:
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     OmegaConf.set_struct(own, True)
     return own
+
+
+def with_literal_path(word: str) -> str:
+    """A word of the command line, its value quoted where it is a path that Hydra's grammar would take for more."""
+    key, _, value = word.partition("=")
+    if key not in PATHS or value in ("", "null") or value.startswith("choice("):
+        return word
+    with contextlib.suppress(HydraException, ValueError):
+        if _parsed(word).value() == value or value.startswith(("'", '"')):
+            return word
+    # A quotation mark is escaped by a backslash, and so are the backslashes before one.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
+    return f"{key}='{escaped}'"
 
 
 def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
@@ -119,7 +152,7 @@ def _errors(
             line = str(override.input_line)
             key, _, value = line.partition("=")
             wrong[line] = f"{line}: must be one value; for a run of each add -m, for a list write {key}=[{value}]"
-    found = validate(without_hydra(config), sweeping)
+    found = _hydra_errors(config) + validate(without_hydra(config), sweeping)
     for place, override in enumerate(overrides if sweeping else ()):
         for word in list(_words(override))[1:]:
             other, changed = _parsed(word), config.copy()
@@ -131,6 +164,17 @@ def _errors(
     # Where a word is left out, only what is said of the others is certain: the rest may result from its absence.
     keys = tuple(f"{override.get_key_element().lstrip('+~')}=" for override in overrides)
     return [line for line in found if not wrong or line.startswith(keys)]
+
+
+def _hydra_errors(config: DictConfig) -> list[str]:
+    """What Hydra and its launchers refuse only when they have begun, or what would break relative paths."""
+    lines, hydra = [], OmegaConf.to_container(config.hydra, resolve=False)
+    assert isinstance(hydra, dict)
+    if hydra["job"]["chdir"]:
+        lines.append("hydra.job.chdir=true: must be false; each run has a folder of its own, and paths stay relative")
+    if not isinstance(hydra["verbose"], bool | str | list):
+        lines.append(f"hydra.verbose={hydra['verbose']}: must be true, false, or the names of loggers")
+    return lines + errors_of(LauncherOptions, hydra["launcher"], "hydra.launcher")
 
 
 def _composed(overrides: list[Override], name: str, wrong: dict[str, str]) -> DictConfig:

@@ -114,6 +114,9 @@ class DataOptions(Options):
     cache: FolderPath = Field(description="folder for decoded images, one file for each data set")
     fallback: Literal["synthetic"] | None = Field(description="the data set to take where this one cannot be had")
     stands_in_for: Text | None = Field(None, description="set by the program: the data set that a fallback replaced")
+    side: Annotated[int, Field(ge=12, le=512)] | None = Field(
+        None, description="make all images smaller first, by area averaging, to so many pixels; null: as they are"
+    )
     classes: Annotated[list[Text], AfterValidator(_class_names)] | None = Field(description="classes to restrict to")
     subset_size: SubsetSize | None = Field(description="training images, class-balanced; null: all")
     subset_seed: Seed = Field(description="seed of the choice of images")
@@ -211,7 +214,7 @@ class TrainerOptions(Options):
         allowed("auto or ddp; Muon, ema and the probes need whole parameters, which fsdp and deepspeed share out"),
     ] = Field(description="ddp: one process for each device")
     precision: Precision = Field(description="number format; auto: what the device is fast in")
-    max_epochs: Annotated[Number, Field(gt=0, le=10**6)] = Field(description="epochs, also a fraction of one")
+    max_epochs: Annotated[Number, Field(ge=1e-6, le=10**6)] = Field(description="epochs, also a fraction of one")
     max_steps: Count | None = Field(description="steps in place of epochs")
     log_every_n_steps: Count = Field(description="steps between two lines of the log")
     gradient_clip_val: PositiveNumber | None = Field(description="largest norm of the gradient")

@@ -204,22 +204,23 @@ def load(source: Source, cache_folder: Path) -> Dataset:
     key = source.key()
     digest = hashlib.sha256(json.dumps([key, _code(source)], sort_keys=True).encode()).hexdigest()[:12]
     if digest not in _loaded:
-        _loaded.clear()  # one data set at a time stays in memory: the runs of a sweep nearly always share it
         arrays, header = _cached(source, key, cache_folder / f"{source.name}-{digest}")
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         train, test = (Split(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in ("train", "test"))
         classes, mean, std = (tuple(header["description"][name]) for name in ("classes", "mean", "std"))
+        _loaded.clear()  # one data set at a time stays in memory: the runs of a sweep nearly always share it
         _loaded[digest] = Dataset(source.name, source.origin, key, classes, train, test, mean, std, header["sha256"])
     return _loaded[digest]
 
 
 def _code(source: Source) -> list[str]:
     """What decodes, the class and its file's SHA-256: another one may give the same key to other images."""
-    made = type(source)
+    made, inner = type(source), getattr(source, "source", None)
+    within = _code(inner) if inner else []
     with contextlib.suppress(OSError, TypeError):  # a class without a file
         file = Path(inspect.getfile(made)).read_bytes()
-        return [made.__module__, made.__qualname__, hashlib.sha256(file).hexdigest()]
-    return [made.__module__, made.__qualname__]
+        return [made.__module__, made.__qualname__, hashlib.sha256(file).hexdigest(), *within]
+    return [made.__module__, made.__qualname__, *within]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:

@@ -70,6 +70,9 @@ def data_problems(config: Mapping[str, Any]) -> list[str]:
         size = size and subset_count(data["subset_size"], data["val_size"], size)
     except ValueError as error:
         found, size = str(error).splitlines(), None
+    if side and data["side"] and data["side"] > side:
+        found.append(f"data.side={data['side']}: must be at most {side}, the side of the images")
+    side = data["side"] or side
     if side:
         found += augmentation_problems(AugmentOptions(**data["augment"]), side)
     return size_problems(config["batch_size"], size, config["resizing"], side) + found

@@ -22,12 +22,12 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "git": _git_revision(),
         "host": platform.node(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, which Python itself does not know on Linux."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

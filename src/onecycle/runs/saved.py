@@ -3,7 +3,7 @@
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -61,6 +61,7 @@ class Description(Options):
     task: Component = Field({"_target_": CLASSIFICATION})
     evaluation: EvaluationOptions
     source: Component
+    side: Annotated[int, Field(ge=12)] | None
 
 
 def description(folder: Path) -> Description:
@@ -68,7 +69,7 @@ def description(folder: Path) -> Description:
     check_links(folder)
     values = read_saved(folder)
     data = values.get("data")
-    values["source"] = data.get("source") if isinstance(data, Mapping) else None
+    values |= {name: data.get(name) if isinstance(data, Mapping) else None for name in ("source", "side")}
     errors = errors_of(Description, values)
     for key, part, own in components({**values, "data": {"source": values["source"]}}):
         if key in ("model", "task", "data.source") and own:

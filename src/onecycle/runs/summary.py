@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shlex
 import sys
 import threading
 import time
@@ -178,7 +179,7 @@ def show_end(this: run.Run, *, single: bool) -> None:
         "time": "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds),
         "speed": "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result),
         "folder": str(this.folder),
-        "TensorBoard": f"{command} --logdir {this.folder.parent}",
+        "TensorBoard": f"{command} --logdir {shlex.quote(str(this.folder.parent))}",
     }
     table = Table(title=f"{result['name']}: {result['status']}", show_header=False, title_justify="left")
     for row in rows.items():
@@ -209,7 +210,7 @@ def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dic
     }
 
 
-def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: Mapping[str, Any] | None) -> None:
+def show_evaluation(evaluation: dict[str, Any], folder: Path | None, recorded: Mapping[str, Any] | None) -> None:
     """Print the table of classes, the accuracies, and whether they are those of the record, if it is given."""
     table = Table("class", title=f"{evaluation['run']} on {evaluation['data']}", title_justify="left")
     for column in ("images", "accuracy", "precision"):
@@ -230,4 +231,5 @@ def show_evaluation(evaluation: dict[str, Any], folder: Path, recorded: Mapping[
             log.info("Reproduced: the recorded %s, exactly.", name)
         else:
             log.info("Different: %.6g, the record says %.6g.", now, before)
-    log.info("Folder: %s", folder)
+    if folder:
+        log.info("Folder: %s", folder)

@@ -4,6 +4,7 @@ Nothing of the folder is executed: the network's class must be of an allowed pac
 and its weights are unpickled as tensors alone.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,9 @@ def read_trained(folder: Path, checkpoint: str = checkpoints.LAST, allow: Sequen
     """
     described, record = description(folder), read_result(folder)
     if record is None or not (record.get("data") or {}).get("classes"):
-        raise ConfigError([f"{folder}: the run has not been finished; finish it with onecycle-train resume={folder}"])
+        raise ConfigError(
+            [f"{folder}: the run has not been finished; onecycle-train {shlex.quote(f'resume={folder}')} does"]
+        )
     classes = tuple(one_line(name) for name in record["data"]["classes"])
     path = folder / checkpoints.FOLDER / checkpoint
     path = path if path.exists() else Path(checkpoint)

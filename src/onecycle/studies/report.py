@@ -3,7 +3,7 @@
 import base64
 import json
 import logging
-import math
+import os
 import re
 import shutil
 import sys
@@ -19,12 +19,14 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.studies import rows as table
-from onecycle.studies.figures import draw
-from onecycle.studies.figures.columns import label_of
+from onecycle.studies.figures import draw, page_data
+from onecycle.studies.figures.columns import label_of, mean_and_sd
 from onecycle.studies.figures.drawing import save
 from onecycle.studies.plan import PLAN, Plan, points, read_plan
+from onecycle.studies.registration import registration_text
 from onecycle.studies.responses import Runs
-from onecycle.studies.verdicts import holm, judge
+from onecycle.studies.sequential import alpha_of, looks_text
+from onecycle.studies.verdicts import ALPHA, holm, judge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +35,6 @@ log = logging.getLogger(__name__)
 
 REPORT = "report"
 NOT_JUDGED = "not judged"
-DRAWN = "synthetic"  # name of the drawn images' data set
-GUESSING = 1.2  # times the accuracy of guessing: no more is learnt
 METRICS = (
     "val_accuracy", "test_accuracy", "test_accuracy_tta", "test_loss", "final_test_loss", "final_loss", "train_loss",
     "seconds_fit",
@@ -52,6 +52,11 @@ TEMPLATES = Environment(
 )  # fmt: skip
 
 
+def _no_formula(cell: Any) -> Any:
+    """A cell that no spreadsheet calculates: a text that would be a formula is quoted."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
+
+
 def build(folder: Path, plan: Plan | None = None) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
@@ -63,7 +68,7 @@ def build(folder: Path, plan: Plan | None = None) -> None:
     target.mkdir(exist_ok=True)
     if rows.empty:
         raise ConfigError([f"{folder}: no run is finished; run it: make study NAME={folder.name}"])
-    judged, problems = verdicts(plan, rows)
+    judged, problems = verdicts(plan, rows, alpha_of(folder))
     drawn, undrawn = draw(plan.study, rows)
     problems += undrawn
     images = {}
@@ -71,19 +76,22 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         save(figure, target, name)
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-    rows[table.plain_columns(rows)].to_csv(target / "table.csv", index=False, float_format="%.6g")
+    places = [os.path.relpath(run, folder.parent) for run in rows["folder"]]  # a study can be moved
+    cells = rows[table.plain_columns(rows)].assign(folder=places).map(_no_formula)
+    cells.to_csv(target / "table.csv", index=False, float_format="%.6g")
     run.write_atomically(target / "verdicts.json", json.dumps(judged, indent=1, allow_nan=False) + "\n")
     warnings = list(problems)
     # The other rows are those of `records_of`.
     missing = len(plan.points) - sum(map(table.is_missing, table.cells(rows, "study")))
     if missing > 0:
         warnings.append(f"{missing} of {len(plan.points)} runs have no result yet: run the command again.")
-    if DRAWN in set(rows["data_name"]):
+    if table.DRAWN in set(rows["data_name"]):
         warnings.append("These runs saw drawn images: their accuracy says nothing about CIFAR.")
     header, body = summary_table(plan, rows)
     page = TEMPLATES.get_template("study.html.j2").render(
-        facts(plan, rows), warnings=warnings, verdicts=judged, images=images,
-        intervals=INTERVALS, header=header, body=body, date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
+        facts(folder, plan, rows), warnings=warnings, verdicts=judged, images=images,
+        data=page_data(rows, drawn, target, METRICS), intervals=INTERVALS, header=header, body=body,
+        date=f"{datetime.now():%Y-%m-%d}", command=plan.command,
     )  # fmt: skip
     run.write_atomically(target / "index.html", page + "\n")
     write_aggregates(target / "tensorboard", drawn, rows)
@@ -94,7 +102,7 @@ def build(folder: Path, plan: Plan | None = None) -> None:
         raise ConfigError(problems)
 
 
-def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
+def verdicts(plan: Plan, rows: pd.DataFrame, alpha: float = ALPHA) -> tuple[list[dict[str, Any]], list[str]]:
     """The verdict on every claim of a study, and a line for every claim that cannot be asked of the rows."""
     # A study of records has no points of its own; the tiny scale has other values than the claims speak of.
     arms = {block["arm"] for block in plan.study.get("searches") or ()}
@@ -103,31 +111,24 @@ def verdicts(plan: Plan, rows: pd.DataFrame) -> tuple[list[dict[str, Any]], list
         and {point.label for point in points(plan.study)} <= set(rows["label"])
         and arms <= set(table.cells(rows, "arm"))
     )
-    unfit = {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if (why := why_not_judged(rows)) else {}
+    unfit = (
+        {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if (why := table.why_not_judged(rows)) else {}
+    )
     judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
-            judged.append(judge(rows, claim, whole=is_whole) | unfit)
+            judged.append(judge(rows, claim, whole=is_whole, alpha=alpha) | unfit)
         except ConfigError as error:
             problems += error.problems
     survivors = holm([entry["p"] for entry in judged])
     return [entry | {"holm": survives} for entry, survives in zip(judged, survivors, strict=True)], problems
 
 
-def why_not_judged(rows: pd.DataFrame) -> str:
-    """Why runs decide nothing, whatever they measured: their images, or that they did no better than guessing."""
-    if DRAWN in set(rows["data_name"]):
-        return "drawn images"
-    runs = Runs(rows)
-    ratio = runs.numbers("test_accuracy") / runs.numbers("chance")
-    best = ratio.max(initial=-math.inf, where=np.isfinite(ratio))  # unknown for records without names of classes
-    return "nothing was learnt: no accuracy differs from guessing" if 0 <= best < GUESSING else ""
-
-
-def facts(plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
-    """What a page and a section of the docs both say of a study."""
+def facts(folder: Path, plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a page and a section of the docs both say of the study in `folder`."""
     published = plan.study.get("published")
     return {
+        "registration": [*registration_text(folder, plan.study), *looks_text(folder)],
         "study": plan.study, "runs": len(rows), "machine": rows["machine"].iloc[0],
         "data_name": rows["data_name"].iloc[0], "minutes": rows["seconds_total"].sum() / 60,
         "published": published_and_here(published, rows) if published else [],
@@ -169,14 +170,6 @@ def summary_table(plan: Plan, rows: pd.DataFrame) -> tuple[list[str], list[list[
     return [*map(label_of, axes), "n", *map(label_of, metrics)], body
 
 
-def mean_and_sd(mean: float, sd: float) -> str:
-    """Return "87.54 ± 0.30"; without a spread the mean alone, and a dash where there is none."""
-    if not math.isfinite(mean):
-        return "–"
-    digits = 0 if abs(mean) >= 1000 else 2 if abs(mean) >= 10 else 3
-    return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if math.isfinite(sd) else "")
-
-
 def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.DataFrame) -> None:
     """Write events to `folder` anew: figures in the folder itself, one run each for mean, mean + sd and mean − sd.
 
@@ -191,21 +184,17 @@ def write_aggregates(folder: Path, figures: Mapping[str, "Figure"], rows: pd.Dat
     labels = rows["label"].str.replace(r",?seed=[^,]*", "", regex=True)
     for label, members in rows["folder"].groupby(labels, sort=False):
         target = folder / re.sub(r"[^\w=.,+-]+", "_", label or "all")
-        runs = [table.metric_lines(Path(path)) for path in members]
-        bands = []
-        for tag in TAGS:
-            curves = [
-                {int(float(line["step"])): float(line[tag]) for line in lines if line.get("step") and line.get(tag)}
-                for lines in runs
-            ]
-            values = pd.DataFrame(curves).replace([np.inf, -np.inf], np.nan).dropna(axis="columns")
-            bands.append((tag, values.mean(), values.std().fillna(0)))
-        signs = {"mean": 0, "plus sd": 1, "minus sd": -1} if len(members) > 1 else {"mean": 0}
-        for suffix, sign in signs.items():
+        runs = [pd.DataFrame(lines) for path in members if (lines := table.metric_lines(Path(path)))]
+        if len(runs) < len(members):
+            continue
+        tables = [run.apply(pd.to_numeric, errors="coerce").groupby("step").last() for run in runs]
+        steps = pd.concat(tables).replace([np.inf, -np.inf], np.nan).groupby(level=0)
+        mean, sd, is_whole = steps.mean(), steps.std().fillna(0), steps.count() == len(runs)
+        for suffix, sign in {"mean": 0, "plus sd": 1, "minus sd": -1}.items() if len(runs) > 1 else [("mean", 0)]:
             with SummaryWriter(str(target / suffix)) as writer:
-                for tag, mean, sd in bands:
-                    for step, value in (mean + sign * sd).sort_index().items():
-                        writer.add_scalar(tag, value, step)
+                for tag in set(TAGS) & set(mean):
+                    for step, value in (mean + sign * sd)[tag][is_whole[tag]].items():
+                        writer.add_scalar(tag, value, int(step))
 
 
 def study_folders(studies: Path, file: str) -> list[Path]:
@@ -230,10 +219,10 @@ def build_index(studies: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Command: python -m onecycle.studies.report [FOLDER]: every page below logs/studies again, without training."""
+    """Command: python -m onecycle.studies.report [FOLDER]: without training every page below logs/studies, or one."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     studies = Path(*arguments[:1] or ["logs/studies"])
-    folders = study_folders(studies, PLAN)
+    folders = [studies] if (studies / PLAN).exists() else study_folders(studies, PLAN)
     if not folders:
         sys.exit(f"{studies}: holds no study yet; run one: make study NAME=lr_range_test")
     problems = []
@@ -242,7 +231,7 @@ def main(arguments: Sequence[str]) -> None:
             build(folder)
         except ConfigError as error:
             problems += [f"{folder.name}: {line}" for line in error.problems]
-    print(f"Index: {build_index(studies)}")
+    print(f"Index: {build_index(folders[0].parent)}")
     if problems:
         print("\n".join(problems), file=sys.stderr)
         sys.exit(2)

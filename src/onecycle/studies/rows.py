@@ -26,6 +26,8 @@ Filter = Mapping[str, Any]  # {column: the value, or the list of values, that ro
 
 TOLERANCE = 1e-6  # relative: λ/N and the like are computed
 BLOW_UP = 1.25  # a loss is blown up where it exceeds its minimum by a quarter and still rises
+DRAWN = "synthetic"  # name of the drawn images' data set
+GUESSING = 1.2  # times the accuracy of guessing: no more is learnt
 SMOOTHING = 11  # steps of the average of a range test's loss, in its numbers as in its figure
 
 
@@ -186,6 +188,14 @@ def moving_average(values: Array, count: int) -> Array:
     window = np.ones(min(count | 1, len(values) - 1 + len(values) % 2))
     total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
     return total
+
+
+def why_not_judged(frame: "pd.DataFrame") -> str:
+    """Why runs decide nothing, whatever they measured: their images, or that they did no better than guessing."""
+    if DRAWN in set(frame["data_name"]):
+        return "drawn images"
+    best = (frame["test_accuracy"] / frame["chance"]).max()  # NaN for records without names of classes
+    return "nothing was learnt: no accuracy differs from guessing" if best < GUESSING else ""
 
 
 def range_test(folder: Path) -> dict[str, float]:

@@ -76,7 +76,9 @@ class StudyOptions(Options):
     """The keys of a study.
 
     records_of: studies whose runs are read here. derive: numbers read from each run's curves. fixed: overrides of every
-    run. confirm: seeds with which the best point of each arm runs again. label: set for each run by the study.
+    run. plan: print what the study will cost and decide instead of running it. budget_minutes: add seeds within so much
+    time of runs while a claim is undecided. confirm: seeds with which the best point of each arm runs again. label: set
+    for each run by the study.
     """
 
     name: Text
@@ -85,6 +87,8 @@ class StudyOptions(Options):
     source: str | None = None
     scale: Text
     force: bool = False
+    plan: bool = False
+    budget_minutes: Annotated[float, Field(gt=0)] | None = None
     label: str | None = None
     records_of: list[Text] | None = None
     derive: Literal["range_test"] | None = None
@@ -190,6 +194,8 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
     scaled = {**study, **own, "fixed": {**(study.get("fixed") or {}), **(own.get("fixed") or {})}}
     if not any(scaled.get(key) for key in ("runs", "searches", "records_of")):
         lines.append("study.runs: must have at least one run, or there must be searches or records_of")
+    if scaled.get("budget_minutes") and (scaled.get("searches") or scaled.get("confirm") or not scaled.get("runs")):
+        lines.append(f"study.budget_minutes={scaled['budget_minutes']}: seeds are added to runs, not to searches")
     if set(scaled.get("confirm") or ()) & set(scaled["seeds"]):
         lines.append(f"study.confirm={scaled['confirm']}: must be seeds that are not in study.seeds")
     if scaled.get("confirm") and not all(block.get("arm") for block in scaled.get("runs") or ()):

@@ -24,10 +24,12 @@ from onecycle.runs.identity import override_key, settings
 from onecycle.studies import plan
 from onecycle.studies.effects import columns_named
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
+from onecycle.studies.registration import register
 from onecycle.studies.rows import DERIVED, row_of
 from onecycle.studies.search.explorer import Explorer
 from onecycle.studies.search.options import METHODS, OptunaSearch, coordinates_of, space_of
 from onecycle.studies.search.trials import check_optuna
+from onecycle.studies.sequential import SeedAdder
 from onecycle.studies.study import ClaimOptions, at_scale, of_search
 
 log = logging.getLogger(__name__)
@@ -77,12 +79,18 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         plan.read_plan(folder.parent / name)
     _refuse_searches(study, config)
     check = ColumnCheck(study, points, config, folder)
+    if study.get("plan"):
+        from onecycle.studies.power import print_plan  # it needs torch; a study that is refused does not
+
+        print_plan(study, points, changes, folder)
+        return []
     if study["force"] and folder.exists():  # only a study that can be run takes the place of the old one
         aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
         folder.rename(aside)
         log.info("The study's former folder is now %s.", aside)
     program, *words = sys.orig_argv if Path(sys.argv[0]).name == "__main__.py" else sys.argv
     noted = plan.Plan(study, points, shlex.join([Path(program).name, *words]))
+    register(folder, study, changes, config)
     plan.write_plan(folder, noted)
     counter = RunCounter(expected_runs(study, points, changes))
     is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
@@ -93,6 +101,8 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     stopped: ConfigError | None = None
     try:
         results += launch(points)
+        if study.get("budget_minutes"):
+            results += SeedAdder(noted, changes, folder, launch).run()
         for block in study.get("searches") or ():
             results += explorer.explore(block)
         results += explorer.confirm(results)

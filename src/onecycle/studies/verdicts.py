@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
+from numpy.typing import NDArray
 from scipy import stats
 
 from onecycle.config.validate import did_you_mean
@@ -46,6 +47,12 @@ class Estimate:
         """The 90 % interval; infinite where it has no end."""
         return float(self.lows[AT_ALPHA]), float(self.highs[AT_ALPHA])
 
+    def decisions(self, bounds: tuple[float, float]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether the whole interval of each level lies within bounds, and whether it lies beyond one of them."""
+        # Infinite for a bound that is none.
+        least, most = (bound + sign * SLACK * max(1.0, abs(bound)) for bound, sign in zip(bounds, (-1, 1), strict=True))
+        return (least <= self.lows) & (self.highs <= most), (self.highs < least) | (self.lows > most)
+
 
 def estimate(
     frame: pd.DataFrame, effect: str, parameters: Mapping[str, Any], assumed_sd: float | None = None
@@ -54,22 +61,34 @@ def estimate(
 
     Where every point has one run, `assumed_sd` is the metric's standard deviation from run to run.
     """
+    metric = metric_of(columns_of(effect, parameters))
+    points, sd, count = measured(frame, effect, parameters, assumed_sd)
+    if effect == "value" and metric == SHARE and len(points):
+        lost, runs = round(points[metric] @ count), count.sum()
+        low, high = stats.beta.ppf(LEVELS, lost, runs - lost + 1), stats.beta.ppf(1 - LEVELS, lost + 1, runs - lost)
+        return Estimate(lost / runs, int(min(count)), "", np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=1.0))
+    return of_means(Runs(points), sd, count, effect, parameters)
+
+
+def measured(
+    frame: pd.DataFrame, effect: str, parameters: Mapping[str, Any], assumed_sd: float | None = None
+) -> tuple[pd.DataFrame, Array, Array]:
+    """The points that an effect is about with their means, the standard deviation over the runs of each, their count.
+
+    A point with a single run has the standard deviation of the others; NaN where it is unknown.
+    """
     columns = columns_of(effect, parameters)
     metric = metric_of(columns)
     axes = [columns[name] for name in ("x", "y", "by") if name in columns and columns[name] != metric]
     metrics = [*([columns["selected_by"]] if "selected_by" in columns else []), metric]
     points = point_means(frame, metrics, filters_of(parameters), axes, parameters.get("floor", math.inf))
     sd, count = points.pop("sd").to_numpy(float), points.pop("count").to_numpy(int)
-    if effect == "value" and metric == SHARE and len(points):
-        lost, runs = round(points[metric] @ count), count.sum()
-        ends = stats.beta.ppf(LEVELS, lost, runs - lost + 1), stats.beta.ppf(1 - LEVELS, lost + 1, runs - lost)
-        return Estimate(lost / runs, min(count), "", np.nan_to_num(ends[0], nan=0.0), np.nan_to_num(ends[1], nan=1.0))
     if (count > 1).any():
         alone = math.sqrt(np.average(np.nan_to_num(sd) ** 2, weights=count - 1))  # of a point with a single run
         sd = np.where(count > 1, np.nan_to_num(sd), alone)
     else:
         sd = np.full(len(count), math.nan if assumed_sd is None else assumed_sd)
-    return of_means(Runs(points), sd, count, effect, parameters)
+    return points, sd, count
 
 
 def point_means(
@@ -165,23 +184,39 @@ def limits_of_largest(components: Array) -> tuple[Array, Array]:
 
 
 def simulated(
-    expected: Runs, sd: Array | float, seeds: int, effect: str, parameters: Mapping[str, Any], generator: Generator
-) -> Estimate:
-    """What a study may measure whose metric is as expected, one row a point, with `sd` from run to run."""
+    expected: Runs, sd: Array | float, looks: Sequence[int], effect: str, parameters: Mapping[str, Any],
+    generator: Generator,
+) -> Iterator[Estimate]:  # fmt: skip
+    """What a study may measure whose metric is as expected, one row a point, with `sd` from run to run.
+
+    looks: after how many seeds, ascending, the same runs are looked at.
+    """
     metric = metric_of(columns_of(effect, parameters))
-    values = expected.numbers(metric) + sd * generator.standard_normal((seeds, len(expected)))
-    spread = values.std(axis=0, ddof=1) if seeds > 1 else np.broadcast_to(sd, len(expected))
-    runs, count = expected.replaced(metric, values.mean(axis=0)), np.full(len(expected), seeds)
-    return of_means(runs, spread, count, effect, parameters, DRAWS // 10, generator)
+    values = expected.numbers(metric) + sd * generator.standard_normal((looks[-1], len(expected)))
+    for seeds in looks:
+        own = values[:seeds]
+        spread = own.std(axis=0, ddof=1) if seeds > 1 else np.broadcast_to(sd, len(expected))
+        runs, count = expected.replaced(metric, own.mean(axis=0)), np.full(len(expected), seeds)
+        yield of_means(runs, spread, count, effect, parameters, DRAWS // 10, generator)
 
 
-def expected_half_width(
-    expected: pd.DataFrame, sd: Array | float, seeds: int, effect: str, parameters: Mapping[str, Any], times: int = 100
-) -> float:
-    """The median of half the width of an effect's interval before any run; see `simulated`."""
-    runs, generator = Runs(expected), np.random.default_rng(0)
-    found = [simulated(runs, sd, seeds, effect, parameters, generator).interval for _ in range(times)]
-    return float(np.median(np.diff(found))) / 2
+def forecast(
+    expected: pd.DataFrame, sd: Array | float, seeds: int, claim: ClaimOptions, alpha: float = ALPHA, times: int = 100
+) -> tuple[float, float]:
+    """The median of half the width of an effect's interval before any run, and how often the claim will be decided.
+
+    See `simulated`; alpha: how often an end of the interval is wrong.
+    """
+    runs, generator, place = Runs(expected), np.random.default_rng(0), place_of(alpha)
+    found = [next(simulated(runs, sd, [seeds], claim.effect, claim.parameters, generator)) for _ in range(times)]
+    halves = [(one.highs[place] - one.lows[place]) / 2 for one in found]
+    decided = [bool((holds | fails)[place]) for holds, fails in (one.decisions(claim.bounds) for one in found)]
+    return float(np.median(halves)), float(np.mean(decided))
+
+
+def place_of(alpha: float) -> int:
+    """The place in LEVELS of the largest that is at most alpha; of the first one where all are larger."""
+    return max(0, int(np.searchsorted(LEVELS, alpha * (1 + SLACK), side="right")) - 1)
 
 
 def holm(ps: Sequence[float]) -> list[bool]:
@@ -191,10 +226,11 @@ def holm(ps: Sequence[float]) -> list[bool]:
     return [bool(p < min(over, default=math.inf)) for p in ps]
 
 
-def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
+def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True, alpha: float = ALPHA) -> dict[str, Any]:
     """The verdict of the runs on a claim, as verdicts.json has it, with None for a number that is unknown.
 
-    A claim holds, or does not, where the whole interval of its effect says so; see `estimate`. whole: whether the rows
+    A claim holds, or does not, where the whole interval of its effect says so; see `estimate`. alpha: how often an end
+    of the interval is wrong: less than ALPHA where runs are looked at several times. whole: whether the rows
     are those of a whole study; in a part of one, a claim about other runs is undecided. Raises ConfigError for a claim
     that has an error, or names a column or, in a whole study, a value that no run has.
     """
@@ -212,22 +248,20 @@ def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True) 
         result = Estimate(obstacle=f"cannot be measured: {missing}")
     else:
         result = estimate(frame, claim.effect, claim.parameters, claim.assumed_sd)
-    # Infinite for a bound that is none.
-    least, most = (
-        bound + sign * SLACK * max(1.0, abs(bound)) for bound, sign in zip(claim.bounds, (-1, 1), strict=True)
-    )
-    holds = (least <= result.lows) & (result.highs <= most)
-    fails = (result.highs < least) | (result.lows > most)
-    verdict = HOLDS if holds[AT_ALPHA] else FAILS if fails[AT_ALPHA] else UNDECIDED
-    low, high = result.interval
+    holds, fails = result.decisions(claim.bounds)
+    place = place_of(alpha)
+    p = min(1.0, float(LEVELS[holds | fails].min(initial=1.0)) * ALPHA / alpha)
+    is_decided = p <= ALPHA * (1 + SLACK)
+    verdict = UNDECIDED if not is_decided else HOLDS if holds[place] else FAILS
+    low, high = float(result.lows[place]), float(result.highs[place])
     return {
         "id": claim.id, "text": claim.text, "source": claim.source or "", "verdict": verdict,
         **{name: number if math.isfinite(number) else None for name, number in (
             ("effect", result.effect), ("low", low), ("high", high), ("uncertainty", (high - low) / 2),
         )},
-        "p": float(LEVELS[holds | fails].min(initial=1.0)),
+        "p": p,
         "at_least": claim.at_least, "at_most": claim.at_most, "unit": claim.unit, "seeds": result.seeds,
-        "reason": result.obstacle or _reason(result, claim), "margin_from": claim.margin_from or "",
+        "reason": result.obstacle or _reason(result.effect, low, high, claim), "margin_from": claim.margin_from or "",
         "if_not": (claim.if_not or "") if verdict == FAILS else "",
     }  # fmt: skip
 
@@ -248,16 +282,15 @@ def _missing(frame: pd.DataFrame, where: Mapping[str, Any]) -> str:
     return ""
 
 
-def _reason(result: Estimate, claim: ClaimOptions) -> str:
+def _reason(effect: float, low: float, high: float, claim: ClaimOptions) -> str:
     """The effect, in brackets its interval, and what was claimed."""
-    low, high = result.interval
     percent = " %" if claim.parameters.get("metric") == SHARE else ""
     scale, width = 100 if percent else 1, (high - low) / 2
-    is_exact = width <= NEGLIGIBLE * abs(result.effect)
+    is_exact = width <= NEGLIGIBLE * abs(effect)
     # Two digits of half the width; four of an effect without one.
-    size = scale * (abs(result.effect) if is_exact or math.isinf(width) else width)
+    size = scale * (abs(effect) if is_exact or math.isinf(width) else width)
     decimals = max(0, (3 if is_exact else 1) - math.floor(math.log10(size))) if size else 0
-    amount, *ends = (f"{scale * number:z.{decimals}f}" for number in (result.effect, low, high))
+    amount, *ends = (f"{scale * number:z.{decimals}f}" for number in (effect, low, high))
     amount = amount.rstrip("0").rstrip(".") if is_exact and "." in amount else amount
     interval = "" if is_exact else f" ({ends[0]}{percent} to {ends[1]}{percent})"
     least, most = (

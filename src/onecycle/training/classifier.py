@@ -15,7 +15,7 @@ from onecycle.config.targets import instantiate, takes
 from onecycle.data.datamodule import Batch, DataModule
 from onecycle.models.resnet9 import parameter_groups
 from onecycle.training.schedule import Schedule
-from onecycle.training.tasks import Task, measured
+from onecycle.training.tasks import Task, metric_values
 
 
 class Classifier(pl.LightningModule):
@@ -181,7 +181,7 @@ class Classifier(pl.LightningModule):
 
     def measured(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """The further metrics of all images."""
-        return measured(self.metrics, self.task.predictions(logits.cpu().double()), labels, self._data.classes)
+        return metric_values(self.metrics, self.task.predictions(logits.cpu().double()), labels, self._data.classes)
 
     def test_metrics(self) -> dict[str, float]:
         """Score and mean loss of the test images, the score with flip test-time augmentation, further metrics."""

@@ -151,16 +151,16 @@ def task_for(labels: Tensor, component: Mapping[str, Any], label_smoothing: floa
 
 
 def metrics_for(labels: Tensor, task: Task, components: Mapping[str, Any], names: Sequence[str]) -> dict[str, Metric]:
-    """The further metrics of a configuration, tried on some of the labels; raises ConfigError as `measured` does."""
+    """The metrics of a configuration, tried on some labels; raises ConfigError as `metric_values` does."""
     taken = {"loss", task.score, f"{task.score}_tta"} & components.keys()
     if taken:
         raise ConfigError([f"metrics.{name}: is the name of another number" for name in sorted(taken)])
     metrics = {name: instantiate(part, Metric, f"metrics.{name}") for name, part in components.items() if part}
-    measured(metrics, task.predictions(torch.zeros(len(labels[:100]), len(names))), labels[:100], names)
+    metric_values(metrics, task.predictions(torch.zeros(len(labels[:100]), len(names))), labels[:100], names)
     return metrics
 
 
-def measured(
+def metric_values(
     metrics: Mapping[str, Metric], predictions: Tensor, labels: Tensor, names: Sequence[str]
 ) -> dict[str, float]:
     """The values of torchmetrics' metrics for all images; of one with a value for each name: metric/name.

@@ -1,5 +1,6 @@
 """A study's columns in figures: what they and their values are called, and the runs of one point together."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -36,8 +37,8 @@ def label_of(column: str, labels: Labels | None = None) -> str:
 
 
 def symbol(column: str) -> str:
-    """The letter of a quantity in the papers' formulas, or its name."""
-    return SYMBOLS.get(column, column.replace("_", " "))
+    """The letter of a quantity in the papers' formulas, or its text on an axis."""
+    return SYMBOLS.get(column, label_of(column))
 
 
 def level_text(value: Any, labels: Labels | None = None) -> str:
@@ -101,17 +102,26 @@ def refuse_mixed(rows: pd.DataFrame, keys: Sequence[str]) -> None:
         )
 
 
+def mean_and_sd(mean: float, sd: float) -> str:
+    """Return "87.54 ± 0.30"; without a spread the mean alone, and a dash where there is none."""
+    if not math.isfinite(mean):
+        return "–"
+    digits = 0 if abs(mean) >= 1000 else 2 if abs(mean) >= 10 else 3
+    return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if math.isfinite(sd) else "")
+
+
 def points_of(rows: pd.DataFrame, key: str, y: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs at each value of `key`, and the single finished runs of those points that have several.
 
-    Of each point, ascending: `mean`, sample `sd` (NaN for one run) and `n` of y over the runs that finished, and how
-    many `diverged`. Of each single run: `place` and `value`. Raises ValueError as `refuse_mixed` does.
+    Of each point, ascending: `mean`, sample `sd` (NaN for one run) and `n` of y over the runs that finished, how many
+    `diverged`, and its `rows`. Of each single run: `place` and `value`. Raises ValueError as `refuse_mixed` does.
     """
     refuse_mixed(rows, [key])
     place = numbers(rows, key) if rows[key].dropna().map(is_number).all() else rows[key]
     runs = pd.DataFrame({"place": place, "value": finite_numbers(rows, y)})
+    runs["row"] = rows.index
     runs["lost"] = (rows["status"] == "diverged") | np.isinf(numbers(rows, y))
     points = runs.groupby("place").agg(mean=("value", "mean"), sd=("value", "std"), n=("value", "count"),
-                                       diverged=("lost", "sum"))  # fmt: skip
+                                       diverged=("lost", "sum"), rows=("row", list))  # fmt: skip
     seeds = runs.dropna()
     return points[points["n"] + points["diverged"] > 0], seeds[seeds.duplicated("place", keep=False)]

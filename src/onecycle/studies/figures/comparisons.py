@@ -14,15 +14,12 @@ from onecycle.studies.figures.columns import Labels, label_of, numbers
 from onecycle.studies.figures.drawing import INK, MUTED, line_styles
 from onecycle.studies.rows import levels, select
 
-# Of few seeds each is worth more than their mean.
-FEW_SEEDS: dict[str, Any] = {"markersize": 6.5, "color": "white", "markeredgecolor": INK, "markeredgewidth": 1.0}
-MANY_SEEDS: dict[str, Any] = {"markersize": 4.5, "color": MUTED, "markeredgewidth": 0, "alpha": 0.55}
 # Components of a training step in the order of the bars; the colours are theirs in every figure.
 COMPONENTS = {
     "convolution": "C0", "norm": "C4", "activation": "C2", "pooling": "C5", "head and loss": "C3", "optimizer": "C1",
     "data": "C7", "casts": "0.5", "other": "0.82",
 }  # fmt: skip
-LABELLED_SHARE, MERGED_SHARE = 0.05, 0.02
+LABELLED_SHARE, MERGED_SHARE = 5, 2  # percent
 COLUMNS = 5  # of the components' legend
 
 
@@ -45,22 +42,21 @@ def arms(
     values = pd.concat([columns.finite_numbers(rows, y), published]).dropna()
     bars = form == "bars" if form else len(values) > 0 and 0 <= values.min() < 0.5 * values.max()
     figure, (axes,) = drawing.panel_grid(size=(7.0, 1.5 + 0.42 * len(names)))
-    places, few = range(len(names)), table["n"].max() <= 3
+    places = range(len(names))
     if bars:
         axes.barh(places, table["mean"].fillna(0.0), height=0.62, color="C0", alpha=0.3, zorder=2)
     axes.errorbar(table["mean"], places, xerr=table["sd"], color="C0", fmt="none" if bars else "o", markersize=8,
                   elinewidth=2, capsize=3.5, capthick=1.5, zorder=4)  # fmt: skip
+    for place, (_, arm) in enumerate(table.iterrows()):
+        drawing.mark(axes, arm["rows"] if arm["n"] > 0 else (), arm["mean"], place)
     heights = [names.index(name) + 0.2 for name in seeds["place"]]
-    axes.plot(seeds["value"], heights, "o", label="_seeds", zorder=5, **(FEW_SEEDS if few else MANY_SEEDS))
-    axes.plot(published, places, "D", markersize=7, markeredgewidth=1.5, markerfacecolor="none", markeredgecolor=INK,
-              label="_published", zorder=6)  # fmt: skip
-    ends = pd.concat([values, table["mean"] - table["sd"], table["mean"] + table["sd"]]).dropna()
-    low, high = (ends.min(), ends.max()) if len(ends) else (0.0, 1.0)
-    room = (high - low) or 0.1 * abs(high) or 1.0
-    axes.set_xlim((min(0.0, 1.06 * low), 1.06 * high) if bars else (low - 0.15 * room, high + 0.12 * room))
+    axes.plot(seeds["value"], heights, "o", color="white", markeredgecolor=INK, label="_seeds", zorder=5)
+    for place, value in zip(places, published, strict=True):
+        if math.isfinite(value):
+            axes.plot([value], [place], **drawing.PUBLISHED, markeredgecolor=INK)
+    axes.margins(x=0.1)
     _write_numbers(axes, table, columns.is_lower_better(y))
-    notes = ["single run" if few else "one seed"] * (len(seeds) > 0) + ["published"] * bool(published.any())
-    notes += ["diverged"] * bool((table["diverged"] > 0).any())
+    notes = ["single run"] * (len(seeds) > 0) + ["diverged"] * bool((table["diverged"] > 0).any())
     drawing.finish_figure([axes], label_of(y, labels), "", title, notes=notes)
     _name_bars(axes, [columns.level_text(name, labels) for name in names])
     return figure
@@ -102,79 +98,71 @@ def scatter(
     _, (axes,) = drawing.panel_grid(size=(7.0, 4.6))
     axes.margins(0.1)
     table = pd.DataFrame({"x": numbers(rows, x), "y": columns.finite_numbers(rows, y)})
-    styles, lost, several = line_styles(levels(rows, by), linestyle="none", markersize=7.5), {}, False
+    styles = line_styles(levels(rows, by), linestyle="none", markersize=7.5)
+    lost: dict[str, dict[float, tuple[str, Any]]] = {}
     for group, style in styles.items():
         part = select(rows, {by: group})
         seeds, missing = table.loc[part.index].dropna(), table["x"][part.index[part["status"] == "diverged"]].dropna()
+        drawing.mark(axes, seeds.index, *seeds.mean())
         if len(seeds):
             (x_mean, y_mean), (x_sd, y_sd) = seeds.mean(), seeds.std()
             axes.errorbar([x_mean], [y_mean], xerr=[x_sd], yerr=[y_sd], **style, elinewidth=1.3, capsize=0,
                           markeredgecolor="white", zorder=4)  # fmt: skip
         if len(seeds) > 1:
             drawing.seed_dots(axes, seeds["x"], seeds["y"], style["color"])
-            several = True
         if len(missing):
-            lost[style["color"]] = {missing.mean(): ""}
+            lost[style["color"]] = {missing.mean(): ("", missing.index)}
     if not axes.lines and not lost:
         raise ValueError(f"no run has values of both {x} and {y}")
-    notes = ["one seed", "mean ± sd"] * several + ["diverged"] * bool(lost)
+    notes = ["one seed", "mean ± sd"] * any(line.get_label() == "_seeds" for line in axes.lines)
     return drawing.finish_figure(
-        [axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels, notes=notes,
-        heading=label_of(by, labels), lost=[lost], lower=columns.is_lower_better(y),
+        [axes], label_of(x, labels), label_of(y, labels), title, styles=styles, labels=labels,
+        notes=notes + ["diverged"] * bool(lost), heading=label_of(by, labels), lost=[lost],
+        lower=columns.is_lower_better(y),
     )  # fmt: skip
 
 
 def stacked(
-    rows: pd.DataFrame, *, by: str, prefix: str = "", labels: Labels | None = None, title: str | None = None
-) -> Figure:
-    """Milliseconds of a training step by component: for each value of `by` a bar of the means over its runs.
+    rows: pd.DataFrame, *, by: str, prefix: str = "", reference: Mapping[str, Mapping[str, float]] | None = None,
+    labels: Labels | None = None, title: str | None = None,
+) -> Figure:  # fmt: skip
+    """The shares of a training step by component: for each value of `by` a bar of the means over its runs.
 
-    Shares from 5 % on are printed, after the total those that have no room in the bar. Components below 2 % of every
-    bar, and those of an unknown name, are drawn as one with "other".
+    Shares from 5 % on are printed, and each bar's milliseconds. Components below 2 % of every bar, and those of an
+    unknown name, are drawn as one with "other". reference: published amounts by component, a bar each.
     """
     rows = rows[rows["breakdown_ms"].map(lambda parts: isinstance(parts, dict))]
     names = levels(rows, by)
     if not names:
         raise ValueError("no run has a breakdown_ms")
-    table = pd.DataFrame([pd.DataFrame([*select(rows, {by: name})["breakdown_ms"]]).mean() for name in names]).fillna(0)
-    total = table.sum(axis=1)
-    large = table.div(total, axis=0).max() >= MERGED_SHARE
-    kept = [name for name in COMPONENTS if name != "other" and large.get(name)]
+    members = [select(rows, {by: name}) for name in names]
+    amounts = [pd.DataFrame([*runs["breakdown_ms"]]).mean() for runs in members]
+    table = pd.DataFrame([*amounts, *map(pd.Series, (reference or {}).values())]).fillna(0)
+    total, table = table.sum(axis=1), 100 * table.div(table.sum(axis=1), axis=0)
+    kept = [name for name in COMPONENTS if name != "other" and name in table and table[name].max() >= MERGED_SHARE]
     rest = table.drop(columns=kept)
     table = table[kept].assign(**{"other": rest.sum(axis=1)} if len(rest.columns) else {})
     figure, (axes,) = drawing.panel_grid(size=(7.0, 1.7 + 0.55 * len(table)))
-    axes.set_xlim(0, 1.14 * total.max())
-    inside, outside = _share_texts(table, drawing.inches(axes)[0] / axes.get_xlim()[1])
-    merged = f"other, each below {100 * MERGED_SHARE:.0f} %" if set(rest) - {"other"} else "other"
+    axes.set_xlim(0, 114)
+    merged = f"other, each below {MERGED_SHARE} %" if set(rest) - {"other"} else "other"
     left = table.cumsum(axis=1) - table
     bars = []
     for name, widths in table.items():
         bars.append(axes.barh(table.index, widths, left=left[name], height=0.64, color=COMPONENTS[name],
                               edgecolor="white", linewidth=0.8, label=merged if name == "other" else name))  # fmt: skip
-        axes.bar_label(bars[-1], inside[name], label_type="center", color=drawing.contrast(COMPONENTS[name]))
-    for place, parts in outside.drop(columns="other", errors="ignore").iterrows():
-        more = ", ".join(parts.dropna())
-        text = f"{columns.number_text(float(f'{total[place]:.3g}'))} ms" + f" ({more})" * bool(more)
-        axes.annotate(text, (total[place], place), (6, 0), textcoords="offset points", va="center")
-    drawing.finish_figure([axes], "time of a training step (ms)", "", title)
-    _name_bars(axes, [prefix + columns.level_text(name, labels) for name in names])
+        texts = widths.map("{:.0f}%".format).where(widths >= LABELLED_SHARE, "")
+        axes.bar_label(bars[-1], texts, label_type="center", color=drawing.contrast(COMPONENTS[name]))
+    for place, runs in enumerate(members):
+        drawing.mark(axes, runs.index, [0, 0, 100, 100], place + np.array([-0.32, 0.32, 0.32, -0.32]), closed=True)
+        text = f"{columns.number_text(float(f'{total[place]:.3g}'))} ms"
+        axes.annotate(text, (100, place), (6, 0), textcoords="offset points", va="center")
+    drawing.finish_figure([axes], "share of a training step (%)", "", title)
+    _name_bars(axes, [prefix + columns.level_text(name, labels) for name in names] + [*(reference or ())])
     # A legend fills its columns from top to bottom; it is read from left to right.
     handles = [bar for column in range(COLUMNS) for bar in bars[column::COLUMNS]]
     figure.legend(handles=handles, loc="outside lower center", ncols=COLUMNS, handlelength=1.1, handleheight=1.1,
                   columnspacing=1.4)  # fmt: skip
     return figure
-
-
-def _share_texts(table: pd.DataFrame, scale: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The shares that are worth a text, by bar and component: inside of the bars, and those that have no room there.
-
-    scale: inches of a millisecond.
-    """
-    share = table.div(table.sum(axis=1), axis=0)
-    texts, is_large = (100 * share).map("{:.0f}%".format), share >= LABELLED_SHARE
-    has_room = table * scale >= drawing.LETTER * texts.map(len)
-    named = texts.apply(lambda column: f"{column.name} " + column)
-    return texts.where(has_room & is_large, ""), named.where(~has_room & is_large)
 
 
 def norms_by_layer(
@@ -207,6 +195,7 @@ def norms_by_layer(
         for name, style in styles.items():
             seeds = logs.loc[logs.index.intersection(select(rows, {by: name}).index)]
             axes.plot(np.exp(seeds.mean()).to_numpy(), label="_mean", zorder=3, **style)
+            drawing.mark(axes, seeds.index, range(len(places)), np.exp(seeds.mean()))
             if len(seeds) > 1:
                 drawing.seed_dots(axes, range(len(places)), np.exp(seeds).T, style["color"])
     drawing.finish_figure(grid, "", y_label or label_of("gradient_norm", labels), title, styles=styles, labels=labels)

@@ -1,6 +1,6 @@
 """Lines of one quantity against another: points of a study, training curves, the best of a search so far."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from onecycle.studies.figures import columns, drawing
 from onecycle.studies.figures.columns import Direction, Labels, label_of, numbers
-from onecycle.studies.rows import history, moving_average, select
+from onecycle.studies.rows import Filter, history, moving_average, select
 from onecycle.studies.rows import levels as levels_of
 
 Seed = tuple[pd.Series, float | None]  # y by x, where it is finite, and the x where the run diverged
@@ -23,25 +23,32 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2
 def response_curves(
     rows: pd.DataFrame, *, x: str, y: str, by: str = "", panels: str = "", log_x: bool = True,
     y_limits: Sequence[float] | None = None, direction: Direction | None = None, optimum: bool = True,
-    labels: Labels | None = None, title: str | None = None,
+    published: Sequence[tuple[Filter, float]] = (), labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
     """Mean ± sd of y against x: a line for each value of `by`, a panel for each value of `panels`, with one y axis.
 
     direction: whether the optimum, marked by a ring, is the lowest ("loss") or the highest ("accuracy"); by default y's
     name says so. A point where a run diverged is no optimum and no line leads there, since its mean is that of the
-    other seeds alone; its cross stands in a strip beyond the values and `y_limits`, with how many diverged.
+    other seeds alone; its cross stands in a strip beyond the values and `y_limits`, with how many diverged. published:
+    which rows a published value of y is about, and the value, a hollow diamond.
     """
     rows = rows.assign(**{x: numbers(rows, x)})
     lower, values = columns.is_lower_better(y, direction), levels_of(rows, panels)
     styles = drawing.line_styles(levels_of(rows, by))
     _, grid = drawing.panel_grid(columns.panel_texts(panels, values, labels))
     drawn: list[pd.DataFrame] = []
-    lost: list[dict[str, dict[float, str]]] = [{} for _ in grid]
+    lost: list[dict[str, dict[float, tuple[str, Any]]]] = [{} for _ in grid]
     for axes, value, marks in zip(grid, values, lost, strict=True):
         for group, style in styles.items():
             table, seeds = columns.points_of(select(rows, {panels: value, by: group}), x, y)
             drawn.append(table)
             _line(axes, table, style, optimum=optimum, lower=lower)
+            for place, point in table.iterrows():
+                drawing.mark(axes, point["rows"], place, point["mean"])
+            for of, number in published:
+                is_here = (of.get(panels, value), of.get(by, group)) == (value, group)
+                if x in of and is_here and not select(rows, {panels: value, by: group, **of}).empty:
+                    axes.plot([of[x]], [number], **drawing.PUBLISHED, markeredgecolor=style["color"])
             drawing.seed_dots(axes, seeds["place"], seeds["value"], style["color"])
             if table["diverged"].any():
                 marks[style["color"]] = _how_many(table[table["diverged"] > 0], y_limits)
@@ -52,10 +59,8 @@ def response_curves(
         drawing.logarithmic(grid[0].xaxis, x, points.index)
     if y_limits:
         grid[0].set_ylim(*y_limits)
-    counts = (points["n"] + points["diverged"])[points["n"] > 0]
-    runs = f"mean ± sd, n = {counts.min()}" + f"–{counts.max()}" * bool(counts.min() < counts.max())
     notes = ["optimum"] * any(line.get_label() == "_optimum" for axes in grid for line in axes.lines)
-    notes += ["mean, n = 1" if counts.max() == 1 else runs] * bool(len(counts))
+    notes += ["mean ± sd"] * bool((points["n"] > 1).any())
     notes += ["diverged, no value"] * any(lost)
     return drawing.finish_figure(
         grid, label_of(x, labels), label_of(y, labels), title, x_ticks=set(points.index), lost=lost, lower=lower,
@@ -74,13 +79,14 @@ def _line(axes: Axes, table: pd.DataFrame, style: dict[str, Any], *, optimum: bo
                   markeredgewidth=1.8, label="_optimum", clip_on=False, zorder=5)  # fmt: skip
 
 
-def _how_many(table: pd.DataFrame, limits: Sequence[float] | None) -> dict[float, str]:
+def _how_many(table: pd.DataFrame, limits: Sequence[float] | None) -> dict[float, tuple[str, Any]]:
     """What stands beside the cross of each point: how many diverged, and the mean of the others if it is not seen."""
     texts = {}
-    for x, mean, _, n, diverged in table.itertuples():
-        texts[x] = f"{diverged} of {diverged + n}" if n else ""
+    for x, mean, _, n, diverged, rows in table.itertuples():
+        text = f"{diverged} of {diverged + n}" if n else ""
         if n and limits and not limits[0] <= mean <= limits[1]:
-            texts[x] += f", else {columns.number_text(float(f'{mean:.2g}'))}"
+            text += f", else {columns.number_text(float(f'{mean:.2g}'))}"
+        texts[x] = text, rows
     return texts
 
 
@@ -100,15 +106,16 @@ def lists(rows: pd.DataFrame, *, column: str, **form: Any) -> Figure:
 def training_curves(
     rows: pd.DataFrame, curves: Sequence[pd.Series], *, x: str, y: str, by: str = "arm", panels: str = "",
     smooth: int = 1, log_x: bool = False, log_y: bool = False, y_limits: Sequence[float] | None = None,
-    direction: Direction | None = None, spread: Literal["band", "seeds"] = "band", labels: Labels | None = None,
-    title: str | None = None,
+    direction: Direction | None = None, spread: Literal["band", "seeds"] = "band",
+    reference: Mapping[str, float] | None = None, labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
     """The curve of each row, y by x: those of one value of `by` are seeds of one line, in a panel for each of `panels`.
 
     Seeds of equal length: their mean, with a band of ± 1 sd where it lies within `y_limits`, or with spread: seeds each
     faintly; of unequal length: each faintly, and the mean over their common beginning. A seed that is not finite from
     some place on ends in a cross there. smooth: points of the centred moving average. A value of exactly 0 is a gap on
-    a logarithmic axis. labels: "label" holds the legend's title.
+    a logarithmic axis. reference: a published x of a line, a hollow diamond on the axis. labels: "label" holds the
+    legend's title.
     """
     found = dict(zip(rows.index, map(_seed, curves, [smooth] * len(curves), rows["status"]), strict=True))
     shown = pd.concat([curve for curve, _ in found.values()])
@@ -121,15 +128,20 @@ def training_curves(
         drawing.logarithmic(grid[0].xaxis, x, shown.index)
     if log_y:
         drawing.logarithmic(grid[0].yaxis, y, shown[shown != 0])
-    lost: list[dict[str, dict[float, str]]] = [{} for _ in grid]
+    lost: list[dict[str, dict[float, tuple[str, Any]]]] = [{} for _ in grid]
     for axes, value, marks in zip(grid, values, lost, strict=True):
         for group, style in styles.items():
-            seeds = [found[index] for index in select(rows, {panels: value, by: group}).index]
+            members = select(rows, {panels: value, by: group}).index
+            seeds = [found[index] for index in members]
             if log_y:
                 seeds = [(curve.replace(0, np.nan), end) for curve, end in seeds]
-            _seeds(axes, seeds, style["color"], y_limits, band=spread == "band")
-            if ends := {end: "" for _, end in seeds if end is not None}:
-                marks[style["color"]] = ends
+            _seeds(axes, seeds, members, style["color"], y_limits, band=spread == "band")
+            for end in {end for _, end in seeds if end is not None}:
+                ended = [row for row, seed in zip(members, seeds, strict=True) if seed[1] == end]
+                marks.setdefault(style["color"], {})[end] = "", ended
+            if reference and group in reference:
+                at = reference[group], 0.02  # of the axes' height
+                axes.plot(*at, **drawing.PUBLISHED, mec=style["color"], transform=axes.get_xaxis_transform())
     if y_limits:
         grid[0].set_ylim(*y_limits)
     drawn = {artist.get_label() for axes in grid for artist in (*axes.lines, *axes.collections)}
@@ -148,7 +160,7 @@ def _seed(curve: pd.Series, smooth: int, status: str) -> Seed:
     return pd.Series(moving_average(finite.to_numpy(), smooth), finite.index), float(ended[0]) if has_end else None
 
 
-def _seeds(axes: Axes, seeds: Sequence[Seed], colour: str, limits: Sequence[float] | None, *, band: bool) -> None:
+def _seeds(axes: Axes, seeds: Sequence[Seed], rows: pd.Index, colour: str, limits: Any, *, band: bool) -> None:
     """The seeds of one line: mean and band, and each that the mean does not show whole."""
     drawn = [(curve, end) for curve, end in seeds if len(curve)]
     whole = [curve for curve, end in drawn if end is None] or [curve for curve, _ in drawn]
@@ -158,6 +170,7 @@ def _seeds(axes: Axes, seeds: Sequence[Seed], colour: str, limits: Sequence[floa
     table = pd.DataFrame([pd.Series(curve.to_numpy()) for curve in whole])
     mean, sd, equal = table.mean(skipna=False), table.std(skipna=False), len(set(map(len, whole))) == 1
     axes.plot(x, mean, color=colour, linewidth=2, label="_mean", zorder=3, marker="o" if len(mean) == 1 else None)
+    drawing.mark(axes, rows, x, mean)
     if len(whole) > 1 and equal and band:
         # The band of a mean beyond the axes would be a block from one edge to the other.
         shown = mean.between(*limits) if limits else None
@@ -188,7 +201,8 @@ def search_progress(
     styles, entries = drawing.line_styles(searches), dict[str, dict[str, Any]]()
     for place, name in enumerate([*searches, *levels]):
         part = select(rows, {by: name}).index
-        points = table.loc[part].groupby(keys.loc[part]).mean(skipna=False)
+        members = table.loc[part].groupby(keys.loc[part])
+        points = members.mean(skipna=False)
         is_best = points["score"] > points["score"].cummax().shift(fill_value=-np.inf).ffill()
         if not is_best.any():
             continue
@@ -196,6 +210,8 @@ def search_progress(
         if name in styles:
             line = {"color": styles[name]["color"], "linewidth": 2.2, "linestyle": DASHES[place % len(DASHES)]}
             axes.plot(range(1, len(best) + 1), best, drawstyle="steps-post", label="_best", zorder=3, **line)
+            for count, key in enumerate(points.index, start=1):
+                drawing.mark(axes, members.groups[key] if is_best[key] else (), count, points["y"][key])
         else:
             line, text = {"color": drawing.INK, "linewidth": 1.1}, f"{text}, best of {len(best)}"
             axes.axhline(best[-1], label="_level", zorder=2, **line)

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.style
@@ -20,22 +20,48 @@ from onecycle.studies.rows import is_number
 SHEET = Path(__file__).with_name("onecycle.mplstyle")
 INK, MUTED, VOID = "0.12", "0.42", "0.94"
 EDGE, STEP = 0.035, 0.055  # of crosses, in heights of the axes: from their bad edge, and from each other
+FORMS = {"png": None, "svg": "Date"}
 LETTER = 0.085  # inches of a letter of the style sheet's font
 HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+PUBLISHED: dict[str, Any] = {"marker": "D", "linestyle": "none", "markersize": 7, "markeredgewidth": 1.5,
+                             "markerfacecolor": "none", "label": "_published", "zorder": 6}  # fmt: skip
 MARK: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": MUTED}
-# Where runs diverged, for each panel: by a line's colour, and by x, the text on the left of a cross.
-Lost = Sequence[Mapping[str, Mapping[float, str]]]
+# Where runs diverged, for each panel: by a line's colour, and by x, the text on the left of a cross and its rows.
+Lost = Sequence[Mapping[str, Mapping[float, tuple[str, Collection[Any]]]]]
 NOTES: dict[str, dict[str, Any]] = {
     "optimum": {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.6},
     "diverged": {"marker": "X", "markersize": 8, "markeredgecolor": "white"},
     "published": {"marker": "D", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5},
     "one seed": {"markersize": 4, "alpha": 0.45, "markeredgewidth": 0},
     "single run": {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK},
-    "mean": {"markersize": 7},
     "mean ± sd": {"markersize": 7},
     "single seed": {"marker": None, "linestyle": "-", "linewidth": 0.9, "alpha": 0.7},
     "mean ± 1 sd": {"marker": None, "linestyle": "-", "linewidth": 8, "alpha": 0.25, "solid_capstyle": "butt"},
 }
+
+
+class Mark(NamedTuple):
+    """A place of a figure that shows rows of the study: a point, a line or, closed, an area."""
+
+    transform: Any  # of its points to pixels
+    points: Any  # [point, x or y]
+    rows: list[Any]  # of the frame's index
+    closed: bool
+
+
+class StudyFigure(Figure):
+    """A figure that knows which rows it shows where, and of which column."""
+
+    marks: tuple[Mark, ...] = ()
+    metric = ""
+
+
+def mark(axes: Axes, rows: Iterable[Any], x: Any, y: Any, *, closed: bool = False, transform: Any = None) -> None:
+    """Note which rows are shown at x and y: a point, a line or an area. transform: by default of the data."""
+    figure: Any = axes.get_figure(root=True)
+    points = np.column_stack([np.atleast_1d(x), np.atleast_1d(y)]).astype(float)
+    if len(points := points[np.isfinite(points).all(axis=1)]) and len(found := list(rows)):
+        figure.marks += (Mark(transform or axes.transData, points, found, closed),)
 
 
 def line_styles(values: Sequence[Any], **more: Any) -> dict[Any, dict[str, Any]]:
@@ -56,12 +82,12 @@ def contrast(colour: Any) -> str:
     return INK if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.25 else "white"
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write name.png and name.svg; the same data give the same bytes."""
+def save(figure: Figure, folder: Path, name: str, forms: Mapping[str, str | None] = FORMS) -> None:
+    """Write name.png and name.svg; the same data give the same bytes. forms: endings, each with its name of a date."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.style.context(SHEET):
-        figure.savefig(folder / f"{name}.png")
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        for form, date in forms.items():
+            figure.savefig(folder / f"{name}.{form}", metadata={date: None} if date else None)
 
 
 def panel_grid(
@@ -72,7 +98,7 @@ def panel_grid(
     columns = min(count, columns if count != 4 else 2)
     lines = -(-count // columns)
     width, height = size or (7.0 if count == 1 else 8.4, 4.2 if lines == 1 else 3.6)
-    figure = Figure(figsize=(width, height * lines))
+    figure = StudyFigure(figsize=(width, height * lines))
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for unused in panels[count:]:
         unused.remove()
@@ -144,12 +170,13 @@ def _crosses(panels: Sequence[Axes], lost: Lost, lower: bool) -> None:
         axes.axhspan(*strip, color=VOID, linewidth=0, label="_strip", zorder=5.5)
         for pile, (colour, marks) in enumerate(lines.items()):
             place, across = min(EDGE + STEP * pile, height), axes.get_xaxis_transform()
-            for x, text in marks.items():
+            for x, (text, rows) in marks.items():
                 at = (x, 1 - place if lower else place)
                 axes.plot(*at, "X", markersize=8, color=colour, markeredgecolor="white", label="_diverged",
                           transform=across, clip_on=False, zorder=7)  # fmt: skip
                 axes.annotate(text, at, (-7, 0), xycoords=across, textcoords="offset points", ha="right", va="center",
                               fontsize="small", zorder=7)  # fmt: skip
+                mark(axes, rows, *at, transform=across)
     panels[0].set_ylim(*limits)
 
 
@@ -160,12 +187,26 @@ def finish_figure(
 ) -> Figure:  # fmt: skip
     """Ticks, the axes' texts, of several panels once for all, the title, wrapped to its width, legend and crosses.
 
+    The title ends with how many runs each mark shows.
+
     styles: of each line by its value; `heading` stands above them. notes: names in NOTES, what follows a comma is said
     of the mark, or entries. The legend stands beside the panels, or below them without lines or for long texts. Crosses
     stand at the top where lower values are better.
     """
     figure: Any = panels[0].get_figure(root=True)
-    figure.suptitle(textwrap.fill(title or "", int(figure.get_figwidth() * 8.8)), linespacing=1.25)
+    counts = sorted({len(one.rows) for one in figure.marks})
+    n = (
+        "single runs"
+        if counts == [1]
+        else f"n = {'–'.join(map(str, counts[:: len(counts) - 1 or 1]))}"
+        if counts
+        else ""
+    )
+    text = f"{title} ({n})" if title and n else title or n
+    figure.suptitle(textwrap.fill(text, int(figure.get_figwidth() * 8.8)), linespacing=1.25)
+    for axes, crosses in zip(panels, lost, strict=False):  # the limits contain them
+        xs = [x for line in crosses.values() for x in line]
+        axes.plot(xs, [0.5] * len(xs), linestyle="none", label="_room", transform=axes.get_xaxis_transform())
     for axes in panels:
         ticks(axes.xaxis, x_ticks)
         ticks(axes.yaxis)
@@ -178,6 +219,8 @@ def finish_figure(
     lines = [Line2D([], [], label=level_text(value, labels), **style) for value, style in (styles or {}).items()]
     marks = [Line2D([], [], label=note, **{**MARK, **NOTES[note.partition(",")[0]]}) if isinstance(note, str) else note
              for note in notes]  # fmt: skip
+    if "_published" in {line.get_label() for axes in panels for line in axes.lines}:
+        marks.append(Line2D([], [], label="published", **MARK | NOTES["published"]))
     _legend(panels, lines, marks, heading or None)
     if any(lost):
         _crosses(panels, lost, lower)

@@ -1,7 +1,7 @@
 """Colours over a plane: heat maps of two hyperparameters, the points of a search, the loss around trained weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.colors import FuncNorm, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -28,56 +28,85 @@ from onecycle.studies.verdicts import estimate
 Array = NDArray[np.float64]
 RIDGE: dict[str, Any] = {"color": "C1", "marker": "o"}
 HATCHED: dict[str, Any] = {"hatch": "////", "edgecolor": "0.77", "linewidth": 0}
-LOWERED = 0.24  # of a cell's height: numbers stand below the ridge's dots, which lie in the middle of a row
+GUIDE: dict[str, Any] = {"color": INK, "linestyle": (0, (5, 3)), "linewidth": 1.2}
+SHEARS = {"ratio": -1, "product": 1, "none": 0}
 SMALLEST, LARGEST = 5.0, 13.0  # markers of points, in points
 LEVELS = 14  # of a surface's contours, spaced evenly in the logarithm
 FINER = 8  # how many times finer than its points a surface is drawn
 
 
 def heat_map_pair(
-    rows: pd.DataFrame, *, x: str, y: str, z: str, transform: Literal["ratio", "product"],
+    rows: pd.DataFrame, *, x: str, y: str, z: str, transform: Literal["ratio", "product", "none"],
     labels: Labels | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
-    """Mean z over (x, y), and over (x/y, y) or (x·y, y), where a ridge of slope +1 or −1 is upright.
+    """Mean z over (x, y), and beside it over (x/y, y) or (x·y, y), where a ridge of slope +1 or −1 is upright.
 
-    A cell with a diverged run is hatched and crossed; one without a run is hatched. The dots are the ridge's points,
-    the line is their fit. The title has its power p, the best x going as y to the power of p: the effect of the claim
-    `ridge_power`, with half of its 90 % interval from two seeds on.
+    A factor has the same length on both axes, so that a slope of 1 is seen at 45°. Below a cell's mean stands its sd,
+    below the cross of one with diverged runs how many did; one without a run is hatched. The dots are the ridge's
+    points, the line is their fit, the dashed one has the claimed slope. The title has the ridge's power p, the best x
+    going as y to the power of p: the effect of the claim `ridge_power`, with half of its 90 % interval.
     """
-    if transform not in ("ratio", "product"):
-        raise ValueError(f"transform={transform}: must be ratio or product")
+    if transform not in SHEARS:
+        raise ValueError(f"transform={transform}: must be {', '.join(SHEARS)}")
     columns.refuse_mixed(rows, [x, y])
-    runs, lower = responses.Runs(rows), columns.is_lower_better(z)
+    runs, lower, shear = responses.Runs(rows), columns.is_lower_better(z), SHEARS[transform]
     grid = responses.grid(runs, x, y, z)
-    known = grid.z[np.isfinite(grid.z)]
     if np.isnan(grid.z).all():
         raise ValueError(f"no run has a value of {z}")
-    figure = Figure(figsize=(9.2, max(3.4, 1.5 + 0.62 * len(grid.y))))
-    across = edges(grid.x)
     heights, places, sides = responses.ridge(runs, x, y, z)
     inside = (sides == 0) & np.isfinite(places)
     ridge, power = np.exp([places[inside], heights[inside]]), float(responses.ridge_exponent(heights, places, sides))
-    # How many cells wide the sheared grid is.
-    width = len(grid.x) * (1 + math.log(grid.y[-1] / grid.y[0]) / math.log(across[-1] / across[0]))
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, min(1.9, width / len(grid.x))])
-    scale, shear = _scale(known, lower), -1 if transform == "ratio" else 1
-    for axes, by, slots in ((left, 0, len(grid.x)), (right, shear, width)):
-        mesh = _cells(axes, grid, by, scale, lower, drawing.inches(axes)[0] / slots)
-        _ridge_line(axes, ridge, power, by)
-    line = Line2D([], [], **RIDGE, markersize=6, linewidth=2, label="best of each row, fit")
-    notes: list[Any] = [line] * bool(ridge.size) + ["diverged"] * bool(np.isinf(grid.z).any())
+    table = pd.DataFrame({"row": rows.index, "z": columns.finite_numbers(rows, z).to_numpy()})
+    cells = dict(list(table.groupby(list(runs.places([y, x]).T))))
+    figure, panels, size = _panels(grid, shear)
+    scale, symbols = _scale(grid.z[np.isfinite(grid.z)], lower), [columns.symbol(x), columns.symbol(y)]
+    claimed = f"{symbols[0]} ∝ {symbols[1]}$^{{{-shear}}}$" if shear else f"the same for any {symbols[1]}"
+    for axes, by in zip(panels, (0, shear), strict=False):
+        mesh = _cells(axes, grid, cells, by, scale, lower, size)
+        _ridge_lines(axes, ridge, grid, by, {"_guide": -shear, "_fit": power})
+    notes: list[Any] = [Line2D([], [], **RIDGE, markersize=6, linewidth=2, label="best of each row, fit")]
+    notes = notes * bool(ridge.size) + [Line2D([], [], **GUIDE, label="claimed slope")]
+    notes += ["diverged"] * bool(np.isinf(grid.z).any())
     notes += [Patch(label="no run", facecolor=VOID, **HATCHED)] * bool(np.isnan(grid.z).any())
-    drawing.finish_figure([left, right], "", "", title, notes=notes)
-    drawing.ticks(left.xaxis, grid.x)
-    drawing.ticks(left.yaxis, grid.y)
-    left.set(xlabel=label_of(x, labels), ylabel=label_of(y, labels))
-    right.set_xlabel(f"{columns.symbol(x)} {'/' if transform == 'ratio' else '·'} {columns.symbol(y)}")
-    claimed = f"{columns.symbol(x)} ∝ {columns.symbol(y)}$^{{{-shear}}}$"
-    left.set_title(f"{_power_text(rows, x, y, z)}\nclaimed: {claimed}", parse_math=True)
-    right.set_title(f"upright where {claimed}", parse_math=True)
-    extend = "max" if (known > scale.vmax).any() else "min" if (known < scale.vmin).any() else "neither"
-    _colour_bar(figure, mesh, [left, right], label_of(z, labels), extend=extend)
+    drawing.finish_figure(panels, "", "", title, notes=notes)
+    bar = _colour_bar(figure, mesh, panels, label_of(z, labels))
+    for axes in panels:
+        axes.set(ylabel=label_of(y, labels), xlabel=f"{symbols[0]} {'/' if shear < 0 else '·'} {symbols[1]}")
+    panels[-1].set_title(f"upright where {claimed}", parse_math=True)
+    panels[0].set(xlabel=label_of(x, labels), anchor="W")  # above the other, which is wider
+    panels[0].set_title(f"{_power_text(rows, x, y, z)}, claimed: {claimed}", parse_math=True)
+    figure.draw_without_rendering()  # so that the ticks know their room
+    for axis, values in ((panels[0].xaxis, grid.x), *((axes.yaxis, grid.y) for axes in panels)):
+        drawing.ticks(axis, values)
+    decimals = max(0, 1 - math.floor(math.log10((scale.vmax or 1) - (scale.vmin or 0))))
+    drawing.ticks(bar.yaxis, np.unique(np.round(scale.inverse(np.linspace(0, 1, 8)[1:-1]), decimals)).tolist())
     return figure
+
+
+def _ridge_lines(axes: Axes, ridge: Array, grid: responses.Grid, shear: int, powers: Mapping[str, float]) -> None:
+    """The ridge's points, and lines through their middle, else the grid's: of the claimed power, and of the fit."""
+    if ridge.size:
+        axes.plot(ridge[0] * ridge[1] ** shear, ridge[1], **RIDGE, markeredgecolor="white", linestyle="none",
+                  markersize=6, label="_ridge", zorder=4)  # fmt: skip
+    x, y = (np.exp(np.log(values).mean()) for values in (ridge if ridge.size else (grid.x, grid.y)))
+    ends = np.array(axes.get_ylim())
+    for name, power in powers.items():
+        style = GUIDE if name == "_guide" else {"color": RIDGE["color"], "linewidth": 2.2}
+        axes.plot(x * (ends / y) ** power * ends**shear, ends, label=name, zorder=3, scalex=False, scaley=False,
+                  path_effects=[withStroke(linewidth=4, foreground="white")], **style)  # fmt: skip
+
+
+def _panels(grid: responses.Grid, shear: int) -> tuple[drawing.StudyFigure, list[Axes], tuple[float, float]]:
+    """A figure, its panel for the cells and, beside or below, one for sheared cells; a cell's width and height."""
+    across, up = (float(np.log(edges(values)[[0, -1]]) @ [-1, 1]) for values in (grid.x, grid.y))
+    both, cell = across + abs(shear) * up, across / len(grid.x)
+    beside = 7.0 / (across + both)
+    ratios = [across, both] if shear and cell * beside >= 0.36 else [both]  # narrower cells have no room for numbers
+    count = 2 // len(ratios) if shear else 1
+    scale = min(beside if len(ratios) == 2 else 6.6 / both, 0.9 / cell, 1.3 * len(grid.y) / up)
+    figure = drawing.StudyFigure(figsize=(max(7.0, sum(ratios) * scale + 2.2), count * (up * scale + 0.75) + 0.9))
+    found = figure.subplots(count, len(ratios), squeeze=False, width_ratios=ratios)
+    return figure, list(found.flat), (cell * scale, up / len(grid.y) * scale)
 
 
 def _power_text(rows: pd.DataFrame, x: str, y: str, z: str) -> str:
@@ -85,24 +114,25 @@ def _power_text(rows: pd.DataFrame, x: str, y: str, z: str) -> str:
     found = estimate(rows, "ridge_power", {"x": x, "y": y, "z": z})
     if math.isnan(found.effect):
         return "no ridge inside the grid"
-    low, high = found.interval
-    exponent = f"{found.effect:z.2f}" + (rf" \pm {(high - low) / 2:.2f}" if math.isfinite(high - low) else "")
+    half = np.ptp(found.interval) / 2
+    exponent = f"{found.effect:z.2f}" + (rf" \pm {half:.2f}" if math.isfinite(half) else "")
     return f"best {columns.symbol(x)} ∝ {columns.symbol(y)}$^{{{exponent}}}$"
 
 
-def _colour_bar(figure: Figure, colours: ScalarMappable, panels: Sequence[Axes], label: str, **more: Any) -> Any:
-    bar = figure.colorbar(colours, ax=panels, pad=0.02, label=label, **more)
+def _colour_bar(figure: Figure, colours: ScalarMappable, panels: Sequence[Axes], label: str) -> Any:
+    bar = figure.colorbar(colours, ax=panels, pad=0.02, label=label)
     bar.outline.set_visible(False)
     return bar.ax
 
 
 def _scale(values: Array, lower: bool) -> Any:
-    """Colours for the better cells: those three times as far from the best as the median are all the same."""
+    """Colours by the logarithm of the distance from the best: good cells are told apart, and bad ones are as well."""
     if not len(values) or values.min() == values.max():
         return Normalize(*(values[:1] - 1.0, values[:1] + 1.0) if len(values) else (0.0, 1.0))
-    best, worst = (values.min(), values.max()) if lower else (values.max(), values.min())
-    reach = 3 * abs(best - np.median(values)) or abs(best - worst)
-    return Normalize(best, min(worst, best + reach)) if lower else Normalize(max(worst, best - reach), best)
+    best, sign = (values.min(), 1) if lower else (values.max(), -1)
+    reach = abs(best - np.median(values)) or np.ptp(values)
+    shade = lambda z: sign * np.log1p(np.maximum(sign * (z - best), 0) / reach)  # noqa: E731
+    return FuncNorm((shade, lambda u: best + sign * reach * np.expm1(sign * u)), values.min(), values.max())
 
 
 def edges(values: Array) -> Array:
@@ -112,40 +142,38 @@ def edges(values: Array) -> Array:
     return np.exp(np.concatenate([logs[:1] - steps[0] / 2, logs[:-1] + np.diff(logs) / 2, logs[-1:] + steps[-1] / 2]))
 
 
-def _cells(axes: Axes, grid: responses.Grid, shear: int, scale: Normalize, lower: bool, width: float) -> Any:
-    """The cells, each `width` inches wide, and their numbers; shear −1 puts x/y on the horizontal axis, +1 x·y, 0 x."""
+def _cells(
+    axes: Axes, grid: responses.Grid, rows: Mapping[Any, pd.DataFrame], shear: int, scale: Normalize, lower: bool,
+    size: tuple[float, float],
+) -> Any:  # fmt: skip
+    """The cells, of a `size` in inches, with their texts; shear −1 puts x/y on the horizontal axis, +1 x·y, 0 x."""
     across, up = np.meshgrid(edges(grid.x), edges(grid.y))
     across = across * up**shear
-    axes.set(xscale="log", yscale="log", xlim=(across.min(), across.max()), ylim=(up.min(), up.max()))
+    axes.set(xscale="log", yscale="log", xlim=(across.min(), across.max()), ylim=(up.min(), up.max()), aspect="equal")
     axes.grid(visible=False)
     scheme, cells = matplotlib.colormaps["viridis_r" if lower else "viridis"], np.ma.masked_invalid(grid.z)
     void = np.ma.masked_array(np.zeros_like(grid.z), ~cells.mask)
     axes.pcolor(across, up, void, cmap=ListedColormap([VOID]), label="_void", **HATCHED)
     mesh = axes.pcolormesh(across, up, cells, cmap=scheme, norm=scale, edgecolors="white", linewidth=1.0)
-    for row, column in np.argwhere(np.isfinite(grid.z)):
-        value, high = grid.z[row, column], grid.y[row] * (up[row, 0] / up[row + 1, 0]) ** LOWERED
-        colour = scheme(scale(value))
-        # Three digits and a point are about 3.2 of their heights wide, with a margin.
-        axes.text(grid.x[column] * high**shear, high, f"{value:.{1 if abs(value) >= 10 else 2}f}", zorder=5,
-                  ha="center", va="center", fontsize=min(9.5, 72 * width / 3.2), color=drawing.contrast(colour),
-                  path_effects=[withStroke(linewidth=3, foreground=colour)])  # fmt: skip
+    # Three digits and a point are about 3.2 of their heights wide, with a margin; they stand above the dots of the
+    # ridge, which lie in the middle of a row, and what stands below it is smaller. Lines end at the texts.
+    letters, away = min(9.5, 72 * size[0] / 3.2), min(11.0, 18 * size[1])
+    for (line, column), runs in rows.items():
+        value, lost = grid.z[line, column], runs["z"].isna().sum()
+        colour, sd = scheme(scale(value)) if math.isfinite(value) else VOID, runs["z"].std()
+        mean = f"{value:.{1 if abs(value) >= 10 else 2}f}" if math.isfinite(value) else ""
+        below = f"{lost} of {len(runs)}" if lost else f"±{sd:.{1 if sd >= 0.095 else 2}f}" if math.isfinite(sd) else ""
+        box = {"facecolor": colour, "edgecolor": "none", "pad": 0.6}
+        for text, up_by, height in ((mean, away, letters), (below, -away, 0.8 * letters)):
+            axes.annotate(text, (grid.x[column] * grid.y[line] ** shear, grid.y[line]), (shear * up_by, up_by),
+                          textcoords="offset points", ha="center", va="center", fontsize=height, zorder=5, bbox=box,
+                          color=drawing.contrast(colour))  # fmt: skip
+        corners = np.s_[[line, line, line + 1, line + 1], [column, column + 1, column + 1, column]]
+        drawing.mark(axes, runs["row"], across[corners], up[corners], closed=True)
     lines, places = np.nonzero(np.isinf(grid.z))
     axes.plot(grid.x[places] * grid.y[lines] ** shear, grid.y[lines], "X", color=MUTED, markeredgecolor="white",
-              markersize=9, label="_diverged", zorder=5)  # fmt: skip
+              markersize=8, label="_diverged", zorder=5)  # fmt: skip
     return mesh
-
-
-def _ridge_line(axes: Axes, ridge: Array, power: float, shear: int) -> None:
-    """The ridge's points and its fit through their middle, over the height of the grid; both below the numbers."""
-    xs, ys = ridge
-    if xs.size:
-        axes.plot(xs * ys**shear, ys, **RIDGE, markeredgecolor="white", linestyle="none", markersize=7, label="_ridge",
-                  zorder=4)  # fmt: skip
-    if not math.isnan(power):
-        heights = np.array(axes.get_ylim())
-        fit = np.exp(np.log(xs).mean()) * (heights / np.exp(np.log(ys).mean())) ** power * heights**shear
-        axes.plot(fit, heights, color=RIDGE["color"], linewidth=2.2, label="_fit", zorder=3, scalex=False, scaley=False,
-                  path_effects=[withStroke(linewidth=4, foreground="white")])  # fmt: skip
 
 
 def search_path(
@@ -175,6 +203,9 @@ def search_path(
     for place, points in table.groupby(level=0):
         axes, ranked = grid[place], points.sort_values("z", ascending=columns.is_lower_better(z))
         _points(axes, points, shades, joined=values[place] not in loose)
+        members = rows.loc[select(rows, {panels: values[place]}).index].groupby("number").groups
+        for (_, number), point in points.iterrows():
+            drawing.mark(axes, members[number], point["x"], point["y"])
         if points["z"].notna().any():
             best = ranked.iloc[0]
             axes.plot([best["x"]], [best["y"]], **drawing.HOLLOW, markersize=LARGEST + 4, markeredgecolor=INK,
@@ -231,19 +262,21 @@ def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = Non
 
     A surface: the loss at a along direction 1 and b along direction 2, both in filter norms, a row for each a. It is
     drawn through these points by cubic splines of its logarithm, where all are finite; else a loss that is not finite
-    stays grey. The title says of how many seeds it is one.
+    stays grey.
     """
     rows = rows[rows["surface"].map(lambda surface: isinstance(surface, dict))]
     names = levels(rows, by)
     if not names:
         raise ValueError("no run has a surface")
-    found = [finer(**select(rows, {by: name})["surface"].iloc[0]) for name in names]
+    shown = [select(rows, {by: name}) for name in names]
+    found = [finer(**one["surface"].iloc[0]) for one in shown]
     size = (4.8, 3.9) if len(names) == 1 else (8.4, 6.4 / min(len(names), 3 if len(names) != 4 else 2) + 0.95)
     figure, grid = drawing.panel_grid([columns.level_text(name, labels) for name in names], size=size)
     low, high = min(loss.min() for *_, loss in found), max(loss.max() for *_, loss in found)
     contours = np.geomspace(low, max(high, 1.01 * low), LEVELS)
     style: dict[str, Any] = {"levels": contours, "norm": LogNorm(contours[0], contours[-1])}
-    for axes, (a, b, loss) in zip(grid, found, strict=True):
+    for axes, runs, (a, b, loss) in zip(grid, shown, found, strict=True):
+        drawing.mark(axes, runs.index[:1], [a[0], a[-1], a[-1], a[0]], [b[0], b[0], b[-1], b[-1]], closed=True)
         filled = axes.contourf(a, b, loss.T, extend="both", **style)
         axes.contour(a, b, loss.T, colors="white", linewidths=0.5, alpha=0.7, **style)
         axes.plot([0], [0], "+", markersize=10, markeredgewidth=2, color="white", label="_centre")
@@ -251,8 +284,6 @@ def surfaces(rows: pd.DataFrame, *, by: str = "arm", labels: Labels | None = Non
         axes.grid(visible=False)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4, prune="both"))  # the outer numbers of two panels would touch
-    seeds = rows["seed"].nunique()
-    title = f"{title}, one seed" + f" of {seeds}" * (seeds > 1) if title else None
     drawing.finish_figure(grid, "direction 1 (filter norms)", "direction 2 (filter norms)", title)
     bar = _colour_bar(figure, filled, grid, label_of("loss", labels))
     drawing.ticks(bar.yaxis, drawing.round_numbers(low, high))
