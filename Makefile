@@ -24,7 +24,7 @@ EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study studies search report benchmark test test-all accept audit schema lint format tensorboard lock clean
+.PHONY: help setup train study studies search report runs benchmark test test-all accept audit schema lint format tensorboard lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ search: $(STAMP) ## run the study tuning_path: coordinate searches compared with
 
 report: $(STAMP) ## draw the pages of all studies from their records, without training
 	@$(BIN)/python -m onecycle.studies.report
+
+runs: $(STAMP) ## a table of all runs below logs/; ARGS="sort=accuracy status=finished", ARGS=--help for more
+	@$(BIN)/python -m onecycle runs $(ARGS)
 
 benchmark: $(STAMP) ## measure loader, step and start-up against baselines; ARGS=--quick repeats less
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)

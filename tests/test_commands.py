@@ -74,7 +74,7 @@ def test_a_sweep_names_its_rows_goes_on_after_one_that_fails_and_is_not_run_twic
     ]
     again = run("-m", *TINY, "batch_size=64,160", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("finished before, skipped") == 1
+    assert again.stdout.count("read back") == 1
     after = records(tmp_path / "logs" / "sweeps" / "debug")
     assert len({row["identity"] for row in after.values()}) == 2
     assert before.items() <= after.items()
