@@ -9,6 +9,7 @@ LONG := tricks tuning_path
 STUDIES ?= $(filter-out base regimes $(LONG),$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
 PORT ?= 6006
+LOGDIR ?= logs
 
 # Without PYTHON=… an existing environment keeps the interpreter that built it.
 ifdef PYTHON
@@ -95,8 +96,9 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-tensorboard: $(STAMP) ## show all runs in TensorBoard on PORT (6006)
-	@$(BIN)/tensorboard --logdir logs --port $(PORT)
+tensorboard: $(STAMP) ## show the runs below LOGDIR (logs) in TensorBoard on PORT (6006)
+	@echo "TensorBoard shows no curve while more than 40 runs are found and none is ticked: see docs/tensorboard.md"
+	@$(BIN)/tensorboard --logdir $(LOGDIR) --port $(PORT)
 
 lock: $(STAMP) ## resolve pyproject.toml into requirements.lock (needs the network)
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
