@@ -82,9 +82,7 @@ def test_a_sweep_names_its_rows_goes_on_after_one_that_fails_and_is_not_run_twic
     finished = records(tmp_path / "logs" / "sweeps" / "debug")
     accuracies = sorted((row["test"]["accuracy"] for row in finished.values()), reverse=True)
     shown = [line.split("│")[1].strip() for line in lines if "finished" in line]
-    assert [finished[name]["test"]["accuracy"] for name in shown] == [
-        finished[name]["test"]["accuracy"] for name in order
-    ]
+    assert [finished[name]["test"]["accuracy"] for name in shown] == accuracies
     assert any("onecycle-evaluate" in line and shown[0] in line for line in lines)
     after = records(tmp_path / "logs" / "sweeps" / "debug")
     assert len({row["identity"] for row in after.values()}) == 2

@@ -131,15 +131,19 @@ def print_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: st
     table = Table(title=title or None, title_justify="left")
     for name in columns:
         is_text = name in ("run", "status", "data", "key")
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        table.add_column(
+            name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "key")
+        )
     for row in rows:
         table.add_row(*map(one_line, row))
     Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def show_runs(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Print the columns of SHOWN that are not empty, and after them what failed."""
+    """Print the columns of SHOWN that are not empty, in a narrow terminal those that vary, then what failed."""
     names = [name for name in SHOWN if any(row[name] is not None for row in rows)]
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns < 120 and len(rows) > 1:
+        names = [name for name in names if name == "status" or len({row[name] for row in rows}) > 1]
     print_table([SHOWN[name] for name in names], [[_cell(name, row[name]) for name in names] for row in rows], title)
     for row in rows:
         if row["error"]:

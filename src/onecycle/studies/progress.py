@@ -97,8 +97,10 @@ class SweepProgress(Callback):
         scores = [row["accuracy"] if row["val_accuracy"] is None else row["val_accuracy"] for row in rows]
         order = sorted(range(len(rows)), key=lambda place: (rows[place]["status"] == "finished", scores[place] or 0.0))
         rows = [rows[place] for place in order[::-1]]
+        if not rows:  # the launcher could not start
+            return
         show_runs(rows, f"{self.folder}: {len(rows)} of {len(own)} runs, the best first")
-        if rows and rows[0]["status"] == "finished":
+        if rows[0]["status"] == "finished":
             print(f"the best:  onecycle-evaluate run={shlex.quote(rows[0]['folder'])}")
             print(f"   again:  onecycle-train {shlex.join(rows[0]['overrides'])}")
         for row in rows:
