@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from onecycle.runs.processes import show_messages
+from onecycle.runs.processes import is_first, show_messages
 
 
 def _is_warning(record: logging.LogRecord) -> bool:
@@ -37,7 +37,7 @@ class SweepProgress(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Read which runs there will be, and which of them are finished already."""
-        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        if not (is_first() and config.hydra.sweeper._target_.endswith("BasicSweeper")):
             return
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.override_parser.overrides_parser import OverridesParser
