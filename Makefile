@@ -9,6 +9,7 @@ LONG := tricks tuning_path
 STUDIES ?= $(filter-out base regimes $(LONG),$(notdir $(basename $(sort $(wildcard conf/study/*.yaml))))) regimes
 ARGS ?=
 PORT ?= 6006
+LOGDIR ?= logs
 
 # Without PYTHON=… an existing environment keeps the interpreter that built it.
 ifdef PYTHON
@@ -24,7 +25,7 @@ EXACTLY := --no-deps --require-hashes --requirement requirements.lock
 AUDIT := $(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study plan studies search report docs bundle benchmark test test-all accept audit schema lint format tensorboard new lock clean
+.PHONY: help setup train study plan studies search report runs docs bundle benchmark test test-all accept audit schema lint format tensorboard new lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +75,9 @@ bundle: $(STAMP) ## write the study NAME with its records, figures and LaTeX tab
 	@test -n "$(NAME)" || { echo "make bundle needs NAME=…"; exit 2; }
 	@$(BIN)/python -m onecycle.studies.publish bundle logs/studies/$(NAME)
 
+runs: $(STAMP) ## a table of all runs below logs/; ARGS="sort=accuracy status=finished", ARGS=--help for more
+	@$(BIN)/python -m onecycle runs $(ARGS)
+
 benchmark: $(STAMP) ## measure loader, step and start-up against baselines; ARGS=--quick repeats less
 	@$(BIN)/python -m onecycle.benchmark $(ARGS)
 
@@ -103,8 +107,9 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-tensorboard: $(STAMP) ## show all runs in TensorBoard on PORT (6006)
-	@$(BIN)/tensorboard --logdir logs --port $(PORT)
+tensorboard: $(STAMP) ## show the runs below LOGDIR (logs) in TensorBoard on PORT (6006)
+	@echo "TensorBoard shows no curve while more than 40 runs are found and none is ticked: see docs/tensorboard.md"
+	@$(BIN)/tensorboard --logdir $(LOGDIR) --port $(PORT)
 
 new: $(STAMP) ## copy this project to DIR under the package name NAME; PARTS=train leaves out studies, searches, benchmark
 	@test -n "$(NAME)" -a -n "$(DIR)" || { echo "make new needs NAME=… DIR=…"; exit 2; }

@@ -72,13 +72,22 @@ def test_a_sweep_names_its_rows_goes_on_after_one_that_fails_and_is_not_run_twic
     assert first.returncode == 2
     assert "batch_size=400:" in first.stdout
     assert "Traceback" not in first.stderr
+    assert first.stdout.count("failed") == 1
+    assert "1 of 2 runs" in first.stdout  # the table comes also where a run fails
     before = records(tmp_path / "logs" / "sweeps" / "debug")
     assert [(name[: name.rindex("-")], row["status"]) for name, row in before.items()] == [
         ("train_size=320,batch_size=64", "finished")
     ]
     again = run("-m", *TINY, "batch_size=64,160", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("finished before, skipped") == 1
+    assert again.stdout.count("read back") == 1
+    lines = again.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("[")] == ["[1/2]", "[2/2]"]
+    finished = records(tmp_path / "logs" / "sweeps" / "debug")
+    accuracies = sorted((row["test"]["accuracy"] for row in finished.values()), reverse=True)
+    shown = [line.split("│")[1].strip() for line in lines if "finished" in line]
+    assert [finished[name]["test"]["accuracy"] for name in shown] == accuracies
+    assert any("onecycle-evaluate" in line and shown[0] in line for line in lines)
     after = records(tmp_path / "logs" / "sweeps" / "debug")
     assert len({row["identity"] for row in after.values()}) == 2
     assert before.items() <= after.items()

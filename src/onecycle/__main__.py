@@ -1,9 +1,13 @@
-"""`python -m onecycle train …` is onecycle-train …, `python -m onecycle evaluate …` is onecycle-evaluate …."""
+"""`python -m onecycle train …` is onecycle-train …, and so for evaluate and runs."""
 
 import sys
+from importlib.metadata import EntryPoint
 
-from onecycle import cli
-
+commands = {
+    "train": "onecycle.cli:train_command", "evaluate": "onecycle.cli:evaluate_command",
+    "runs": "onecycle.runs.table:main",
+}  # fmt: skip
 command = sys.argv.pop(1) if len(sys.argv) > 1 else ""
-commands = {"train": cli.train_command, "evaluate": cli.evaluate_command}
-sys.exit(commands[command]() if command in commands else f"usage: python -m onecycle [{'|'.join(commands)}] …")
+if command not in commands:
+    sys.exit(f"usage: python -m onecycle [{'|'.join(commands)}] …")
+sys.exit(EntryPoint(command, commands[command], "").load()())

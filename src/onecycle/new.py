@@ -71,6 +71,8 @@ def without_studies(path: str, text: str) -> str:
         return re.sub(r"^# The studies of `make studies`.*?^(?=ARGS)", "", text, flags=re.MULTILINE | re.DOTALL)
     if path == ".ci/run":
         return re.sub(r"^# A study,.*?^(?=rm )", "", text, flags=re.MULTILINE | re.DOTALL)
+    if path == "conf/train.yaml":
+        return re.sub(r"^  callbacks:\n    sweep_progress:\n.*\n", "", text, flags=re.MULTILINE)
     if path == "pyproject.toml":
         return re.sub(r'^"onecycle.studies".*\n', "", text, flags=re.MULTILINE)
     if path == "src/onecycle/cli.py":

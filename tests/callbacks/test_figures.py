@@ -2,10 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
+from helpers import record_of
 from onecycle.callbacks.figures import confusion_figure, mistakes_figure, training_picture
 from onecycle.train import train
 
@@ -20,7 +23,7 @@ def test_the_confusion_matrix_shows_each_class_in_percent_of_its_own_images() ->
     axes = figure.axes[0]
     shown = {text.get_position(): text.get_text() for text in axes.texts}
     # (column, row): cats half right, dogs half taken for cats, ships all right
-    assert shown == {(0, 0): "50.0", (1, 0): "50.0", (0, 1): "50.0", (1, 1): "50.0", (2, 2): "100.0"}
+    assert shown == {(0, 0): "50", (1, 0): "50", (0, 1): "50", (1, 1): "50", (2, 2): "100"}
     assert [label.get_text() for label in axes.get_xticklabels()] == list(CLASSES)
     assert "n = 5" in axes.get_title()
     many = confusion_figure(torch.eye(100), torch.arange(100), tuple(map(str, range(100))))
@@ -50,11 +53,22 @@ def test_the_picture_has_the_colours_of_the_images_row_by_row_two_pixels_apart()
 
 
 def test_a_run_leaves_its_figures_as_files_and_in_tensorboard(tmp_path: Path, tiny: Any, drawn: list[str]) -> None:
-    train(tiny("callbacks.figures={_target_:onecycle.callbacks.figures.Figures,mistakes:4}"), [])
+    train(tiny("callbacks.figures={_target_:onecycle.callbacks.figures.Figures,mistakes:4}"), ["seed=0", "ema=null"])
     (folder,) = (tmp_path / "runs").iterdir()
     sizes = {path.name: Image.open(path).size for path in (folder / "figures").iterdir()}
     assert set(sizes) == {"training_images.png", "confusion_matrix.png", "worst_mistakes.png"}
     assert sizes["training_images.png"] == (2 * (16 * 34 - 2), 2 * (4 * 34 - 2))
-    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
-    assert set(events.Tags()["images"]) == {"training images", "confusion matrix", "worst mistakes"}
+    test = record_of(folder)["test"]
+    assert {name: events.Scalars(f"end/{name}")[0].value for name in test} == pytest.approx(test)
+    assert {"train/accuracy", "test/accuracy", "lr", "momentum", "images_per_second"} <= set(events.Tags()["scalars"])
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    session = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert session["peak_lr"].number_value == record_of(folder)["hyperparameters"]["peak_lr"]
+    assert session["ema"].string_value == "null"
+    assert "configuration/text_summary" in events.Tags()["tensors"]
+    assert set(events.Tags()["images"]) == {
+        "images of the first training step, augmented", "confusion matrix on the test images",
+        "worst mistakes on the test images",
+    }  # fmt: skip

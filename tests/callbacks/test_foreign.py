@@ -12,6 +12,10 @@ from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
 from onecycle.train import train
 
+NAMES = {
+    "images of the first training step, augmented", "confusion matrix on the test images",
+    "worst mistakes on the test images",
+}  # fmt: skip
 FIGURES = "callbacks.figures={_target_:onecycle.callbacks.figures.Figures,mistakes:3}"
 
 
@@ -37,7 +41,7 @@ def test_foreign_loggers_and_callbacks_need_no_more_than_their_yaml(tmp_path: Pa
     own = Memory.latest
     assert (own.word, own.run.folder, own.run.steps_done) == ("hello", folder, 0)
     assert own.hyperparameters["model.width"] == 4
-    assert {key for key, _ in own.images} == {"training images", "confusion matrix", "worst mistakes"}
+    assert {key for key, _ in own.images} == NAMES
     for metric in set(rows[0]) - {"step", "epoch"}:  # of two values for a step the last one counts
         expected = {int(row["step"]): row[metric] for row in rows if row[metric]}
         assert 10 in expected
@@ -141,7 +145,7 @@ def test_mlflow_gets_hyperparameters_metrics_and_figures(tmp_path: Path, tiny: A
     assert sorted(run.data.params["seed"] for run in found) == ["0", "1"]
     for run in found:
         names = {part.path for part in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
-        assert names == {"training images.png", "confusion matrix.png", "worst mistakes.png"}
+        assert names == {f"{name}.png" for name in NAMES}
         assert {"test/accuracy", "test/loss", "train/loss", "lr"} <= run.data.metrics.keys()
 
 

@@ -185,8 +185,14 @@ def test_recency_is_the_loss_of_the_frozen_network_by_batch_oldest_first(fit: Fi
 
 
 @pytest.mark.parametrize("clip", ["null", "1e-3"])
-def test_gradient_norms_are_those_of_the_step_before_clipping(clip: str, fit: Fit) -> None:
-    probe, witness = GradientNorms(at=[0]), Witness()
+def test_gradient_norms_are_those_of_the_step_before_clipping(
+    clip: str, fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, witness = GradientNorms(at=[0], every_n_steps=4), Witness()
+    logged: list[tuple[int, dict[str, float]]] = []
+    monkeypatch.setattr(
+        Classifier, "log_now", lambda module, metrics: logged.append((module.global_step, dict(metrics)))
+    )
     start: list[torch.nn.Module] = []
 
     class Start(pl.Callback):
@@ -203,6 +209,10 @@ def test_gradient_norms_are_those_of_the_step_before_clipping(clip: str, fit: Fi
     assert table["values"] == pytest.approx([part.norm().item() for part in gradients], rel=1e-4)
     ratios = [(part.norm() / weight.norm()).item() for part, weight in zip(gradients, weights.values(), strict=True)]
     assert table["relative"] == pytest.approx(ratios, rel=1e-4)
+    norms = [(step, row) for step, row in logged if "gradient_norm/prep" in row]
+    assert [step for step, _ in norms] == [0, 4, 8]
+    assert [norms[0][1][f"gradient_norm/{name}"] for name in LAYERS] == table["values"]
+    assert norms[0][1]["weight_norm/head"] == pytest.approx(weights["head"].norm().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("fused", ["true", "null"])

@@ -110,17 +110,17 @@ def hparams(folder: Path, tag: str) -> plugin_data_pb2.HParamsPluginData:
 def test_hyperparameters_and_their_metrics_are_one_session_of_hparams(tmp_path: Path) -> None:
     logger = board(tmp_path)
     parameters: dict[str, Any] = {"schedule.peak_lr": 0.4, "seed": 3, "model.norm": "batch", "trainer.compile": True}
-    logger.log_hyperparams({"alone": 1})  # without metrics nothing is written, no stand-in metric either
+    logger.log_hyperparams({"schedule.peak_lr": 0.4, "ema": None})  # without metrics: the configuration's text
     logger.log_hyperparams(parameters, {"test/accuracy": 0.75, "test/loss": 0.5}, 7)
     logger.finalize("success")
-    experiment = hparams(tmp_path, "experiment").experiment
-    assert {info.name for info in experiment.hparam_infos} == set(parameters)
-    assert {info.name.tag for info in experiment.metric_infos} == {"test/accuracy", "test/loss"}
+    (text,) = events(tmp_path).Tensors("configuration/text_summary")
+    assert text.tensor_proto.string_val[0].decode().split() == ["schedule.peak_lr:", "0.4", "ema:", "None"]
+    assert "_hparams_/experiment" not in events(tmp_path).Tags()["tensors"]  # TensorBoard finds what varies by itself
     session = hparams(tmp_path, "session_start_info").session_start_info
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in session.hparams.items()}
     assert values == parameters
     assert hparams(tmp_path, "session_end_info").session_end_info.status == 1  # success
-    assert scalars(tmp_path, "test/accuracy") == [(7, 0.75)]
+    assert scalars(tmp_path, "test/accuracy") == scalars(tmp_path, "end/accuracy") == [(7, 0.75)]
     assert "hp_metric" not in events(tmp_path).Tags()["scalars"]
     assert not (tmp_path / "hparams.yaml").exists()
 

@@ -127,7 +127,7 @@ def test_a_sweep_goes_on_after_a_run_that_cannot_be_made_and_each_run_has_its_ow
     finished = [entry for entry in records if entry["status"] == "finished"]
     assert len(finished) == 2
     assert ranks_in(tmp_path) == []
-    assert done(tmp_path, "-m", "batch_size=64", "seed=0,1")[1].count("finished before, skipped") == 2
+    assert done(tmp_path, "-m", "batch_size=64", "seed=0,1")[1].count("read back") == 2
 
 
 @pytest.mark.parametrize("ema", ["ema=null", "ema={decay_per_step:0.9,every_n_steps:2}"])
@@ -157,4 +157,4 @@ def test_torchrun_starts_the_processes_of_a_run_and_of_a_sweep(tmp_path: Path) -
     # And the same run by the program itself.
     (own,) = (entry for name, entry in sweep.items() if "seed=0" in name)
     assert json.loads(alone.read_text())["test"] == own["test"]
-    assert done(tmp_path, "-m", "seed=0")[1].count("finished before, skipped") == 1
+    assert done(tmp_path, "-m", "seed=0")[1].count("read back") == 1

@@ -39,7 +39,7 @@ class Figures(NeedsRun, pl.Callback):
             return
         self._drawn = True
         picture = training_picture(batch.images[:64], *trainer.datamodule.normalization)  # type: ignore[attr-defined]
-        log_image(trainer.loggers, "training images", picture, 0)
+        log_image(trainer.loggers, "images of the first training step, augmented", picture, 0)
         self._write("training_images", picture.resize((picture.width * 2, picture.height * 2), 0).save)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -55,7 +55,8 @@ class Figures(NeedsRun, pl.Callback):
             matrix = confusion_figure(logits, labels, data.classes)
         for name, figure in {"confusion_matrix": matrix, "worst_mistakes": worst}.items():
             self._write(name, partial(figure.savefig, dpi=110))
-            log_image(trainer.loggers, name.replace("_", " "), figure, pl_module.total_steps)
+            shown = f"{name.replace('_', ' ')} on the test images"
+            log_image(trainer.loggers, shown, figure, pl_module.total_steps)
 
     @harmless
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
@@ -84,20 +85,21 @@ def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -
 
     count = len(classes)
     shares = multiclass_confusion_matrix(logits.argmax(1), labels, count, normalize="true").nan_to_num() * 100
-    side = 2.5 + 0.5 * min(count, 25)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    side = 1.5 + 0.35 * min(count, 25)  # small beside its letters: TensorBoard shows it at a third of a page's width
+    figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     # A root scale: wrong answers are a few percent beside a diagonal of ninety.
     picture = axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     if count <= 25:
-        for row, column in (shares >= 0.05).nonzero().tolist():
+        for row, column in (shares >= 0.5).nonzero().tolist():
             share = shares[row, column].item()
             color = "white" if share > 40 else "black"
-            axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7.5, color=color)
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
         axes.set_xticks(range(count), classes, rotation=45, ha="right")
         axes.set_yticks(range(count), classes)
-    axes.set(xlabel="answered", ylabel="true class", title=f"Confusion, % of each class (n = {len(labels):,})")
-    figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 1, 9, 25, 100], format="%d %%")
+    else:
+        figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 1, 9, 25, 100], format="%d %%")
+    axes.set(xlabel="answered", ylabel="true class", title=f"% of each class, n = {len(labels):,}")
     return figure
 
 

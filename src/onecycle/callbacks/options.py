@@ -66,6 +66,7 @@ class GradientNormsOptions(Options):
     at: Annotated[list[Fraction], Field(min_length=1), AfterValidator(_different)] = Field(
         description="fractions of training, different, each in [0, 1]: 0 is the first step, 1 the last"
     )
+    every_n_steps: Count | None = Field(None, description="the norms also go to the loggers, each so many steps")
 
 
 class StepBreakdownOptions(Options):

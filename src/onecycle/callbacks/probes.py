@@ -101,11 +101,14 @@ class GradientNorms(Probe):
     0 is the first step, 1 the last. gradient_norms: by fraction the names of the "layers", the norms ("values") and
     each norm over that of its weights ("relative"). The gradients are those of the batch's loss, before they are
     clipped and without the scale of 16-mixed. Fractions that a diverged run did not reach are missing.
+
+    every_n_steps: besides, both norms go to the loggers, as gradient_norm/LAYER and weight_norm/LAYER, each so many
+    steps.
     """
 
-    def __init__(self, at: list[float]) -> None:
+    def __init__(self, at: list[float], every_n_steps: int | None = None) -> None:
         super().__init__()
-        self.at = at
+        self.at, self.every_n_steps = at, every_n_steps
         self.measures = {"gradient_norms": {}}
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,7 +123,8 @@ class GradientNorms(Probe):
         """Take the norms if this is the step of one of the fractions."""
         last = pl_module.total_steps - 1
         due = [f"{fraction:g}" for fraction in self.at if round(fraction * last) == trainer.global_step]
-        if not due:
+        is_logged = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if not (due or is_logged):
             return
         # A fused optimizer unscales the gradients only inside its step.
         scaled = trainer.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
@@ -129,6 +133,9 @@ class GradientNorms(Probe):
         with torch.no_grad():
             norms = [torch.stack([w.grad.norm() / scale, w.norm()]) for w in trained.values()]  # type: ignore[union-attr]
         rows = torch.stack(norms).double().tolist()
+        if is_logged:
+            names = [f"{kind}_norm/{name}" for name in trained for kind in ("gradient", "weight")]
+            pl_module.log_now(dict(zip(names, chain.from_iterable(rows), strict=True)))
         relative = [value / norm if norm else math.nan for value, norm in rows]
         table = {"layers": list(trained), "values": [value for value, _ in rows], "relative": relative}
         self.measures["gradient_norms"] |= dict.fromkeys(due, table)

@@ -18,11 +18,13 @@ from onecycle.runs.record import write_atomically
 
 log = logging.getLogger("onecycle")
 
+# The Custom Scalars tab, in the order in which one looks at a run.
 CHARTS = {
-    "loss": ["train/loss", "val/loss", "test/loss"],
-    "accuracy": ["train/accuracy", "val/accuracy", "test/accuracy"],
-    "schedule": ["lr", "momentum"],
-    "speed": ["images_per_second"],
+    "accuracy: training, validation and test": ["train/accuracy", "val/accuracy", "test/accuracy"],
+    "loss: training, validation and test": ["train/loss", "val/loss", "test/loss"],
+    "learning rate": ["lr"],
+    "momentum": ["momentum"],
+    "images per second": ["images_per_second"],
 }
 
 
@@ -98,10 +100,32 @@ class TensorBoard(NeedsRun, TensorBoardLogger):
 
     @harmless
     def _write_layout(self) -> None:
-        self.experiment.add_custom_scalars({"training": {title: ["Multiline", tags] for title, tags in CHARTS.items()}})
+        self.experiment.add_custom_scalars(
+            {"how the runs train": {title: ["Multiline", tags] for title, tags in CHARTS.items()}}
+        )
 
     log_metrics = harmless(TensorBoardLogger.log_metrics)
-    log_hyperparams = harmless(TensorBoardLogger.log_hyperparams)
+
+    @harmless
+    def log_hyperparams(self, params: Any, metrics: dict[str, Any] | None = None, step: int | None = None) -> None:
+        """Write the configuration as text or, with the metrics of the end, as a session of the HParams tab.
+
+        Without the list of hyperparameters that Lightning writes beside it, the tab compares the sessions of all runs,
+        shows first what varies among them, and takes every scalar for a metric, in the order of the alphabet: the
+        results of the test stand first there under a name of their own, end/accuracy for test/accuracy.
+        """
+        if metrics is None:
+            lines = [f"    {name}: {value}" for name, value in params.items()]  # four spaces: code in Markdown
+            self.experiment.add_text("configuration", "\n".join(lines), 0)
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        self.log_metrics(
+            {**metrics, **{f"end/{tag.rpartition('/')[2]}": value for tag, value in metrics.items()}}, step
+        )
+        params = {name: value if isinstance(value, int | float | str) else str(value) for name, value in params.items()}
+        for session in hparams(params, metrics)[1:]:
+            self.experiment._get_file_writer().add_summary(session, step)
 
     @harmless
     def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:

@@ -24,6 +24,7 @@ from onecycle.data.datamodule import DataModule
 from onecycle.runs import processes
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment, peak_memory
+from onecycle.runs.identity import override_key, settings
 from onecycle.training.classifier import Classifier
 from onecycle.training.tasks import Classification
 
@@ -69,7 +70,7 @@ def show_start(
         _device_name(trainer), f", continuing after step {steps_done}" if steps_done else "", this.folder,
     )  # fmt: skip
     for logger in trainer.loggers:
-        if not isinstance(logger, TensorBoardLogger):  # which wants them together with the results
+        if type(logger) is not TensorBoardLogger:  # Lightning's wants them together with the results
             logger.log_hyperparams(flat({**this.config, **classifier.point.coordinates()}))
 
 
@@ -139,21 +140,29 @@ def test_and_record(
     )
 
 
-def _log_results(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:
-    """Give the test's numbers to all loggers, and to TensorBoard the hyperparameters beside them.
+# Derived coordinates under names that come after all others: HParams shows what varies in the order of the alphabet.
+DERIVED_NAMES = {"effective_lr": "λ/(1−ρ)", "effective_decay": "λα/(1−ρ)", "per_example_lr": "λ/N"}
 
-    HParams shows the first five names of the alphabet: the important ones have no prefix, the others have one.
-    """
+
+def _log_results(this: run.Run, trainer: pl.Trainer, metrics: dict[str, float], classifier: Classifier) -> None:
+    """Give the test's numbers to all loggers, and to TensorBoard the hyperparameters and what was overridden."""
     tags = {f"test/{name}": value for name, value in metrics.items()}
     classifier.log_now(tags)
     config, data = this.config, this.config["data"]
-    shown = {**classifier.point.coordinates(), "epochs": config["trainer"]["max_epochs"]}
+    point = classifier.point.coordinates()
+    shown = {**vars(classifier.point), "epochs": config["trainer"]["max_epochs"]}
     shown |= {name: config[name] for name in ("seed", "label_smoothing", "model", "schedule")}
     shown |= {name: data[name] for name in ("subset_size", "val_size")} | {"training": data["augment"]}
-    shown["tags"] = ", ".join(config.get("tags", []))
+    shown = flat(shown | {"tags": ", ".join(config.get("tags", []))})
+    shown |= {name: point[key] for key, name in DERIVED_NAMES.items()}
+    shown.pop("schedule.peak_lr", None)
+    for word in settings(this.result["overrides"]):
+        key = override_key(word)
+        if key not in shown and key.rpartition(".")[2] not in (*shown, *point, "max_epochs"):
+            shown[key] = word.partition("=")[2]
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(flat(shown), tags, trainer.global_step)
+            logger.log_hyperparams(shown, tags, trainer.global_step)
         logger.finalize("success")
 
 

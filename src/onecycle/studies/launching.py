@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,7 +36,9 @@ class RunCounter:
         self.done += 1
         if seconds is not None:
             self.trained, self.seconds = self.trained + 1, self.seconds + seconds
-        log.info("[%d/%d] %s%s", self.done, self.total, text, self.left)
+        filled = round(20 * self.done / max(self.total, self.done))
+        bar = f"{'━' * filled}{'╌' * (20 - filled)} " if sys.stdout.isatty() else ""
+        log.info("%s[%d/%d] %s%s", bar, self.done, self.total, text, self.left)
 
     @property
     def left(self) -> str:
@@ -65,7 +68,7 @@ def launch_one_by_one(
     """
     results: list[JobReturn] = []
     done = plan.finished_runs(folder)
-    with _runs_log_warnings_only():
+    with runs_log_warnings_only():
         for number, point in enumerate(points):
             started = time.perf_counter()
             result = launcher.launch([list(point.overrides)], initial_job_idx=number)[0]
@@ -93,7 +96,7 @@ def launch_at_once(
     """All runs at once by a parallel launcher; `check` is called when all have ended."""
     if not points:
         return []
-    with dead_workers_named(), _counted(points, folder, counter):
+    with dead_workers_named(), counted(points, folder, counter):
         results = list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0))
     for point, result in zip(points, results, strict=True):
         if result.status == JobStatus.COMPLETED:
@@ -102,7 +105,7 @@ def launch_at_once(
 
 
 @contextlib.contextmanager
-def _counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) -> Iterator[None]:
+def counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) -> Iterator[None]:
     """While other processes make runs, count and log those that have ended."""
     waiting = {settings(point.overrides): point.label for point in points}
     seen: dict[Path, int] = {}
@@ -142,7 +145,7 @@ def _counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) ->
 
 
 @contextlib.contextmanager
-def _runs_log_warnings_only() -> Iterator[None]:
+def runs_log_warnings_only() -> Iterator[None]:
     """Keep what a run logs from the terminal, except warnings: it stands in the run's train.log."""
 
     def is_shown(record: logging.LogRecord) -> bool:
