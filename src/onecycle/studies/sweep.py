@@ -29,7 +29,6 @@ from onecycle.studies.rows import DERIVED, row_of
 from onecycle.studies.search.explorer import Explorer
 from onecycle.studies.search.options import METHODS, OptunaSearch, coordinates_of, space_of
 from onecycle.studies.search.trials import check_optuna
-from onecycle.studies.sequential import SeedAdder
 from onecycle.studies.study import ClaimOptions, at_scale, of_search
 
 log = logging.getLogger(__name__)
@@ -102,6 +101,8 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     try:
         results += launch(points)
         if study.get("budget_minutes"):
+            from onecycle.studies.sequential import SeedAdder  # it needs pandas and scipy
+
             results += SeedAdder(noted, changes, folder, launch).run()
         for block in study.get("searches") or ():
             results += explorer.explore(block)
