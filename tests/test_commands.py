@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from helpers import composed_of
-from onecycle.config.compose import with_literal_path
+from onecycle.cli import with_run_folders
+from onecycle.config.compose import as_hydra_takes_it
+from onecycle.errors import ConfigError
 
 SCRIPTS = Path(sys.executable).parent
 TINY = [
@@ -158,10 +160,33 @@ def test_paths_are_taken_as_they_are_written_and_printed(tmp_path: Path) -> None
     "path", ["a", "a b", "a,b", "it's", r"back\\slash\\", r"\\'", "[1]", "{a:b}", "1e3", "true", '"']
 )
 def test_a_path_of_the_command_line_comes_through_hydra_s_grammar(path: str) -> None:
-    (word,) = [with_literal_path(f"output={path}")]
+    (word,) = [as_hydra_takes_it(f"output={path}")]
     assert composed_of(word).output == path
-    assert with_literal_path("output=choice(a,b)") == "output=choice(a,b)"
-    assert with_literal_path(f"name={path}") == f"name={path}"
+    assert as_hydra_takes_it("output=choice(a,b)") == "output=choice(a,b)"
+    assert as_hydra_takes_it(f"name={path}") == f"name={path}"
+
+
+def test_a_run_is_named_by_its_checkpoint_or_as_the_last_one(tmp_path: Path) -> None:
+    folders = [tmp_path / "logs" / "runs" / name for name in ("2026-01-01_000000_a", "2026-02-01_000000_b")]
+    for folder in folders:
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "config.yaml").write_text("")
+        (folder / "checkpoints" / "previous.ckpt").write_text("")
+    logs, path = f"output={tmp_path / 'logs'}", folders[0] / "checkpoints" / "previous.ckpt"
+    assert with_run_folders(["resume=last", logs]) == [f"resume={folders[1]}", logs]
+    assert with_run_folders([f"run={path}"]) == ["checkpoint=previous.ckpt", f"run={folders[0]}"]
+    assert with_run_folders([f"run={path}", "checkpoint=x"]) == [f"run={folders[0]}", "checkpoint=x"]
+    assert with_run_folders([f"resume={path}", "name=last"]) == [f"resume={folders[0]}", "name=last"]
+    with pytest.raises(ConfigError, match=r"^resume=last: "):
+        with_run_folders(["resume=last", f"output={tmp_path}"])
+
+
+def test_a_run_needs_neither_loggers_nor_callbacks(tmp_path: Path) -> None:
+    done = run(*TINY[:2], "logger=null", "callbacks=null", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "logs" / "runs").iterdir()
+    assert not {"metrics.csv", "checkpoints", "figures"} & {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("events*"))
 
 
 def start_long_run(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from onecycle.errors import (
     storage_errors_named,
 )
 from onecycle.runs.processes import show_messages
-from onecycle.runs.record import earlier_result, score_of
+from onecycle.runs.record import CONFIG, earlier_result, score_of
 from onecycle.runs.saved import resumed_config, saved_config
 
 log = logging.getLogger("onecycle")
@@ -103,11 +103,12 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
     for stream in ("stdout", "stderr"):
         setattr(sys, stream, HarmlessStream(getattr(sys, stream) or io.StringIO()))
     show_messages()
-    # Hydra takes no flag after the first override.
-    flags = [word for word in sys.argv[1:] if word in compose.SWEEP_FLAGS]
-    sys.argv[1:] = [*flags, *(compose.with_literal_path(word) for word in sys.argv[1:] if word not in flags)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra shows no error itself
     try:
+        # Hydra takes no flag after the first override.
+        flags = [word for word in sys.argv[1:] if word in compose.SWEEP_FLAGS]
+        words = with_run_folders([word for word in sys.argv[1:] if word not in flags])
+        sys.argv[1:] = [*flags, *map(compose.as_hydra_takes_it, words)]
         compose.check_words(sys.argv[1:], name, validate)
         with storage_errors_named("run this again"), dead_workers_named():
             job()
@@ -124,6 +125,27 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def with_run_folders(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with a run's folder where run= or resume= names a checkpoint in it.
+
+    "last" is the newest run in logs/runs, or below output=. Raises ConfigError where there is none.
+    """
+    given, found = dict(word.partition("=")[::2] for word in words), []
+    for word in words:
+        key, _, value = word.partition("=")
+        place = Path(value)
+        if key in ("run", "resume") and value == "last" and not place.exists():
+            runs = sorted(Path(given.get("output", "logs"), "runs").glob(f"*/{CONFIG}"))  # they begin with the time
+            if not runs:
+                raise ConfigError([f"{word}: there is no run in {given.get('output', 'logs')}/runs"])
+            word = f"{key}={runs[-1].parent}"
+        elif key in ("run", "resume") and place.is_file() and place.parent.name == "checkpoints":
+            word = f"{key}={place.parents[1]}"
+            found += [f"checkpoint={place.name}"] * (key == "run" and "checkpoint" not in given)
+        found.append(word)
+    return found
 
 
 def training_word_errors(config: DictConfig, sweeping: bool) -> list[str]:

@@ -84,9 +84,11 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return own
 
 
-def with_literal_path(word: str) -> str:
-    """A word of the command line, its value quoted where it is a path that Hydra's grammar would take for more."""
+def as_hydra_takes_it(word: str) -> str:
+    """A word of the command line: a path that Hydra's grammar would take for more is quoted, a group's null is none."""
     key, _, value = word.partition("=")
+    if key in ("logger", "callbacks") and value == "null":
+        return f"{key}=none"
     if key not in PATHS or value in ("", "null") or value.startswith("choice("):
         return word
     with contextlib.suppress(HydraException, ValueError):
