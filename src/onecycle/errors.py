@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import TextIO
 
-from hydra.errors import CompactHydraException
-
 
 def masked(text: str) -> str:
     """A text with *** for the password of each URL in it: what is shown or written holds none."""
     return re.sub(r"(://[^\s/:@]*):\S*@", r"\1:***@", text)
 
 
-class ConfigError(CompactHydraException, ValueError):
-    """A configuration that cannot be run; one line for each problem. Hydra shows it without a traceback."""
+class ConfigError(ValueError):
+    """A configuration that cannot be run; one line for each problem."""
 
     exit_code = 2
 
@@ -53,7 +51,7 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
 
 
-class InfrastructureError(CompactHydraException):
+class InfrastructureError(Exception):
     """Something around a run failed that the user can mend: a line is shown, no traceback."""
 
     exit_code = 1

@@ -148,5 +148,5 @@ def test_the_record_says_what_was_trained_on() -> None:
     data = datamodule(classes=["dog", "ant"], subset_size=50, val_size=40, augmentation=AUGMENTATION)
     assert data.record() == {
         "name": "toy", "source": "a test", "classes": ["ant", "dog"],
-        "train_size": 50, "val_size": 40, "test_size": 40, "fingerprint": "f00d",
+        "train_size": 50, "val_size": 40, "test_size": 40, "side": 8, "fingerprint": "f00d",
     }  # fmt: skip

@@ -175,7 +175,8 @@ class DataModule(pl.LightningDataModule):
         """The entry about the data in a run's record."""
         sizes = {f"{name}_size": len(split.labels) for name, split in self.splits.items()}
         names = {"name": self.dataset.name, "source": self.dataset.origin, "classes": list(self.classes)}
-        return {**names, **sizes, "fingerprint": self.dataset.fingerprint}
+        side = min(self.splits["test"].pixels.shape[1:3])
+        return {**names, **sizes, "side": side, "fingerprint": self.dataset.fingerprint}
 
     def loader(self, name: str, device: torch.device, rank: int = 0, world_size: int = 1) -> BatchLoader:
         """A new loader of the split "train", "val" or "test"; only the first is shuffled and augmented."""

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hydra.errors import CompactHydraException
-
 from onecycle.config.schema import TrainOptions
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, InfrastructureError
 
 if TYPE_CHECKING:
     from torch.multiprocessing import ProcessContext
@@ -176,7 +174,7 @@ def of_first(work: Callable[[], T]) -> T:
         try:
             said[0] = work()
         except Exception as error:
-            own, known = error, isinstance(error, CompactHydraException | OSError)
+            own, known = error, isinstance(error, ConfigError | InfrastructureError | OSError)
             text = f"the first process stopped with {type(error).__name__}: {error}"
             said[1] = error if known else RuntimeError(text)  # any other may not survive the way
     dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
@@ -240,7 +238,7 @@ def _rank(
         returned = work(*arguments)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except (CompactHydraException, OSError) as error:  # shown as a line, not as a traceback
+    except (ConfigError, InfrastructureError, OSError) as error:  # shown as a line, not as a traceback
         if local_rank == 0:
             told.put(error)
         sys.exit(2)
