@@ -96,7 +96,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
         except SystemExit:
             # Lightning ends the process itself on Ctrl-C; the run stays "running", to be gone on with.
             again = "the same command" if sweep else f"onecycle-train {shlex.quote(f'resume={run.folder}')}"
-            log.info("Interrupted after step %d. Go on with: %s", trainer.global_step, again)
+            log.warning("Interrupted after step %d. Go on with: %s", trainer.global_step, again)
             raise KeyboardInterrupt from None
         summary.test_and_record(run, classifier, datamodule, trainer, setup)
     summary.show_end(run, single=sweep is None)

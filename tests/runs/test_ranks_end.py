@@ -86,7 +86,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(tmp_path: Path)
     assert record_of(the_run(tmp_path))["status"] in ("failed", "running")
     code, said = done(tmp_path, *run)
     assert code == 0, said
-    assert "continuing after step" in said
+    assert "continuing after step" in (the_run(tmp_path) / "train.log").read_text()
     assert record_of(the_run(tmp_path))["status"] == "finished"
 
 
@@ -97,7 +97,7 @@ def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_p
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does
         output, errors = process.communicate(timeout=200)
     assert process.returncode == 130, output + errors
-    assert "Interrupted " in output
+    assert "Interrupted " in output + errors
     assert "Traceback" not in output + errors
     assert ranks_in(tmp_path) == []
     assert record_of(the_run(tmp_path))["status"] == "running"
@@ -111,7 +111,7 @@ def test_ctrl_c_in_a_sweep_ends_every_process_and_the_same_command_goes_on(tmp_p
     assert done(tmp_path / "whole", *run)[0] == 0
     code, said = done(tmp_path, *run)
     assert code == 0, said
-    assert "continuing after step" in said
+    assert "continuing after step" in (the_run(tmp_path) / "train.log").read_text()
     assert record_of(the_run(tmp_path))["status"] == "finished"
     for part in ("test", "train", "steps", "identity"):
         assert record_of(the_run(tmp_path))[part] == record_of(the_run(tmp_path / "whole"))[part]

@@ -21,6 +21,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from onecycle.config.validate import flat
 from onecycle.data.datamodule import DataModule
+from onecycle.errors import masked
 from onecycle.runs import processes
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment, peak_memory
@@ -71,7 +72,8 @@ def show_start(
     )  # fmt: skip
     for logger in trainer.loggers:
         if type(logger) is not TensorBoardLogger:  # Lightning's wants them together with the results
-            logger.log_hyperparams(flat({**this.config, **classifier.point.coordinates()}))
+            shown = flat({**this.config, **classifier.point.coordinates()})
+            logger.log_hyperparams({key: masked(one) if isinstance(one, str) else one for key, one in shown.items()})
 
 
 def _warn_stand_in(this: run.Run) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from onecycle.errors import ConfigError
@@ -63,7 +64,11 @@ def build(folder: Path, plan: Plan | None = None) -> None:
     plan: the study's; None reads it from the folder. Raises ConfigError for claims and figures that do not fit the
     rows, after a page with the others and these lines.
     """
-    plan, rows = plan or read_plan(folder), table.read(folder)
+    with FileLock(folder / ".report.lock"):  # equal commands at once draw one after the other
+        _build(folder, plan or read_plan(folder), table.read(folder))
+
+
+def _build(folder: Path, plan: Plan, rows: pd.DataFrame) -> None:
     target = folder / REPORT
     target.mkdir(exist_ok=True)
     if rows.empty:
