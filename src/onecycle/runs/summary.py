@@ -73,7 +73,9 @@ def show_start(
     for logger in trainer.loggers:
         if type(logger) is not TensorBoardLogger:  # Lightning's wants them together with the results
             shown = flat({**this.config, **classifier.point.coordinates()})
-            logger.log_hyperparams({key: masked(one) if isinstance(one, str) else one for key, one in shown.items()})
+            logger.log_hyperparams(
+                {key: masked(str(one)) if isinstance(one, str | list) else one for key, one in shown.items()}
+            )
 
 
 def _warn_stand_in(this: run.Run) -> None:
