@@ -88,8 +88,8 @@ class HarmlessStream:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write the text if that is possible."""
-        return self._tried(lambda: self.stream.write(text)) or len(text)
+        """Write the text, without passwords, if that is possible."""
+        return self._tried(lambda: self.stream.write(masked(text))) or len(text)
 
     def flush(self) -> None:
         """Write what is buffered if that is possible."""
