@@ -135,11 +135,13 @@ def test_a_place_where_no_folder_can_be_made_is_one_line_and_code_2(
 
 
 def test_what_the_terminal_cannot_take_changes_no_result(tmp_path: Path) -> None:
-    words = " ".join(command(*TINY, "callbacks.progress=null"))
+    words, runs = " ".join(command(*TINY, "callbacks.progress=null")), " ".join(command(name="onecycle-runs"))
     for number, output in enumerate([">&-", ">&- 2>&-", "> /dev/full", "| head -1", "> text"], 1):
         environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-        shell = ["bash", "-c", f"{words} {output}; exit ${{PIPESTATUS[0]}}"]
-        assert subprocess.run(shell, cwd=tmp_path, env=environment, timeout=120).returncode == 0, output
+        for program in (runs, words):
+            shell = ["bash", "-c", f"{program} {output}; exit ${{PIPESTATUS[0]}}"]
+            done = subprocess.run(shell, cwd=tmp_path, env=environment, timeout=120, stderr=subprocess.PIPE)
+            assert (done.returncode, done.stderr) == (0, b""), output
         assert [row["status"] for row in records(tmp_path / "logs" / "runs").values()] == ["finished"] * number
     assert "test accuracy" in (tmp_path / "text").read_text(encoding="ascii")
 

@@ -575,3 +575,11 @@ def test_what_a_constructor_refuses_is_a_line_and_leaves_no_folder(
     (line,) = caught.value.problems
     assert line.startswith(named)
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_what_a_callback_refuses_as_training_begins_is_one_line(tiny: Compose, tmp_path: Path) -> None:
+    needs_a_logger = "+callbacks.x={_target_:lightning.pytorch.callbacks.LearningRateMonitor}"
+    with pytest.raises(ConfigError) as caught:
+        train_here(tiny(needs_a_logger, "logger=csv", "logger.csv=null"), [], None, progress=False)
+    assert len(caught.value.problems) == 1
+    assert record_of(only_folder(tmp_path / "runs"))["status"] == "failed"

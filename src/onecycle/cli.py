@@ -1,12 +1,10 @@
 """The console scripts: words of the command line, messages, exit codes."""
 
 import contextlib
-import io
 import logging
 import math
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,12 @@ from onecycle.config import compose
 from onecycle.config.validate import validated
 from onecycle.errors import (
     ConfigError,
-    HarmlessStream,
     InfrastructureError,
     dead_workers_named,
     errors_shown,
+    make_output_harmless,
     one_line,
     problems_of,
-    reason_of,
     show,
     storage_errors_named,
 )
@@ -100,8 +97,7 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
 
     The process ends with 0 for success, 2 for a user's error, 1 for a failure, 130 for Ctrl-C. No output changes that.
     """
-    for stream in ("stdout", "stderr"):
-        setattr(sys, stream, HarmlessStream(getattr(sys, stream) or io.StringIO()))
+    make_output_harmless()
     show_messages()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra shows no error itself
     try:
@@ -117,11 +113,6 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
         sys.exit(error.exit_code)
     except (CompactHydraException, OmegaConfBaseException) as error:
         show(error)
-        sys.exit(2)
-    except FileNotFoundError as error:
-        if traceback.extract_tb(error.__traceback__)[-1].name != "mkdir":
-            raise
-        show(ConfigError([f"{error.filename}: no folder can be made there ({reason_of(error)})"]))  # such as in /proc
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

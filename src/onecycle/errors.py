@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import TextIO
@@ -104,6 +105,13 @@ class HarmlessStream:
             return None
 
 
+def make_output_harmless() -> None:
+    """Let no standard output change what a command does; one that was closed is opened to nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        setattr(sys, name, HarmlessStream(stream))
+
+
 class StorageError(InfrastructureError):
     """What a run has to write cannot be written."""
 
@@ -125,9 +133,12 @@ def storage_errors_named(again: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Also said of a folder that cannot be made in /proc, and where no folder for temporary files is writable.
+        is_missing = error.errno == errno.ENOENT
+        is_refused = traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs", "_get_default_tempdir")
         if error.errno in FULL:
             raise StorageError(f"The disk is full: {error}. Free some space and {again}.") from error
-        if error.errno in REFUSED:
+        if error.errno in REFUSED or (is_missing and is_refused):
             refused = StorageError(f"Cannot be written: {error}. Make it writable and {again}.")
             refused.exit_code = 1 if error.errno in REFUSED[4:] else 2
             raise refused from error

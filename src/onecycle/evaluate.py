@@ -52,7 +52,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         try:
             output = new_folder(folder / "evaluations", dataset.name)
         except ConfigError as error:  # the table is worth having all the same
-            log.warning("%s", error)
+            log.warning("Neither evaluation.json nor figures are written: %s", error)
         figures = config.figures and output is not None
         trainer = build.build_evaluator(accelerator, chosen, output or folder, figures=figures)
     trainer.test(classifier, datamodule, verbose=False)

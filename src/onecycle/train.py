@@ -10,7 +10,7 @@ from typing import Any
 
 from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import check_classes
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, reason_of
 from onecycle.runs import processes
 from onecycle.runs.identity import comparable, folder_name, identity, identity_of_version_1, short_name
 from onecycle.runs.processes import show_messages, shown_level
@@ -52,6 +52,8 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     """Train in this process, together with those that were started beside it; returns the run's folder."""
     started = time.perf_counter()
     # Only now: a rejected configuration must not wait seconds for torch.
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     from onecycle import build
     from onecycle.runs import checkpoints, environment, summary
     from onecycle.runs.loggers import RunContext
@@ -98,6 +100,8 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             again = "the same command" if sweep else f"onecycle-train {shlex.quote(f'resume={run.folder}')}"
             log.warning("Interrupted after step %d. Go on with: %s", trainer.global_step, again)
             raise KeyboardInterrupt from None
+        except MisconfigurationException as error:  # what Lightning and its callbacks check only now
+            raise ConfigError([reason_of(error)]) from error
         summary.test_and_record(run, classifier, datamodule, trainer, setup)
     summary.show_end(run, single=sweep is None)
     return run.folder

@@ -69,6 +69,7 @@ def start(cfg: Any, sweep: Path, how: str = "", place: Any = None, visit: int = 
         with (sweep.parent / f"{sweep.name}.log").open("a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup leaves it ignored
         if isinstance(place, str):
             before(*PLACES[place], visit, lambda: os.kill(os.getpid(), signal.Signals[how]))
         onecycle.train.train(cfg, [], sweep=sweep, progress=False)

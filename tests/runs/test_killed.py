@@ -11,7 +11,7 @@ import pytest
 Plan = list[tuple[str, float | str, int]]
 PLACES: Plan = [
     ("SIGKILL", "validation", 1), ("SIGKILL", "validation", 2), ("SIGKILL", "flush", 3), ("SIGKILL", "replace", 4),
-    ("SIGKILL", "serialize", 5), ("SIGKILL", "test", 1), ("SIGKILL", "record", 1), ("SIGTERM", "step", 7),
+    ("SIGKILL", "serialize", 5), ("SIGKILL", "test", 1), ("SIGKILL", "record", 1), ("SIGHUP", "step", 7),
     ("SIGINT", "step", 3), ("SIGTERM", "validation", 2), ("SIGINT", "serialize", 2),
 ]  # fmt: skip
 

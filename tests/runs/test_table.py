@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onecycle.runs.lock import LEASE, exclusive
-from onecycle.runs.table import all_runs, main
+from onecycle.runs.table import all_runs, main, no_formula
 
 
 @pytest.fixture
@@ -91,6 +91,15 @@ def test_the_table_csv_and_comparison_hold_the_numbers(logs: Path, capsys: Any, 
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in compared.splitlines() if "│" in line]
     assert cells[:2] == [["model.width", "16", "32"], ["schedule.peak_lr", "0.4", "0.2"]]
     assert ["accuracy", "90.00%", "80.00%"] in cells
+
+
+@pytest.mark.parametrize(("cell", "written"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("a=1", "a=1"), (-1.5, -1.5)])
+def test_no_cell_of_a_table_is_a_formula(cell: Any, written: Any, logs: Path, capsys: Any, monkeypatch: Any) -> None:
+    assert no_formula(cell) == written
+    path = logs / "sweeps/s/a/result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": cell}))
+    rows = csv.DictReader(shown(capsys, monkeypatch, "format=csv").splitlines())
+    assert str(written) in {row["name"] for row in rows}
 
 
 def test_cleaning_asks_and_leaves_what_is_trained(logs: Path, capsys: Any, monkeypatch: Any) -> None:

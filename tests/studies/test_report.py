@@ -376,8 +376,3 @@ def test_drawn_images_and_guessing_decide_nothing(
 ) -> None:
     rows = pd.DataFrame({"data_name": name, "test_accuracy": accuracies, "chance": chance})
     assert table.why_not_judged(rows) == reason
-
-
-@pytest.mark.parametrize(("cell", "written"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("a=1", "a=1"), (-1.5, -1.5)])
-def test_no_cell_of_the_table_is_a_formula(cell: Any, written: Any) -> None:
-    assert report._no_formula(cell) == written

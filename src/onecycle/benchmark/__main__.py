@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from onecycle import build
 from onecycle.benchmark import contestants
 from onecycle.benchmark.contestants import POOL, Race, synchronize
+from onecycle.errors import make_output_harmless
 from onecycle.runs import summary
 from onecycle.runs.environment import environment, keep_freed_memory
 from onecycle.runs.record import write_atomically
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
+    make_output_harmless()
     summary.silence_libraries()
     keep_freed_memory()  # for the bare loop too: only the plain script runs in a process without it
     warnings.filterwarnings("ignore")

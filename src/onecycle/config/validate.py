@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from onecycle.callbacks.options import NOT_TAKEN
 from onecycle.config.schema import ALLOWED_TARGETS, COMPONENTS, NO_TARGET, EvaluateOptions, TrainerOptions, TrainOptions
 from onecycle.config.types import Options
 from onecycle.errors import ConfigError
@@ -47,6 +48,10 @@ def training_errors(values: Mapping[str, Any]) -> list[str]:
         for key, value in (given.items() if isinstance(given, Mapping) else ())
         if key in TrainerOptions.NOT_TAKEN
     ]
+    for key, part, _ in components(values):
+        package, _, name = str(part.get("_target_")).rpartition(".")
+        if package.startswith(("lightning.pytorch.", "pytorch_lightning.")) and name in NOT_TAKEN:
+            lines.append(f"{key}._target_={name}: cannot be used; {NOT_TAKEN[name]}")
     return _errors(TrainOptions, values) + lines
 
 

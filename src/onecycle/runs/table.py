@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from onecycle.config.types import Options
 from onecycle.config.validate import did_you_mean, errors_of, flat
-from onecycle.errors import ConfigError, errors_shown, one_line
+from onecycle.errors import ConfigError, errors_shown, make_output_harmless, one_line
 from onecycle.runs.lock import EXPIRES, LEASE, BusyError, exclusive
 from onecycle.runs.record import RESULT, read_result
 from onecycle.runs.saved import read_saved
@@ -195,12 +195,18 @@ def _clean(rows: Sequence[dict[str, Any]], status: str) -> None:
             print(f"{busy}: it stays")
 
 
+def no_formula(cell: Any) -> Any:
+    """A cell that no spreadsheet calculates: a text that would be a formula is quoted."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
+
+
 def main() -> None:
     """Do what the words of the command line say; ends with 2 for one that it does not know."""
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         return
-    with errors_shown(), contextlib.suppress(BrokenPipeError):  # somebody piped us into head
+    make_output_harmless()
+    with errors_shown():
         words = dict(word.partition("=")[::2] for word in sys.argv[1:])
         if errors := errors_of(_Words, words):
             raise ConfigError(errors)
@@ -220,6 +226,8 @@ def main() -> None:
         elif options.format == "csv":
             writer = csv.DictWriter(sys.stdout, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(row | {key: " ".join(row[key]) for key in ("tags", "overrides")} for row in rows)
+            for row in rows:
+                texts = {key: " ".join(row[key]) for key in ("tags", "overrides")}
+                writer.writerow({key: no_formula(value) for key, value in (row | texts).items()})
         else:
             show_runs(rows, f"{len(rows)} runs below {options.output}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from onecycle.errors import ConfigError
+from onecycle.errors import errors_shown, make_output_harmless
 from onecycle.runs.record import RESULT
 from onecycle.studies import report
 from onecycle.studies import rows as table
@@ -128,7 +128,6 @@ def main(command: str = "docs", *given: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    make_output_harmless()
+    with errors_shown():
         main(*sys.argv[1:])
-    except ConfigError as error:
-        sys.exit("\n".join(error.problems))

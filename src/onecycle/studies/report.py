@@ -17,8 +17,9 @@ import pandas as pd
 from filelock import FileLock
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, make_output_harmless
 from onecycle.runs import record as run
+from onecycle.runs.table import no_formula
 from onecycle.studies import rows as table
 from onecycle.studies.figures import draw, page_data
 from onecycle.studies.figures.columns import label_of, mean_and_sd
@@ -53,11 +54,6 @@ TEMPLATES = Environment(
 )  # fmt: skip
 
 
-def _no_formula(cell: Any) -> Any:
-    """A cell that no spreadsheet calculates: a text that would be a formula is quoted."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
-
-
 def build(folder: Path, plan: Plan | None = None) -> None:
     """Judge the claims and write report/ in a study's folder: page, figures, table.csv, verdicts.json, TensorBoard.
 
@@ -82,7 +78,7 @@ def _build(folder: Path, plan: Plan, rows: pd.DataFrame) -> None:
         # As a data URL, so that the page is one file.
         images[name] = "data:image/png;base64," + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
     places = [os.path.relpath(run, folder.parent) for run in rows["folder"]]  # a study can be moved
-    cells = rows[table.plain_columns(rows)].assign(folder=places).map(_no_formula)
+    cells = rows[table.plain_columns(rows)].assign(folder=places).map(no_formula)
     cells.to_csv(target / "table.csv", index=False, float_format="%.6g")
     run.write_atomically(target / "verdicts.json", json.dumps(judged, indent=1, allow_nan=False) + "\n")
     warnings = list(problems)
@@ -225,6 +221,7 @@ def build_index(studies: Path) -> Path:
 
 def main(arguments: Sequence[str]) -> None:
     """Command: python -m onecycle.studies.report [FOLDER]: without training every page below logs/studies, or one."""
+    make_output_harmless()
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     studies = Path(*arguments[:1] or ["logs/studies"])
     folders = [studies] if (studies / PLAN).exists() else study_folders(studies, PLAN)
