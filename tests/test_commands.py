@@ -135,7 +135,7 @@ def test_a_place_where_no_folder_can_be_made_is_one_line_and_code_2(
 
 
 def test_what_the_terminal_cannot_take_changes_no_result(tmp_path: Path) -> None:
-    words, runs = " ".join(command(*TINY, "callbacks.progress=null")), " ".join(command(name="onecycle-runs"))
+    words, runs = " ".join(command(*TINY, "callbacks.progress=null")), f"{sys.executable} -m onecycle runs"
     for number, output in enumerate([">&-", ">&- 2>&-", "> /dev/full", "| head -1", "> text"], 1):
         environment = os.environ | {"PYTHONIOENCODING": "ascii"}
         for program in (runs, words):

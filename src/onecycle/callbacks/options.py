@@ -125,7 +125,7 @@ CALLBACKS: dict[str, type[Options]] = {
     "onecycle.callbacks.pruning.Pruning": PruningOptions,
 }
 # Lightning's callbacks that loader, schedule and record do not follow.
-NOT_TAKEN = {
+CALLBACKS_NOT_TAKEN = {
     "GradientAccumulationScheduler": "every batch is a step of the schedule and of the record; set batch_size",
     "BatchSizeFinder": "the schedule and the record follow from the batch size; set batch_size",
     "LearningRateFinder": "the schedule sets the learning rate; take study=lr_range_test",

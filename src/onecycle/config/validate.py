@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from onecycle.callbacks.options import NOT_TAKEN
+from onecycle.callbacks.options import CALLBACKS_NOT_TAKEN
 from onecycle.config.schema import ALLOWED_TARGETS, COMPONENTS, NO_TARGET, EvaluateOptions, TrainerOptions, TrainOptions
 from onecycle.config.types import Options
 from onecycle.errors import ConfigError
@@ -50,8 +50,8 @@ def training_errors(values: Mapping[str, Any]) -> list[str]:
     ]
     for key, part, _ in components(values):
         package, _, name = str(part.get("_target_")).rpartition(".")
-        if package.startswith(("lightning.pytorch.", "pytorch_lightning.")) and name in NOT_TAKEN:
-            lines.append(f"{key}._target_={name}: cannot be used; {NOT_TAKEN[name]}")
+        if package.startswith(("lightning.pytorch.", "pytorch_lightning.")) and name in CALLBACKS_NOT_TAKEN:
+            lines.append(f"{key}._target_={name}: cannot be used; {CALLBACKS_NOT_TAKEN[name]}")
     return _errors(TrainOptions, values) + lines
 
 
