@@ -59,7 +59,9 @@ def test_a_run_leaves_its_record_configuration_metrics_and_checkpoint(tmp_path: 
     assert 0 <= result["test"]["accuracy"] <= 1
     assert result["test"]["loss"] == pytest.approx(2.3, abs=0.5)
     assert result["val"]["accuracy"] * 50 == pytest.approx(round(result["val"]["accuracy"] * 50))
-    assert result["seconds"]["total"] == pytest.approx(sum(result["seconds"][p] for p in ("setup", "fit", "test")))
+    assert result["seconds"]["total"] == pytest.approx(
+        sum(result["seconds"][p] for p in ("setup", "warm_up", "fit", "test"))
+    )
     assert OmegaConf.load(folder / "config.yaml").seed == 3
     last = rows(folder)[-1]
     assert float(last["lr"]) == 0.0

@@ -148,8 +148,12 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
         network, task=task, metrics=metrics, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings,
         total_steps=steps,
         hyperparameters=Hyperparameters(schedule.peak_lr, _momentum(config), h.weight_decay, config.batch_size),
-        resizing=config.resizing, tta=config.evaluation.tta, compile_network=config.trainer.compile,
+        resizing=config.resizing, tta=config.evaluation.tta, compile_mode=_compile_mode(config.trainer.compile),
     )  # fmt: skip
+
+
+def _compile_mode(requested: bool | str) -> str | None:
+    return requested if isinstance(requested, str) else "default" if requested else None
 
 
 def _task(config: TrainOptions, datamodule: DataModule) -> tuple[Task, dict[str, Metric]]:
@@ -249,7 +253,7 @@ def for_testing(
     labels = datamodule.splits["test"].labels
     task = task_for(labels, run.description.task)
     classifier = Classifier(
-        run.network, tta=options.tta, compile_network=False, task=task,
+        run.network, tta=options.tta, compile_mode=None, task=task,
         metrics=metrics_for(labels, task, metrics or {}, datamodule.classes),
         # Nothing is trained.
         schedule=Constant(peak_lr=1.0), hyperparameters=Hyperparameters(1.0, 0.0, 0.0, 1), total_steps=1, groups={},

@@ -23,14 +23,17 @@ def drawn(rows: int, columns: int) -> Tensor:
 
 @pytest.mark.parametrize("iterations", [1, 3, 5])
 def test_the_iteration_on_the_gram_matrix_is_the_published_one(iterations: int) -> None:
-    matrix = drawn(12, 40).double()
-    assert torch.allclose(orthogonalized(matrix, iterations), by_definition(matrix, iterations), atol=1e-6)
+    matrices = [drawn(12, 40).double(), 3 * drawn(40, 12).double().T]
+    found = orthogonalized(torch.stack(matrices), iterations)
+    for matrix, result in zip(matrices, found, strict=True):
+        assert torch.allclose(result, by_definition(matrix, iterations), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(16, 100), (100, 16), (32, 32)])
 def test_five_iterations_keep_the_singular_vectors_and_bring_the_values_near_one(shape: tuple[int, int]) -> None:
     left, _, right = torch.linalg.svd(drawn(*shape), full_matrices=False)
-    result = left.T @ orthogonalized((left * torch.linspace(0.05, 1, min(shape))) @ right, 5) @ right.T
+    matrix = (left * torch.linspace(0.05, 1, min(shape))) @ right
+    result = left.T @ orthogonalized(matrix[None], 5)[0] @ right.T
     values = result.diagonal()
     assert torch.allclose(result, torch.diag(values), atol=1e-3)
     assert values.min() > 0.6

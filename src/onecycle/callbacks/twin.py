@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from onecycle.callbacks.probes import Probe, copy_with_optimizer, refuse_precision
@@ -15,7 +15,7 @@ from onecycle.training.classifier import Classifier
 SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which the factors apply
 
 
-class Average(EMAWeightAveraging):
+class Average(WeightAveraging):
     """Lightning's averaging of all weights and buffers, kept on the training device; replaces the weights exactly once.
 
     Each `every_n_steps` steps the average keeps decay_per_step ** every_n_steps of itself and takes the rest from the
@@ -26,17 +26,20 @@ class Average(EMAWeightAveraging):
     """
 
     def __init__(self, decay_per_step: float, every_n_steps: int) -> None:
-        super().__init__(decay=decay_per_step**every_n_steps, update_every_n_steps=every_n_steps)
-        self._replaced = False
+        super().__init__(multi_avg_fn=self._update)
+        self.share = 1 - decay_per_step**every_n_steps  # that an update takes from the weights
+        self.every_n_steps, self._replaced = every_n_steps, False
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """After each `every_n_steps`-th step; Lightning's own is after the first one, the sixth one, …."""
-        return step_idx is not None and (step_idx + 1) % self.update_every_n_steps == 0
+        """After each `every_n_steps`-th step."""
+        return step_idx is not None and (step_idx + 1) % self.every_n_steps == 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the average on the device that will train."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # the host reads this number at each update, and would wait for a GPU
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the weights by their average, on all ranks by that of the first one, whose norms saw other images."""
@@ -48,6 +51,12 @@ class Average(EMAWeightAveraging):
         self._replaced = True
 
     on_fit_end = on_train_end  # also if there was nothing left to train
+
+    def _update(self, averages: Any, values: Any, updates: Any) -> None:
+        if averages[0].is_floating_point():  # in fp32 also where the weights are in bf16
+            torch._foreach_lerp_(averages, [value.to(averages[0].dtype) for value in values], self.share)
+        else:
+            torch._foreach_copy_(averages, values)
 
 
 class Twin(Probe):

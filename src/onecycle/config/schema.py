@@ -221,7 +221,9 @@ class TrainerOptions(Options):
     deterministic: bool | Literal["warn"] = Field(description="only operations that repeat exactly")
     benchmark: bool = Field(description="let cuDNN choose its convolutions by trial")
     detect_anomaly: bool = Field(description="an error at the first gradient that is NaN")
-    compile: bool = Field(description="compile the network with torch.compile")
+    compile: bool | Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
+        description="compile the network with torch.compile, or in this mode of it"
+    )
     threads: Annotated[Count, Field(le=1024)] | None = Field(
         description="CPU threads; null: one for each core, or as many as a container's quota allows"
     )

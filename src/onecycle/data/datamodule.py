@@ -62,6 +62,10 @@ class BatchLoader:
                 self.batch += 1
                 yield batch
 
+    def first_batch(self) -> Batch:
+        """The first batch of the current epoch; the loader's state stays as it is."""
+        return self._gather(*self._plan(), 0, 1)[0]
+
     def state_dict(self) -> dict[str, Any]:
         """Epoch and number of the next batch, and what must not change between saving and loading."""
         return {name: getattr(self, name) for name in ("epoch", "batch", "seed", "size", "batch_size")}

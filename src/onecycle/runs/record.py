@@ -30,6 +30,7 @@ RESULT, CONFIG, LOG = "result.json", "config.yaml", "train.log"
 LARGEST = 1 << 20  # bytes of a record or a configuration; usual ones have a few thousand
 SCHEMA = 1
 WAIT_SECONDS = 1.0
+SECONDS = ("setup", "warm_up", "fit", "test", "total")  # a run's, by part
 DONE = ("finished", "diverged", "pruned")
 
 Size = Annotated[int, Field(ge=0)]
@@ -210,7 +211,7 @@ class Run:
         self.result: dict[str, Any] = previous if self.done else {
             "schema": SCHEMA, "status": "running", "identity": run_identity, "name": name,
             "tags": config.get("tags", []), "test": None, "train": None, "val": None, "overrides": list(overrides),
-            "seconds": previous.get("seconds") or {"setup": 0.0, "fit": 0.0, "test": 0.0, "total": 0.0},
+            "seconds": previous.get("seconds") or dict.fromkeys(SECONDS, 0.0),
             "started": previous.get("started") or datetime.now().astimezone().isoformat(timespec="seconds"),
         }  # fmt: skip
 

@@ -116,7 +116,10 @@ def test_and_record(
         trainer.validate(classifier, datamodule, verbose=False)
     trainer.test(classifier, datamodule, verbose=False)
     metrics, stand_in = classifier.test_metrics(), this.config["data"].get("stands_in_for")
-    seconds = {"setup": setup, "fit": classifier.fit_seconds, "test": time.perf_counter() - started}
+    seconds = {
+        "setup": setup, "warm_up": classifier.warm_up_seconds, "fit": classifier.fit_seconds,
+        "test": time.perf_counter() - started,
+    }  # fmt: skip
     images = trainer.global_step * datamodule.batch_size
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if trainer.is_global_zero:
@@ -189,7 +192,7 @@ def show_end(this: run.Run, *, single: bool) -> None:
     rows = {
         "data": "{name}, {train_size:,} training and {test_size:,} test images".format_map(result["data"]),
         **{f"test {name}": text for name, text in numbers.items()},
-        "time": "fit {fit:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds),
+        "time": "fit {fit:.1f} s, warm-up {warm_up:.1f} s, test {test:.1f} s, set-up {setup:.1f} s".format_map(seconds),
         "speed": "{images_per_second:,.0f} images/s, {precision} on {device}".format_map(result),
         "folder": str(this.folder),
         "TensorBoard": f"{command} --logdir {shlex.quote(str(this.folder.parent))}",

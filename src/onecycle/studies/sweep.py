@@ -21,6 +21,7 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs.identity import override_key, settings
+from onecycle.runs.record import SECONDS
 from onecycle.studies import plan
 from onecycle.studies.effects import columns_named
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
@@ -41,7 +42,7 @@ RECORD: dict[str, Any] = {
     "status": "finished", "name": "", "test": {"accuracy": 0.0, "loss": 0.0}, "train": {"accuracy": 0.0, "loss": 0.0},
     "val": None, "epochs": 0.0, "steps": 0, "parameters": 0, "data": {"name": "", "train_size": 0},
     "hyperparameters": Hyperparameters(1, 0, 1, 1).coordinates(),
-    "seconds": dict.fromkeys(("setup", "fit", "test", "total"), 0.0), "images_per_second": 0.0,
+    "seconds": dict.fromkeys(SECONDS, 0.0), "images_per_second": 0.0,
     "device": "cpu", "precision": "", "environment": {"threads": 1},
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from onecycle.data.datamodule import Batch, DataModule
 from onecycle.models.resnet9 import parameter_groups
 from onecycle.training.schedule import Schedule
 from onecycle.training.tasks import Task, metric_values
+from onecycle.training.warm_up import warm_up
 
 
 class Classifier(pl.LightningModule):
@@ -31,20 +32,22 @@ class Classifier(pl.LightningModule):
     def __init__(
         self, network: nn.Module, *, schedule: Schedule, hyperparameters: Hyperparameters, total_steps: int,
         groups: Mapping[str, Mapping[str, float]], optimizer: Mapping[str, Any], task: Task,
-        resizing: Sequence[Sequence[float]] | None, tta: str, compile_network: bool,
+        resizing: Sequence[Sequence[float]] | None, tta: str, compile_mode: str | None,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         # Only the network is compiled: of the module, the logging would be traced too. The list keeps the compiled
         # network out of state_dict, whose keys stay those of the plain one.
-        self._callable = [torch.compile(self.network, dynamic=False) if compile_network else self.network]
+        self._callable, self.is_compiled = [self.network], bool(compile_mode)
+        if compile_mode:
+            self._callable = [torch.compile(self.network, dynamic=False, mode=compile_mode)]
         self.schedule, self.point, self.resizing = schedule, hyperparameters, resizing
         self.groups, self.optimizer_config = groups, optimizer
         self.total_steps, self.task, self.tta = total_steps, task, tta
         self.metrics = dict(metrics or {})
         self.diverged, self.pruned = False, False
-        self.fit_seconds, self.validation_seconds = 0.0, 0.0
+        self.fit_seconds, self.validation_seconds, self.warm_up_seconds = 0.0, 0.0, 0.0
         self._fit_start: float | None = None
         self.epoch_sums, self.window_sums, self.test_labels = torch.zeros(3), torch.zeros(3), torch.zeros(0)
         self.monitored: dict[str, float] | None = None
@@ -74,13 +77,27 @@ class Classifier(pl.LightningModule):
         return instantiate(settings, torch.optim.Optimizer, "optimizer", **arguments)
 
     def on_fit_start(self) -> None:
-        """Move the sums to the device once, and start the clock."""
+        """Move the sums to the device once, warm it up, and start the clock."""
+        started = time.perf_counter()
         self.epoch_sums, self.window_sums = self.epoch_sums.to(self.device), self.window_sums.to(self.device)
-        self._fit_start = time.perf_counter()
+        warm_up(self, self.trainer)
+        self._fit_start = self._now()
+        self.warm_up_seconds = self._fit_start - started
+
+    def on_train_epoch_end(self) -> None:
+        """Stop the clock after the last step and its evaluation: writing the last checkpoint is no training."""
+        if self.global_step >= self.total_steps:
+            self.on_fit_end()
 
     def on_fit_end(self) -> None:
-        """Stop the clock."""
-        self.fit_seconds, self._fit_start = self.elapsed(), None
+        """Stop the clock, if it still runs."""
+        if self._fit_start is not None:
+            self.fit_seconds, self._fit_start = self.fit_seconds + self._now() - self._fit_start, None
+
+    def _now(self) -> float:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter()
 
     def elapsed(self) -> float:
         """Seconds of fit so far, those before an interruption included."""
@@ -92,9 +109,11 @@ class Classifier(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make training images smaller where `resizing` says so: the step and all callbacks see only these."""
-        if self.resizing is None or not self.trainer.training:
-            return batch
-        return batch._replace(images=resized(batch.images, self.resizing, self._progress()))
+        return self.at_size(batch, self._progress()) if self.trainer.training else batch
+
+    def at_size(self, batch: Batch, progress: float) -> Batch:
+        """The batch with images of the side that `resizing` gives for this progress of training."""
+        return batch._replace(images=resized(batch.images, self.resizing, progress)) if self.resizing else batch
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set learning rate and momentum, or Adam's first beta, for the step about to be taken."""
