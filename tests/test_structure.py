@@ -71,7 +71,7 @@ def test_classes_of_options_stand_on_the_types_alone(module: str) -> None:
 
 def test_every_file_is_short_enough_to_be_read() -> None:
     assert [str(path) for path in FILES if len(path.read_text().splitlines()) > 300] == []
-    assert len(FILES) + len(list((SOURCE / "hydra_plugins").glob("*.py"))) <= 94
+    assert len(FILES) + len(list((SOURCE / "hydra_plugins").glob("*.py"))) <= 95
 
 
 def test_no_two_public_functions_or_classes_share_a_name() -> None:

@@ -149,6 +149,7 @@ def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -
         total_steps=steps,
         hyperparameters=Hyperparameters(schedule.peak_lr, _momentum(config), h.weight_decay, config.batch_size),
         resizing=config.resizing, tta=config.evaluation.tta, compile_mode=_compile_mode(config.trainer.compile),
+        cuda_graph=config.trainer.cuda_graph,
     )  # fmt: skip
 
 
@@ -253,7 +254,7 @@ def for_testing(
     labels = datamodule.splits["test"].labels
     task = task_for(labels, run.description.task)
     classifier = Classifier(
-        run.network, tta=options.tta, compile_mode=None, task=task,
+        run.network, tta=options.tta, compile_mode=None, cuda_graph=False, task=task,
         metrics=metrics_for(labels, task, metrics or {}, datamodule.classes),
         # Nothing is trained.
         schedule=Constant(peak_lr=1.0), hyperparameters=Hyperparameters(1.0, 0.0, 0.0, 1), total_steps=1, groups={},

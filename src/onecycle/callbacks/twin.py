@@ -1,5 +1,6 @@
 """Networks beside the one that is trained: the average of its weights, and its rescaled twin."""
 
+from itertools import chain
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,20 +27,35 @@ class Average(WeightAveraging):
     """
 
     def __init__(self, decay_per_step: float, every_n_steps: int) -> None:
-        super().__init__(multi_avg_fn=self._update)
+        super().__init__()
         self.share = 1 - decay_per_step**every_n_steps  # that an update takes from the weights
         self.every_n_steps, self._replaced = every_n_steps, False
-
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """After each `every_n_steps`-th step."""
-        return step_idx is not None and (step_idx + 1) % self.every_n_steps == 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the average on the device that will train."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:  # the host reads this number at each update, and would wait for a GPU
+        if self._average_model is not None:  # read at each update: the host would wait for a GPU
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average; Lightning's own update copies its counter to the device for each kind of tensor."""
+        if trainer.global_step % self.every_n_steps or trainer.global_step <= self._latest_update_step:
+            return
+        average = self._average_model
+        assert average is not None
+        share = self.share if average.n_averaged else 1.0
+        means, values = (
+            [tensor for tensor in chain(module.parameters(), module.buffers()) if tensor.is_floating_point()]
+            for module in (average.module, pl_module)
+        )
+        with torch.no_grad():
+            values = [value.to(mean.dtype) for mean, value in zip(means, values, strict=True)]
+            torch._foreach_lerp_(means, values, share)
+        average.n_averaged += 1
+        self._latest_update_step = trainer.global_step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the weights by their average, on all ranks by that of the first one, whose norms saw other images."""
@@ -51,12 +67,6 @@ class Average(WeightAveraging):
         self._replaced = True
 
     on_fit_end = on_train_end  # also if there was nothing left to train
-
-    def _update(self, averages: Any, values: Any, updates: Any) -> None:
-        if averages[0].is_floating_point():  # in fp32 also where the weights are in bf16
-            torch._foreach_lerp_(averages, [value.to(averages[0].dtype) for value in values], self.share)
-        else:
-            torch._foreach_copy_(averages, values)
 
 
 class Twin(Probe):

@@ -204,7 +204,7 @@ class TrainerOptions(Options):
         "reload_dataloaders_every_n_epochs": "the images stay on the device; every epoch draws its own augmentation",
     }  # fmt: skip
     # Keys that Lightning's constructor is not given.
-    OWN: ClassVar[tuple[str, ...]] = ("compile", "threads", "max_epochs", "max_steps")
+    OWN: ClassVar[tuple[str, ...]] = ("compile", "cuda_graph", "threads", "max_epochs", "max_steps")
 
     accelerator: Accelerator = Field(description="kind of device")
     devices: Devices = Field(description="how many of them, or which")
@@ -224,6 +224,7 @@ class TrainerOptions(Options):
     compile: bool | Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
         description="compile the network with torch.compile, or in this mode of it"
     )
+    cuda_graph: bool = Field(True, description="replay a step as one CUDA graph, where nothing in the run forbids it")
     threads: Annotated[Count, Field(le=1024)] | None = Field(
         description="CPU threads; null: one for each core, or as many as a container's quota allows"
     )

@@ -1,7 +1,7 @@
 """The LightningModule: optimizer, training step, and the metrics of every split."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -14,6 +14,7 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.targets import instantiate, takes
 from onecycle.data.datamodule import Batch, DataModule
 from onecycle.models.resnet9 import parameter_groups
+from onecycle.training.cuda_graph import GraphedSteps, can_be_graphed
 from onecycle.training.schedule import Schedule
 from onecycle.training.tasks import Task, metric_values
 from onecycle.training.warm_up import warm_up
@@ -33,15 +34,14 @@ class Classifier(pl.LightningModule):
         self, network: nn.Module, *, schedule: Schedule, hyperparameters: Hyperparameters, total_steps: int,
         groups: Mapping[str, Mapping[str, float]], optimizer: Mapping[str, Any], task: Task,
         resizing: Sequence[Sequence[float]] | None, tta: str, compile_mode: str | None,
-        metrics: Mapping[str, Metric] | None = None,
+        cuda_graph: bool, metrics: Mapping[str, Metric] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         # Only the network is compiled: of the module, the logging would be traced too. The list keeps the compiled
         # network out of state_dict, whose keys stay those of the plain one.
-        self._callable, self.is_compiled = [self.network], bool(compile_mode)
-        if compile_mode:
-            self._callable = [torch.compile(self.network, dynamic=False, mode=compile_mode)]
+        run: Any = torch.compile(self.network, dynamic=False, mode=compile_mode) if compile_mode else self.network
+        self._callable, self.is_compiled = [run], bool(compile_mode)
         self.schedule, self.point, self.resizing = schedule, hyperparameters, resizing
         self.groups, self.optimizer_config = groups, optimizer
         self.total_steps, self.task, self.tta = total_steps, task, tta
@@ -49,14 +49,16 @@ class Classifier(pl.LightningModule):
         self.diverged, self.pruned = False, False
         self.fit_seconds, self.validation_seconds, self.warm_up_seconds = 0.0, 0.0, 0.0
         self._fit_start: float | None = None
+        self._graphs: GraphedSteps | None = None
+        self.cuda_graph, self._has_stepped = cuda_graph, False
         self.epoch_sums, self.window_sums, self.test_labels = torch.zeros(3), torch.zeros(3), torch.zeros(0)
         self.monitored: dict[str, float] | None = None
         self.test_logits: dict[str, Tensor] = {}
         self._evaluated: list[tuple[Tensor, ...]] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [n, 3, h, w] → logits [n, outputs], one for each class or number."""
-        return self._callable[0](images)
+        """Float [n, 3, h, w] → logits [n, outputs], one for each class or number; only training is compiled."""
+        return (self._callable[0] if self.training else self.network)(images)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One parameter group for each kind that has parameters, with its factors of the rate and the decay."""
@@ -81,6 +83,8 @@ class Classifier(pl.LightningModule):
         started = time.perf_counter()
         self.epoch_sums, self.window_sums = self.epoch_sums.to(self.device), self.window_sums.to(self.device)
         warm_up(self, self.trainer)
+        if self.cuda_graph and can_be_graphed(self, self.trainer):
+            self._graphs = GraphedSteps(self, self.trainer.optimizers[0])
         self._fit_start = self._now()
         self.warm_up_seconds = self._fit_start - started
 
@@ -90,7 +94,8 @@ class Classifier(pl.LightningModule):
             self.on_fit_end()
 
     def on_fit_end(self) -> None:
-        """Stop the clock, if it still runs."""
+        """Stop the clock, if it still runs, and free the graphs' memory."""
+        self._graphs = None
         if self._fit_start is not None:
             self.fit_seconds, self._fit_start = self.fit_seconds + self._now() - self._fit_start, None
 
@@ -127,7 +132,32 @@ class Classifier(pl.LightningModule):
                 group["betas"] = (self.schedule.momentum(t, first), *others)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's loss, as the task says."""
+        """The batch's loss, as the task says; a graphed step has also changed the weights."""
+        return self._graphs.step(batch) if self._graphs and self._has_stepped else self.loss_of(batch)
+
+    def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        """As Lightning does it, unless the step has."""
+        if loss.requires_grad:
+            super().backward(loss, *arguments, **options)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """As Lightning does it; a graphed step writes over the gradients of the one before."""
+        if not (self._graphs and self._has_stepped):
+            optimizer.zero_grad()
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """As Lightning does it, unless the closure does all of it; the first step makes the optimizer's state."""
+        if self._graphs and self._has_stepped:
+            assert optimizer_closure is not None
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._has_stepped = True
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """The loss of a batch in training, added to the sums."""
         logits = self(batch.images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # as autocast would
         loss = self.task.loss(logits, batch.labels)

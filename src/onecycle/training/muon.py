@@ -69,7 +69,8 @@ class Muon(torch.optim.Optimizer):
                 matrices = orthogonalized(stacked.flatten(2), self.iterations).view(stacked.shape)
                 for index, matrix in zip(indices, matrices.permute(0, 1, 4, 2, 3), strict=True):
                     updates[index] = matrix
-        torch._foreach_add_(parameters, updates, alpha=-lr)
+        torch._foreach_mul_(updates, lr)  # a tensor in a CUDA graph, which no `alpha` may be
+        torch._foreach_sub_(parameters, updates)
 
 
 def orthogonalized(matrices: Tensor, iterations: int) -> Tensor:

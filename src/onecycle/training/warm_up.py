@@ -24,16 +24,18 @@ def warm_up(classifier: Any, trainer: pl.Trainer) -> None:
     optimizer, tensors = trainer.optimizers[0], [*classifier.network.parameters(), *classifier.network.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]
     batches = [loader.first_batch() for loader in loaders]
-    with torch.random.fork_rng(), trainer.precision_plugin.forward_context():
+    with torch.random.fork_rng():
         sizes = dict.fromkeys(progress for progress, _ in classifier.resizing or [[0.0, 1.0]])
         for batch in (classifier.at_size(batches[0], progress) for progress in sizes):
             for _ in range(STEPS):
-                classifier.task.loss(classifier(batch.images).float(), batch.labels).backward()
+                with trainer.precision_plugin.forward_context():
+                    loss = classifier.task.loss(classifier(batch.images).float(), batch.labels)
+                loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
         if len(batches) > 1:
             classifier.eval()
-            with torch.no_grad():
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
                 classifier(batches[1].images)
             classifier.train()
     with torch.no_grad():
