@@ -141,15 +141,15 @@ def test_a_resumed_run_ends_in_the_same_bits(
 def test_a_graphed_run_ends_as_one_without_graphs(
     on_gpu: OnGpu, measured: Measured, tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs: list[Any] = []
-    recorded = cuda_graph.record
-    monkeypatch.setattr(cuda_graph, "record", lambda *work: graphs.append(work) or recorded(*work))
-    losses = {}
-    for name, words in {
-        "plain": ["trainer.cuda_graph=false"],
-        "graph": [],
-        "compiled": ["trainer.compile=true"],
-    }.items():
+    recorded, graphs = cuda_graph.record, list[Any]()
+
+    def record_and_count(*arguments: Any) -> Any:
+        graphs.append(recorded(*arguments))
+        return graphs[-1]
+
+    monkeypatch.setattr(cuda_graph, "record", record_and_count)
+    losses, ways = {}, {"plain": ["trainer.cuda_graph=false"], "graph": [], "compiled": ["trainer.compile=true"]}
+    for name, words in ways.items():
         config = on_gpu(experiment, "trainer.max_steps=40", "batch_size=256", *FIXED, *words)
         record = train(config, [], sweep=tmp_path / name, progress=False)
         losses[name] = record["train"]["loss"]
