@@ -15,7 +15,7 @@ from onecycle.data import synthetic
 from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
 from onecycle.runs.saved import saved_config
-from onecycle.train import train
+from onecycle.training_run import train
 
 Compose = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from helpers import composed_of, noise, only_folder, record_of, rows
 from onecycle.config.validate import validated
 from onecycle.evaluate import evaluate
-from onecycle.train import train
+from onecycle.training_run import train
 from studying import ended, start
 
 ROOT = Path(__file__).parents[1]

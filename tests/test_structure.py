@@ -9,8 +9,9 @@ SOURCE = Path(__file__).parents[1] / "src"
 FILES = sorted((SOURCE / "onecycle").rglob("*.py"))
 # Each layer may import what stands after it, and itself.
 LAYERS = (
-    ("__init__", "__main__", "document", "new"), ("cli",), ("benchmark", "studies"), ("evaluate",), ("train",),
-    ("build",), ("callbacks",), ("runs",), ("training",), ("data", "models"), ("config", "errors"),
+    ("__init__", "__main__", "api", "document", "export", "new", "predict"), ("cli",), ("benchmark", "studies"),
+    ("evaluate",), ("training_run",), ("build",), ("callbacks",), ("runs",), ("training",), ("data", "models"),
+    ("config", "errors"),
 )  # fmt: skip
 # Classes of options stand beside their components, and the schema collects them; they import nothing but config.types.
 OPTIONS = {"callbacks.options", "data.options", "models.options", "training.options", "training.schedule"}
@@ -71,7 +72,7 @@ def test_classes_of_options_stand_on_the_types_alone(module: str) -> None:
 
 def test_every_file_is_short_enough_to_be_read() -> None:
     assert [str(path) for path in FILES if len(path.read_text().splitlines()) > 300] == []
-    assert len(FILES) + len(list((SOURCE / "hydra_plugins").glob("*.py"))) <= 95
+    assert len(FILES) + len(list((SOURCE / "hydra_plugins").glob("*.py"))) <= 98
 
 
 def test_no_two_public_functions_or_classes_share_a_name() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from helpers import composed_of
 from onecycle.config.validate import validated
-from onecycle.train import train
+from onecycle.training_run import train
 
 
 def error_after_five_epochs(images: int, folder: Path) -> float:

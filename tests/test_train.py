@@ -25,8 +25,8 @@ from onecycle.data.augment import Canvas
 from onecycle.errors import ConfigError
 from onecycle.runs import summary
 from onecycle.runs.saved import resumed_config
-from onecycle.train import train, train_here
 from onecycle.training.classifier import Classifier
+from onecycle.training_run import train, train_here
 
 Compose = Callable[..., TrainOptions]
 
@@ -48,7 +48,8 @@ def test_a_run_leaves_its_record_configuration_metrics_and_checkpoint(tmp_path: 
     result = train(tiny("seed=3", "data.val_size=50", "evaluation.batch_size=64"), ["seed=3"])
     folder = only_folder(tmp_path / "runs")
     assert folder.name.endswith("_debug")
-    assert record_of(folder) == json.loads(json.dumps(result))
+    assert result["folder"] == str(folder)
+    assert {"folder": str(folder), **record_of(folder)} == json.loads(json.dumps(result))
     assert result["status"] == "finished"
     assert result["overrides"] == ["seed=3"]
     assert (result["steps"], result["epochs"]) == (8, 2.0)

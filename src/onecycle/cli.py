@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from onecycle import evaluate, train
+from onecycle import evaluate, training_run
 from onecycle.config import compose
 from onecycle.config.validate import validated
 from onecycle.errors import (
@@ -63,18 +63,18 @@ def train_job(config: DictConfig) -> float:
     if settings.mode == RunMode.RUN:
         with errors_shown(), storage_errors_named("go on with resume=<the run's folder>"):
             if config.resume is None:
-                return score(train.train(validated(config), words, progress=alone))
+                return score(training_run.train(validated(config), words, progress=alone))
             first_words = earlier_result(Path(config.resume)).get("overrides", [])
-            return score(train.train(resumed_config(config, words), first_words, progress=alone))
+            return score(training_run.train(resumed_config(config, words), first_words, progress=alone))
     try:
         if config.resume is not None:
             raise ConfigError([IN_SWEEP])
         with storage_errors_named("run this again"):
-            return score(train.train(validated(config), words, Path(settings.sweep.dir), progress=alone))
+            return score(training_run.train(validated(config), words, Path(settings.sweep.dir), progress=alone))
     except Exception as error:
         # A sweep goes on with its next run, and Hydra reports only the first failure: say each one when it happens.
         lines = "\n".join(map(one_line, str(error).splitlines()))
-        log.error("%s: %s", train.job_name(config.get("study"), words), lines)
+        log.error("%s: %s", training_run.job_name(config.get("study"), words), lines)
         raise
 
 

@@ -75,6 +75,8 @@ def errors_shown() -> Iterator[None]:
     except (ConfigError, InfrastructureError) as error:
         show(error)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 class HarmlessStream:

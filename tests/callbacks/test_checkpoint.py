@@ -10,7 +10,7 @@ import pytest
 from helpers import only_folder, plain_values, record_of, rows
 from onecycle.callbacks.divergence import Divergence
 from onecycle.runs import checkpoints
-from onecycle.train import train
+from onecycle.training_run import train
 
 EARLY = "+callbacks.early={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss,patience:1,min_delta:9}"
 # 5 steps an epoch, 15 in all

@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from helpers import record_of
 from onecycle.callbacks.figures import confusion_figure, mistakes_figure, training_picture
-from onecycle.train import train
+from onecycle.training_run import train
 
 CLASSES = ("cat", "dog", "ship")
 # True classes, and the logits of: right, wrong by little, right, wrong by much, right.

@@ -10,7 +10,7 @@ from foreign import Memory
 from onecycle.config import validate
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
-from onecycle.train import train
+from onecycle.training_run import train
 
 NAMES = {
     "images of the first training step, augmented", "confusion matrix on the test images",

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from onecycle.callbacks import progress
-from onecycle.train import train
+from onecycle.training_run import train
 
 
 @pytest.mark.parametrize("terminal", [True, False])

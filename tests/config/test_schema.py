@@ -192,7 +192,7 @@ def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(
         "torch.nn.modules.module.torch.load", "torch.optim.optimizer.torch.load",
         "lightning.pytorch.trainer.trainer.os.system", "onecycle.nowhere",
         "onecycle.training.schedule.Nothing", "onecycle.training.schedule.Schedule", "onecycle.data",
-        "onecycle.runs.record.SCHEMA", "onecycle.train.train",
+        "onecycle.runs.record.SCHEMA", "onecycle.training_run.train",
     ],
 )  # fmt: skip
 def test_a_target_that_is_no_class_of_the_allowed_packages_is_refused(target: str) -> None:

@@ -10,7 +10,7 @@ from onecycle.data import sources
 from onecycle.data.smaller import Smaller
 from onecycle.data.sources import Synthetic, load
 from onecycle.data.subsets import data_problems
-from onecycle.train import train
+from onecycle.training_run import train
 
 SOURCE = Synthetic(train_size=60, test_size=20, seed=3)
 

@@ -19,10 +19,10 @@ from onecycle.config.schema import TrainOptions
 from onecycle.data.datamodule import DataModule
 from onecycle.evaluate import evaluate
 from onecycle.runs.checkpoints import newest
-from onecycle.train import train
 from onecycle.training import breakdown, cuda_graph
 from onecycle.training.classifier import Classifier, resized
 from onecycle.training.precision import INPUTS
+from onecycle.training_run import train
 
 OnGpu = Callable[..., TrainOptions]
 Measured = Callable[..., None]

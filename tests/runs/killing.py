@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-import onecycle.train
+import onecycle.training_run
 from helpers import composed_of, only_folder, plain_values, record_of, rows
 from onecycle.config.validate import flat, validated
 from onecycle.runs import checkpoints, summary
@@ -72,7 +72,7 @@ def start(cfg: Any, sweep: Path, how: str = "", place: Any = None, visit: int = 
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup leaves it ignored
         if isinstance(place, str):
             before(*PLACES[place], visit, lambda: os.kill(os.getpid(), signal.Signals[how]))
-        onecycle.train.train(cfg, [], sweep=sweep, progress=False)
+        onecycle.training_run.train(cfg, [], sweep=sweep, progress=False)
         os._exit(0)
     except KeyboardInterrupt:
         os._exit(130)

@@ -17,7 +17,7 @@ from onecycle.config.targets import instantiate
 from onecycle.config.validate import validated
 from onecycle.data import sources
 from onecycle.data.smaller import Smaller
-from onecycle.train import train
+from onecycle.training_run import train
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from onecycle.data.sources import load
 from onecycle.errors import ConfigError
 from onecycle.runs import processes
 from onecycle.runs.trained import read_trained
-from onecycle.train import train
+from onecycle.training_run import train
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "trainer.threads=1"]
 ONE = ["trainer=cpu", "trainer.precision=32-true", "trainer.threads=1"]

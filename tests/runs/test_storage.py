@@ -19,8 +19,8 @@ from onecycle.errors import StorageError, storage_errors_named
 from onecycle.runs import checkpoints
 from onecycle.runs.loggers import RunContext
 from onecycle.runs.saved import read_saved
-from onecycle.train import train
 from onecycle.training.classifier import Classifier
+from onecycle.training_run import train
 
 Compose = Callable[..., Any]
 

@@ -23,7 +23,7 @@ from onecycle.evaluate import evaluate
 from onecycle.runs.checkpoints import read_checkpoint, seal
 from onecycle.runs.saved import saved_config
 from onecycle.runs.trained import read_trained
-from onecycle.train import train
+from onecycle.training_run import train
 
 CODE = {"_target_": "os.system", "command": "touch executed"}
 
@@ -71,7 +71,7 @@ def code_as_network() -> None:
 
 
 def function_as_network() -> None:
-    change("model", {"_target_": "onecycle.train.train"})
+    change("model", {"_target_": "onecycle.training_run.train"})
 
 
 def huge_network() -> None:

@@ -13,7 +13,7 @@ from onecycle.studies.plan import points
 from onecycle.studies.rows import row_of
 from onecycle.studies.study import at_scale
 from onecycle.studies.sweep import ColumnCheck, known_columns, named_columns
-from onecycle.train import train
+from onecycle.training_run import train
 
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
 # Columns that only callbacks write.

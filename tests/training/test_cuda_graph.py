@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from helpers import only_folder, rows, same, weights
-from onecycle.train import train
 from onecycle.training import classifier, cuda_graph
+from onecycle.training_run import train
 
 PARTS = {
     "sgd": ["optimizer.fused=true", "ema={decay_per_step:0.9,every_n_steps:2}"],

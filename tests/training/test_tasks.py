@@ -18,8 +18,8 @@ from onecycle.errors import ConfigError
 from onecycle.evaluate import evaluate
 from onecycle.runs.identity import identity
 from onecycle.runs.record import read_result, score_of, score_text
-from onecycle.train import train
 from onecycle.training.tasks import Classification, Multilabel, Regression, metric_values, metrics_for
+from onecycle.training_run import train
 
 Compose = Callable[..., Any]
 

@@ -32,9 +32,9 @@ from onecycle.errors import make_output_harmless
 from onecycle.runs import summary
 from onecycle.runs.environment import environment, keep_freed_memory
 from onecycle.runs.record import write_atomically
-from onecycle.train import train
 from onecycle.training import breakdown
 from onecycle.training.precision import device_of
+from onecycle.training_run import train
 
 PARTS = ("loader", "step", "profile", "start")
 LOADER_BATCH = 512

@@ -130,9 +130,9 @@ def print_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: st
 
     table = Table(title=title or None, title_justify="left")
     for name in columns:
-        is_text = name in ("run", "status", "data", "key")
+        is_text = name in ("run", "status", "data", "key", "path", "class")
         table.add_column(
-            name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "key")
+            name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "key", "path")
         )
     for row in rows:
         table.add_row(*map(one_line, row))

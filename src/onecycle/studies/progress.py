@@ -43,7 +43,7 @@ class SweepProgress(Callback):
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from onecycle.studies import launching, plan
-        from onecycle.train import job_name
+        from onecycle.training_run import job_name
 
         words = [*(f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items())]
         words += OmegaConf.to_container(config.hydra.overrides, resolve=False)["task"]  # type: ignore[index, call-overload]

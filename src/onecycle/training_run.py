@@ -23,7 +23,9 @@ log = logging.getLogger("onecycle")
 def train(
     config: TrainOptions, overrides: list[str], sweep: Path | None = None, progress: bool = True
 ) -> dict[str, Any]:
-    """Train and test as `config` says, in this process or, for several devices, in new ones; returns the run's record.
+    """Train and test as `config` says, in this process or in new ones for several devices.
+
+    Returns the run's record, with its `folder`.
 
     overrides: the words of the command line that made the configuration, for the record. sweep: the folder of a sweep,
     in which a run's folder follows from its identity: a finished run is read back and an interrupted one goes on.
@@ -40,7 +42,8 @@ def train(
         folder = processes.launch(config, _train_as_rank, shown_level(), config, overrides, sweep, progress)
     else:
         folder = train_here(config, overrides, sweep, progress)
-    return processes.of_first(lambda: read_result(folder)) or {}
+    record: dict[str, Any] = processes.of_first(lambda: read_result(folder) or {})
+    return {"folder": str(folder), **record}
 
 
 def _train_as_rank(level: int, *arguments: Any) -> Path:
