@@ -261,6 +261,10 @@ class TrainOptions(Options):
     logger: dict[str, Component | None] | None = Field(None, description="where curves are written")
     output: FolderPath = Field(description="folder in which runs/, sweeps/ and studies/ are made")
     resume: FolderPath | None = Field(description="folder of the interrupted run to go on with")
+    init_from: FolderPath | None = Field(
+        None, description="folder of a finished run, or a checkpoint in one, from whose weights to start"
+    )
+    init_sha256: Text | None = Field(None, description="set by the program: SHA-256 of that checkpoint")
     study: dict[str, Any] | None = Field(None, description="a study, see docs/studies.md")
 
     @model_validator(mode="after")
