@@ -1,7 +1,9 @@
 """A training that starts from the weights of an earlier run: docs/using-a-run.md, "Fine-tune a run"."""
 
+import itertools
 import logging
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
-from helpers import composed_of, only_folder, record_of, same, weights
+from helpers import composed_of, noise, only_folder, record_of, same, weights
 from onecycle import load
 from onecycle.cli import training_word_errors, with_run_folders
 from onecycle.config.schema import TrainOptions
@@ -153,3 +156,29 @@ def test_a_damaged_checkpoint_is_an_error_of_the_configuration(first: Path, tiny
     with pytest.raises(ConfigError, match=re.escape(f"init_from={path}: cannot be read")):
         train(tiny(*STILL, f"init_from={moved}"), [])
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_the_page_s_commands_train(
+    drawn: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split, name in itertools.product(("train", "test"), ("cat", "cow", "dog")):
+        (tmp_path / "my_images" / split / name).mkdir(parents=True)
+        for number, pixels in enumerate(noise(len(name), 40, 32, 32, 3)):
+            Image.fromarray(pixels).save(tmp_path / "my_images" / split / name / f"{number}.png")
+    folders, own = ["data=image_folder", "data.root=my_images"], [word for word in drawn if "source" not in word]
+    small = ["experiment=quick", "trainer=debug", "trainer.max_steps=2", *own[1:]]
+    train(validated(composed_of(*small, "data=synthetic", "data.source.train_size=320", "name=first")), [])
+    first = only_folder(Path("logs/runs"))
+    commands = re.findall(r'^make train ARGS="(.*)"$', PAGE, re.MULTILINE)
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        words = shlex.split(command.replace("logs/runs/FOLDER", str(first)))
+        words += [] if set(folders) & set(words) else folders
+        words += [] if "batch_size=32" in words else ["batch_size=32"]
+        config = validated(composed_of(*small, *words, f"output=logs{number}"))
+        with caplog.at_level(logging.INFO, logger="onecycle"):
+            record = train(config, [])
+        assert (record["status"], record["steps"]) == ("finished", 2)
+        line = [one.message for one in caplog.records if one.message.startswith("init_from=")][-1]
+        assert re.fullmatch(r".*: (\d+) of (\d+) tensors from the checkpoint \w{12}; from the seed: head\.", line)
