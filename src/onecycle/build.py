@@ -30,7 +30,7 @@ from onecycle.data.smaller import Smaller
 from onecycle.data.sources import Dataset, DataUnavailableError, load
 from onecycle.errors import ConfigError
 from onecycle.runs.loggers import RunContext, attach_all
-from onecycle.runs.trained import TrainedRun
+from onecycle.runs.trained import Origin, TrainedRun, read_origin, start_from
 from onecycle.training import precision
 from onecycle.training.classifier import Classifier
 from onecycle.training.schedule import Constant, Schedule, TorchSchedule
@@ -78,6 +78,18 @@ def choose_precision(config: TrainOptions) -> TrainOptions:
     chosen, reason = precision.choose(config.trainer.precision, precision.device_of(config.trainer.accelerator))
     log.info("Precision %s: %s.", chosen, reason)
     return config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": chosen})})
+
+
+def load_origin(config: TrainOptions) -> tuple[TrainOptions, Origin | None]:
+    """The configuration with the hash of the checkpoint in `init_from`, and what is taken from it.
+
+    Raises ConfigError where the hash is given already, as in a run that is resumed, and is another.
+    """
+    origin = read_origin(config.init_from) if config.init_from else None
+    found = origin.sha256 if origin else None
+    if config.init_sha256 not in (None, found):
+        raise ConfigError([f"init_from={config.init_from}: is not the checkpoint of init_sha256={config.init_sha256}"])
+    return (config.model_copy(update={"init_sha256": found}) if origin else config), origin
 
 
 def build_datamodule(config: TrainOptions, dataset: Dataset, **overrides: Any) -> DataModule:
@@ -128,11 +140,15 @@ def check_monitors(config: TrainOptions, datamodule: DataModule, steps: int) -> 
         raise ConfigError(errors)
 
 
-def build_classifier(config: TrainOptions, datamodule: DataModule, steps: int) -> Classifier:
-    """Network and recipe, initialised from the seed alone."""
+def build_classifier(
+    config: TrainOptions, datamodule: DataModule, steps: int, origin: Origin | None = None
+) -> Classifier:
+    """Network and recipe, initialised from the seed alone, or as far as they fit with the weights of another run."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = instantiate(config.model, torch.nn.Module, "model", classes=len(datamodule.classes))
+    if origin:
+        log.info("init_from=%s: %s.", config.init_from, start_from(origin, network, datamodule.classes))
     if getattr(network, "needs_whitening", False):
         network.fit_whitening(datamodule.normalized(WHITENING_IMAGES))
     h, settings = config.hyperparameters, dict(config.optimizer)

@@ -32,7 +32,7 @@ from onecycle.errors import (
 )
 from onecycle.runs.processes import show_messages
 from onecycle.runs.record import CONFIG, earlier_result, score_of
-from onecycle.runs.saved import resumed_config, saved_config
+from onecycle.runs.saved import finished_run, origin_of, resumed_config, saved_config
 
 log = logging.getLogger("onecycle")
 
@@ -121,13 +121,14 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
 def with_run_folders(words: Sequence[str]) -> list[str]:
     """The words of a command line, with a run's folder where run= or resume= names a checkpoint in it.
 
-    "last" is the newest run in logs/runs, or below output=. Raises ConfigError where there is none.
+    "last", also of init_from=, is the newest run in logs/runs, or below output=. Raises ConfigError where there is
+    none.
     """
     given, found = dict(word.partition("=")[::2] for word in words), []
     for word in words:
         key, _, value = word.partition("=")
         place = Path(value)
-        if key in ("run", "resume") and value == "last" and not place.exists():
+        if key in ("run", "resume", "init_from") and value == "last" and not place.exists():
             runs = sorted(Path(given.get("output", "logs"), "runs").glob(f"*/{CONFIG}"))  # they begin with the time
             if not runs:
                 raise ConfigError([f"{word}: there is no run in {given.get('output', 'logs')}/runs"])
@@ -148,4 +149,6 @@ def training_word_errors(config: DictConfig, sweeping: bool) -> list[str]:
         lines += study_errors(config)
     if isinstance(config.get("resume"), str) and not any(line.startswith("resume=") for line in lines):
         lines += [IN_SWEEP] if sweeping else problems_of(lambda: saved_config(Path(config.resume)))
+    if isinstance(config.get("init_from"), str) and not any(line.startswith("init_from=") for line in lines):
+        lines += problems_of(lambda: finished_run(origin_of(config.init_from)[0]))
     return lines

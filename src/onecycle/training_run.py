@@ -68,7 +68,10 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
     with build.value_errors_as_config_errors():
         config = build.choose_precision(config)  # first: it refuses a GPU that is not there
         config, dataset = processes.first_goes_ahead(lambda: build.load_dataset(config))
-        datamodule = build.build_datamodule(config, dataset)
+        config, origin = build.load_origin(config)
+        # The images as the weights know them.
+        normalization = {"normalization": origin.normalization} if origin else {}
+        datamodule = build.build_datamodule(config, dataset, **normalization)
         steps = build.total_steps(config, datamodule)
         build.check_monitors(config, datamodule, steps)
         run = open_run(config, dataset.key, overrides, sweep)
@@ -77,7 +80,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
             return run.folder
         check_links(run.folder)
         try:
-            classifier = build.build_classifier(config, datamodule, steps)
+            classifier = build.build_classifier(config, datamodule, steps, origin)
             trainer = build.build_trainer(config, run.folder, steps, progress=progress, check=lambda: run.check_lease())
         except ValueError:
             with contextlib.suppress(OSError):

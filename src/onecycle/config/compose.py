@@ -40,7 +40,7 @@ USUAL = {
 }  # fmt: skip
 VALUES_PER_AXIS = 64  # values of an axis that are looked at before a sweep: more would keep it waiting
 
-PATHS = ("run", "checkpoint", "resume", "output", "data.root", "data.cache", "hydra.sweep.dir")
+PATHS = ("run", "checkpoint", "resume", "init_from", "output", "data.root", "data.cache", "hydra.sweep.dir")
 
 
 class LauncherOptions(Options):

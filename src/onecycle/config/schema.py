@@ -232,9 +232,7 @@ class TrainerOptions(Options):
     gradient_clip_algorithm: Literal["norm", "value"] | None = Field(None, description="how the gradient is clipped")
     inference_mode: bool = Field(True, description="evaluate in torch.inference_mode, else in torch.no_grad")
     profiler: Literal["simple", "advanced", "pytorch"] | None = Field(None, description="a profiler of Lightning")
-    max_time: str | dict[str, int] | None = Field(
-        None, description="longest time of the fit, as Lightning's Timer takes it"
-    )
+    max_time: str | dict[str, int] | None = Field(None, description="longest fit, as Lightning's Timer takes it")
 
     def arguments(self) -> dict[str, Any]:
         """What the constructor is given, its `_target_` included."""
@@ -264,6 +262,8 @@ class TrainOptions(Options):
     logger: dict[str, Component | None] | None = Field(None, description="where curves are written")
     output: FolderPath = Field(description="folder in which runs/, sweeps/ and studies/ are made")
     resume: FolderPath | None = Field(description="folder of the interrupted run to go on with")
+    init_from: FolderPath | None = Field(None, description="a finished run, or a checkpoint in one, to start from")
+    init_sha256: Text | None = Field(None, description="set by the program: SHA-256 of that checkpoint")
     study: dict[str, Any] | None = Field(None, description="a study, see docs/studies.md")
 
     @model_validator(mode="after")

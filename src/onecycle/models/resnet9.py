@@ -84,8 +84,7 @@ def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
     """
     groups: dict[str, list[nn.Parameter]] = {"weights": [], "bias": [], "norm_scale": [], "head": []}
     norms = {name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS)}
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    head = "head" if hasattr(network, "head") or not linear else linear[-1]
+    head = head_of(network)
     for name, parameter in network.named_parameters():
         owner, _, kind = name.rpartition(".")
         if kind != "bias":
@@ -93,6 +92,12 @@ def parameter_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
         if parameter.requires_grad:
             groups[kind].append(parameter)
     return groups
+
+
+def head_of(network: nn.Module) -> str:
+    """The name of the layer that makes the logits: `head`, or the last linear layer."""
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return "head" if hasattr(network, "head") or not linear else linear[-1]
 
 
 def _layer(o: ResNet9Options, number: int, c_in: int, c_out: int) -> nn.Sequential:

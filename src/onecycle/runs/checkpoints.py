@@ -86,6 +86,11 @@ def seal(path: Path) -> None:
         file.write(SEAL + digest.encode())
 
 
+def sealed_with(path: Path) -> str:
+    """The SHA-256 at the end of a whole checkpoint, 64 hex digits."""
+    return path.read_bytes()[-SEAL_BYTES + len(SEAL) :].decode()
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint, exactly as they were written: the whole file is checked against its SHA-256.
 

@@ -11,6 +11,8 @@ from onecycle.config.types import Options
 from onecycle.config.validate import components, flat
 from onecycle.training.options import CLASSIFICATION
 
+BY_CONTENT = "init_from"  # counts as init_sha256, the hash of what lies there: it may have been moved
+
 
 def identity(config: TrainOptions, data_key: Mapping[str, Any]) -> str:
     """12 hex digits over everything that can change a run's result.
@@ -31,7 +33,7 @@ def identity_of_version_1(config: TrainOptions, data_key: Mapping[str, Any]) -> 
     """The identity that version 0.1 gave the same run: a hash over all keys, with the paths of its classes."""
     earlier = {new: old for old, new in MOVED.items()}
     entries = {key: _with_prefix(value, earlier) for key, value in flat(config.model_dump(exclude_unset=True)).items()}
-    entries = {key: value for key, value in entries.items() if not has_no_effect(key)}
+    entries = {key: value for key, value in entries.items() if not _is_left_out(key)}
     if entries.get("task._target_") == CLASSIFICATION:  # the only one of that version
         del entries["task._target_"]
     return _digest([entries, data_key])
@@ -66,7 +68,7 @@ def _effective(config: TrainOptions) -> dict[str, Any]:
         default = defaults.get(key, ...)
         return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
 
-    return {key: value for key, value in flat(values).items() if not (has_no_effect(key) or at_default(key, value))}
+    return {key: value for key, value in flat(values).items() if not (_is_left_out(key) or at_default(key, value))}
 
 
 def _defaults(options: type[Options], prefix: str = "") -> dict[str, Any]:
@@ -78,6 +80,10 @@ def _defaults(options: type[Options], prefix: str = "") -> dict[str, Any]:
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Options):
             found |= _defaults(field.annotation, f"{prefix}{name}.")
     return found
+
+
+def _is_left_out(key: str) -> bool:
+    return has_no_effect(key) or key == BY_CONTENT
 
 
 def has_no_effect(key: str) -> bool:
@@ -106,7 +112,7 @@ def override_key(override: str) -> str:
 
 def short_name(overrides: Sequence[str]) -> str:
     """A readable folder name from a sweep's overrides: ["schedule.peak_lr=0.1", "seed=0"] → "peak_lr=0.1,seed=0"."""
-    shown = [override for override in settings(overrides) if override_key(override) != "experiment"]
+    shown = [override for override in settings(overrides) if override_key(override) not in ("experiment", BY_CONTENT)]
     parts = [f"{override_key(one).rpartition('.')[2]}={one.partition('=')[2]}" for one in shown]
     return folder_name(",".join(parts)) or "run"
 

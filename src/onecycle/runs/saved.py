@@ -1,5 +1,6 @@
 """The configuration in a run's folder: read as plain values, and validated before any use."""
 
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from onecycle.config.schema import Component, EvaluationOptions, TrainOptions
 from onecycle.config.types import Options
 from onecycle.config.validate import components, errors_of, training_errors, validated
 from onecycle.errors import ConfigError, one_line, reason_of
-from onecycle.runs.identity import has_no_effect, override_key, with_moved_targets
-from onecycle.runs.record import CONFIG, LARGEST
+from onecycle.runs.identity import BY_CONTENT, has_no_effect, override_key, with_moved_targets
+from onecycle.runs.record import CONFIG, LARGEST, read_result
 from onecycle.training.options import CLASSIFICATION
 
 
@@ -79,6 +80,22 @@ def description(folder: Path) -> Description:
     return Description.model_validate(values)
 
 
+def finished_run(folder: Path) -> tuple[Description, Mapping[str, Any]]:
+    """Description and record of a finished run, whoever made it; raises ConfigError for any other folder."""
+    described, record = description(folder), read_result(folder)
+    if record is None or not (record.get("data") or {}).get("classes"):
+        again = f"onecycle-train {shlex.quote(f'resume={folder}')}"
+        raise ConfigError([f"{folder}: the run has not been finished; {again} does"])
+    return described, record
+
+
+def origin_of(given: str) -> tuple[Path, str | None]:
+    """The run's folder that `init_from` names, or in which it names a checkpoint; that checkpoint's file name."""
+    path = Path(given)
+    is_checkpoint = path.is_file() and path.parent.name == "checkpoints"
+    return (path.parents[1], path.name) if is_checkpoint else (path, None)
+
+
 def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
     """The configuration of the run in `config.resume`, with those overrides that cannot change its result.
 
@@ -86,7 +103,7 @@ def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:
     """
     folder = Path(config.resume)
     merged = OmegaConf.create(saved_config(folder).model_dump(exclude_unset=True))
-    refused = [word for word in words if not has_no_effect(override_key(word))]
+    refused = [word for word in words if not (has_no_effect(key := override_key(word)) or key == BY_CONTENT)]
     if refused:
         raise ConfigError([f"{word}: cannot be changed in a run that is resumed" for word in refused])
     keys = [override_key(word) for word in words]
