@@ -1,6 +1,7 @@
 """The project around the package: make, the lock file, what the README promises."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from helpers import composed_of
+from onecycle.cli import training_word_errors
+from onecycle.config.compose import check_words
 from onecycle.runs.record import read_result
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +84,18 @@ def test_every_target_experiment_and_group_that_the_readme_names_exists() -> Non
         assert (ROOT / "conf" / "experiment" / f"{name}.yaml").exists()
     for group, name in re.findall(r"\b(data|model|schedule|hyperparameters|trainer)=(\w+)", readme):
         assert (ROOT / "conf" / group / f"{name}.yaml").exists() or name == "mine", (group, name)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first-hour.md", "docs/scaling.md", "docs/search.md"])
+def test_the_commands_of_a_page_have_words_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    command = r'^(?:\.venv/bin/)?onecycle-train (.*?)(?:  +#.*)?$|^make train ARGS="(.*)"'
+    commands = re.findall(command, text, re.MULTILINE)
+    foreign = re.compile("FOLDER|my_images|hydra/launcher")
+    given = [plain or quoted for plain, quoted in commands if not foreign.search(plain + quoted)]
+    assert given
+    for words in given:
+        check_words(shlex.split(words), "train", training_word_errors)
 
 
 def test_a_person_s_own_defaults_hold_unless_the_command_line_says_otherwise(tmp_path: Path) -> None:
