@@ -66,6 +66,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "evaluation.every_n_epochs": ([-1, 0.5, False, None], [0, 3]),
     "output": (["", " ", 5, None, "a\0b", "x" * 256, "a/" * 3000], ["/tmp/a b", "../logs"]),
     "resume": (["", 5, False], [None, "logs/runs/x"]),
+    "init_from": (["", 5, False], [None, "logs/runs/x"]),
     "data.root": (["", 5, None], ["."]),
     "data.fallback": (["cifar10", False, ""], [None, "synthetic"]),
     "data.classes": (

@@ -79,6 +79,7 @@ def test_version_1_hashed_every_key_with_the_paths_that_its_classes_had() -> Non
     # As that version computed it, from a configuration with its own paths.
     values |= {"schedule._target_": "onecycle.schedule.OneCycle"}
     assert values.pop("task._target_") == "onecycle.training.tasks.Classification"  # it knew no other
+    assert values.pop("init_from") is None  # and no run that started from another
     kept = {k: v for k, v in values.items() if not any(k == n or k.startswith(f"{n}.") for n in NO_EFFECT)}
     expected = hashlib.sha256(json.dumps([kept, KEY], sort_keys=True).encode()).hexdigest()[:12]
     assert identity_of_version_1(config, KEY) == expected

@@ -89,7 +89,7 @@ def as_hydra_takes_it(word: str) -> str:
     key, _, value = word.partition("=")
     if key in ("logger", "callbacks") and value == "null":
         return f"{key}=none"
-    if key not in PATHS or value in ("", "null") or value.startswith("choice("):
+    if key not in PATHS or value in ("", "null") or value.startswith(("choice(", "null,")):
         return word
     with contextlib.suppress(HydraException, ValueError):
         if _parsed(word).value() == value or value.startswith(("'", '"')):
