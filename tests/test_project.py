@@ -86,16 +86,16 @@ def test_every_target_experiment_and_group_that_the_readme_names_exists() -> Non
         assert (ROOT / "conf" / group / f"{name}.yaml").exists() or name == "mine", (group, name)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/first-hour.md", "docs/scaling.md", "docs/search.md"])
-def test_the_commands_of_a_page_have_words_that_exist(page: str) -> None:
-    text = (ROOT / page).read_text().replace("\\\n", " ")
+def test_the_commands_of_the_pages_have_words_that_exist() -> None:
+    pages = [ROOT / name for name in ("README.md", "docs/first-hour.md", "docs/scaling.md", "docs/search.md")]
+    text = "\n".join(page.read_text().replace("\\\n", " ") for page in pages if page.exists())
     command = r'^(?:\.venv/bin/)?onecycle-train (.*?)(?:  +#.*)?$|^make train ARGS="(.*)"'
-    commands = re.findall(command, text, re.MULTILINE)
     foreign = re.compile("FOLDER|my_images|hydra/launcher")
-    given = [plain or quoted for plain, quoted in commands if not foreign.search(plain + quoted)]
-    assert given
+    given = ["".join(found) for found in re.findall(command, text, re.MULTILINE)]
+    assert len(given) >= 5
     for words in given:
-        check_words(shlex.split(words), "train", training_word_errors)
+        if not foreign.search(words):
+            check_words(shlex.split(words), "train", training_word_errors)
 
 
 def test_a_person_s_own_defaults_hold_unless_the_command_line_says_otherwise(tmp_path: Path) -> None:
