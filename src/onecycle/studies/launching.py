@@ -40,6 +40,11 @@ class RunCounter:
         bar = f"{'━' * filled}{'╌' * (20 - filled)} " if sys.stdout.isatty() else ""
         log.info("%s[%d/%d] %s%s", bar, self.done, self.total, text, self.left)
 
+    def add_result(self, point: plan.Point, score: float, seconds: float | None) -> None:
+        """Log the run of a point by what it returned; seconds: as of `add`."""
+        outcome = "diverged" if math.isnan(score) else run.score_text(score)
+        self.add(f"{point.label}: {outcome}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
+
     @property
     def left(self) -> str:
         """The mean time of a trained run times the runs to come, in words; empty where unknown or none is left."""
@@ -84,8 +89,7 @@ def launch_one_by_one(
                 counter.add(f"{point.label}: failed; the study goes on", None)
                 continue
             seconds = None if settings(point.overrides) in done else time.perf_counter() - started
-            outcome = "diverged" if math.isnan(result.return_value) else run.score_text(result.return_value)
-            counter.add(f"{point.label}: {outcome}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
+            counter.add_result(point, result.return_value, seconds)
             check(point)
     return results
 
@@ -144,13 +148,14 @@ def counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) -> 
         counter.done = end  # runs that failed before they had a record
 
 
+def is_shown(record: logging.LogRecord) -> bool:
+    """Whether a message is a warning, or of the study itself."""
+    return record.name == __name__ or record.levelno >= logging.WARNING
+
+
 @contextlib.contextmanager
 def runs_log_warnings_only() -> Iterator[None]:
     """Keep what a run logs from the terminal, except warnings: it stands in the run's train.log."""
-
-    def is_shown(record: logging.LogRecord) -> bool:
-        return record.name == __name__ or record.levelno >= logging.WARNING
-
     with contextlib.ExitStack() as stack:
         for handler in logging.getLogger().handlers:
             handler.addFilter(is_shown)

@@ -112,9 +112,8 @@ def verdicts(plan: Plan, rows: pd.DataFrame, alpha: float = ALPHA) -> tuple[list
         and {point.label for point in points(plan.study)} <= set(rows["label"])
         and arms <= set(table.cells(rows, "arm"))
     )
-    unfit = (
-        {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if (why := table.why_not_judged(rows)) else {}
-    )
+    why = table.why_not_judged(rows)
+    unfit = {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if why else {}
     judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:

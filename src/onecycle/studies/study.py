@@ -134,10 +134,8 @@ class ClaimOptions(Options):
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest effect of which the claim is true."""
-        return (
-            -math.inf if self.at_least is None else self.at_least,
-            math.inf if self.at_most is None else self.at_most,
-        )
+        least = -math.inf if self.at_least is None else self.at_least
+        return least, math.inf if self.at_most is None else self.at_most
 
     @property
     def parameters(self) -> dict[str, Any]:
