@@ -10,13 +10,7 @@ from helpers import composed_of
 from onecycle.config.compose import CONF, plain
 from onecycle.config.schema import COMPONENTS
 from onecycle.config.targets import instantiate
-from onecycle.config.validate import (
-    allowed_text,
-    evaluation_errors,
-    target_errors,
-    training_errors,
-    validated,
-)
+from onecycle.config.validate import allowed_text, evaluation_errors, target_errors, training_errors, validated
 from onecycle.errors import ConfigError
 
 NAN, INF = math.nan, math.inf
@@ -177,8 +171,7 @@ def test_every_option_of_a_component_says_what_it_means() -> None:
 
 
 @pytest.mark.parametrize(
-    "target",
-    ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "torch", "onecyclex.Trap", "5", "", None],
+    "target", ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "torch", "onecyclex.Trap", "5", "", None]
 )
 def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(target: Any) -> None:
     with pytest.raises(ConfigError, match="_target_="):
