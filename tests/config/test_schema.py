@@ -11,17 +11,13 @@ from onecycle.config.compose import CONF, plain
 from onecycle.config.schema import COMPONENTS
 from onecycle.config.targets import instantiate
 from onecycle.config.validate import allowed_text, evaluation_errors, target_errors, training_errors, validated
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, problems_of
 
 NAN, INF = math.nan, math.inf
 
 
 def errors(config: DictConfig) -> list[str]:
-    try:
-        validated(config)
-    except ConfigError as error:
-        return error.problems
-    return []
+    return problems_of(lambda: validated(config))
 
 
 @pytest.fixture(scope="module")

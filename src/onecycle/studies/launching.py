@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from onecycle.errors import ConfigError, StorageError, dead_workers_named
+from onecycle.errors import ConfigError, StorageError
 from onecycle.runs import record as run
 from onecycle.runs.identity import settings
 from onecycle.studies import plan
@@ -100,7 +100,7 @@ def launch_at_once(
     """All runs at once by a parallel launcher; `check` is called when all have ended."""
     if not points:
         return []
-    with dead_workers_named(), counted(points, folder, counter):
+    with counted(points, folder, counter):
         results = list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0))
     for point, result in zip(points, results, strict=True):
         if result.status == JobStatus.COMPLETED:

@@ -135,16 +135,15 @@ class StudyPlan:
             points[metric] = 0.0
         half, chance = forecast(points, sd, self.seeds, claim)
         margin = margin_of(claim)
-        shown = f"{claim.id}: half width {half:.3g} {claim.unit} ({source}), " + (
-            f"margin {margin:.3g}" if margin > 0 else "bound 0"
-        )
+        bound = f"margin {margin:.3g}" if margin > 0 else "bound 0"
+        shown = f"{claim.id}: half width {half:.3g} {claim.unit} ({source}), {bound}"
         if known:
             is_enough, shown = chance >= ENOUGH, f"{shown}; decided in {chance:.0%} of simulated studies"
         else:
             is_enough = half <= (margin if margin > 0 else math.inf)  # what a bound of 0 needs is unknown
-        return shown + (
-            "." if is_enough else f". CANNOT BE DECIDED: {remedy(points, sd, claim, bool(known), self.seeds)}."
-        )
+        if is_enough:
+            return f"{shown}."
+        return f"{shown}. CANNOT BE DECIDED: {remedy(points, sd, claim, bool(known), self.seeds)}."
 
 
 def _without_seed(point: plan.Point) -> str:

@@ -109,9 +109,8 @@ def digest(design: Mapping[str, Any]) -> str:
 
 def change_text(change: Mapping[str, Any]) -> str:
     """A changed key in words."""
-    before, after = (
-        "not set" if one is None else json.dumps(one, ensure_ascii=False) for one in (change["before"], change["after"])
-    )
+    values = change["before"], change["after"]
+    before, after = ("not set" if one is None else json.dumps(one, ensure_ascii=False) for one in values)
     return f"{change['key']}: {before} → {after}"
 
 

@@ -194,7 +194,8 @@ def moving_average(values: Array, count: int) -> Array:
     """Centred average over `count` values, fewer at both ends; one more where it is even, to have a middle."""
     import pandas as pd
 
-    average: Array = pd.Series(values).rolling(count | 1, center=True, min_periods=1).mean().to_numpy()
+    window = max(1, min(count | 1, len(values) - 1 + len(values) % 2))
+    average: Array = pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()
     return average
 
 

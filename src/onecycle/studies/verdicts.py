@@ -291,8 +291,7 @@ def _reason(effect: float, low: float, high: float, claim: ClaimOptions) -> str:
     amount, *ends = (f"{scale * number:z.{decimals}f}" for number in (effect, low, high))
     amount = amount.rstrip("0").rstrip(".") if is_exact and "." in amount else amount
     interval = "" if is_exact else f" ({ends[0]}{percent} to {ends[1]}{percent})"
-    least, most = (
-        None if bound is None else f"{scale * bound:.12g}{percent}" for bound in (claim.at_least, claim.at_most)
-    )
+    given = claim.at_least, claim.at_most
+    least, most = (None if bound is None else f"{scale * bound:.12g}{percent}" for bound in given)
     bounds = f"at most {most}" if least is None else f"at least {least}" if most is None else f"{least} to {most}"
     return f"{amount}{percent}{interval} {claim.unit}".rstrip() + f", {bounds} was claimed"
