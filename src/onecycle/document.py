@@ -103,8 +103,7 @@ def schema() -> dict[str, Any]:
     classes: list[type[Options]] = [TrainOptions, StudyOptions]
     classes += [options for group in COMPONENTS.values() for options in group.values()]
     _, made = models_json_schema(
-        [(options, "validation") for options in dict.fromkeys(classes)],
-        ref_template="#/definitions/{model}",
+        [(options, "validation") for options in dict.fromkeys(classes)], ref_template="#/definitions/{model}"
     )
     definitions: dict[str, Any] = {name: _lenient(node) for name, node in made["$defs"].items()}
     for node in definitions.values():

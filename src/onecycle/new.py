@@ -130,9 +130,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Copy this project under another name, without its results.")
     parser.add_argument("name", help="of the package")
     parser.add_argument("folder", type=Path, help="new, or empty")
-    parser.add_argument(
-        "--parts", choices=["all", "train"], default="all", help="train: no studies, searches, benchmark"
-    )
+    without = "train: no studies, searches, benchmark"
+    parser.add_argument("--parts", choices=["all", "train"], default="all", help=without)
     arguments = parser.parse_args()
     name, folder = arguments.name, arguments.folder
     if wrong := name_error(name):
@@ -146,11 +145,8 @@ def main() -> None:
     for words in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
         subprocess.run([sys.executable, "-m", "ruff", *words, "."], cwd=folder, check=False)
     git = ["git", "-c", "init.defaultBranch=main"]
-    for words in (
-        ["init", "--quiet"],
-        ["add", "--all"],
-        ["commit", "--quiet", "--message", f"{name}, from a template"],
-    ):
+    commit = ["commit", "--quiet", "--message", f"{name}, from a template"]
+    for words in (["init", "--quiet"], ["add", "--all"], commit):
         subprocess.run([*git, *words], cwd=folder, check=False)
     print(f"{name}: {count} files in {folder}. Next: cd {folder} && make train")
 

@@ -10,24 +10,14 @@ from helpers import composed_of
 from onecycle.config.compose import CONF, plain
 from onecycle.config.schema import COMPONENTS
 from onecycle.config.targets import instantiate
-from onecycle.config.validate import (
-    allowed_text,
-    evaluation_errors,
-    target_errors,
-    training_errors,
-    validated,
-)
-from onecycle.errors import ConfigError
+from onecycle.config.validate import allowed_text, evaluation_errors, target_errors, training_errors, validated
+from onecycle.errors import ConfigError, problems_of
 
 NAN, INF = math.nan, math.inf
 
 
 def errors(config: DictConfig) -> list[str]:
-    try:
-        validated(config)
-    except ConfigError as error:
-        return error.problems
-    return []
+    return problems_of(lambda: validated(config))
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +168,7 @@ def test_every_option_of_a_component_says_what_it_means() -> None:
 
 
 @pytest.mark.parametrize(
-    "target",
-    ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "torch", "onecyclex.Trap", "5", "", None],
+    "target", ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "torch", "onecyclex.Trap", "5", "", None]
 )
 def test_a_target_outside_the_allowed_packages_is_refused_before_it_is_imported(target: Any) -> None:
     with pytest.raises(ConfigError, match="_target_="):

@@ -53,10 +53,7 @@ def test_pixels_are_the_same_with_numpys_vector_instructions_switched_off() -> N
         "images, labels = draw_images(300, 0, 'train')\n"
         "print(hashlib.sha256(images.tobytes() + labels.astype('<i8').tobytes()).hexdigest())"
     )
-    environment = os.environ | {
-        "NPY_DISABLE_CPU_FEATURES": " ".join(features),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(features), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program]
     plain = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert plain.stdout.strip() == PINNED[0, "train"]
@@ -71,9 +68,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> NDArray[np.floating]:
 
 
 @pytest.mark.parametrize("features", [raw_pixels, channel_statistics])
-def test_no_class_is_told_by_a_trivial_statistic(
-    features: Callable[[NDArray[np.uint8]], NDArray[np.floating]],
-) -> None:
+def test_no_class_is_told_by_a_trivial_statistic(features: Callable[[NDArray[np.uint8]], NDArray[np.floating]]) -> None:
     images, labels = draw_images(3000, 0, "train")
     seen = features(images)
     seen_mean, seen_std = seen.mean(axis=0), seen.std(axis=0)

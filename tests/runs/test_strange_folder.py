@@ -66,39 +66,6 @@ class Executed:
         return os.system, ("touch executed",)
 
 
-def code_as_network() -> None:
-    change("model", CODE)
-
-
-def function_as_network() -> None:
-    change("model", {"_target_": "onecycle.training_run.train"})
-
-
-def huge_network() -> None:
-    change("model.channels", [8192] * 4)
-
-
-def code_in_yaml() -> None:
-    path = Path("run/config.yaml")
-    path.write_text(path.read_text() + "extra: !!python/object/apply:os.system ['touch executed']\n")
-
-
-def large_yaml() -> None:
-    Path("run/config.yaml").write_text("a: 1\n" + "# \n" * (1 << 20))
-
-
-def code_in_checkpoint() -> None:
-    change_checkpoint(lambda contents: contents.update(onecycle=Executed()))
-
-
-def pickled_code() -> None:
-    Path("run/checkpoints/last.ckpt").write_bytes(pickle.dumps(Executed()))
-
-
-def symbolic_link() -> None:
-    Path("run/evaluations").symlink_to(Path.cwd())
-
-
 def hard_link() -> None:
     Path("mine").touch()
     Path("run/metrics.csv").unlink()
@@ -110,10 +77,21 @@ def waiting_file() -> None:
     os.mkfifo("run/result.json")
 
 
-REFUSED = (
-    code_as_network, function_as_network, huge_network, code_in_yaml, large_yaml, code_in_checkpoint, pickled_code,
-    symbolic_link, hard_link, waiting_file,
-)  # fmt: skip
+CONFIG = Path("run/config.yaml")
+REFUSED: dict[str, Callable[[], Any]] = {
+    "code as network": lambda: change("model", CODE),
+    "function as network": lambda: change("model", {"_target_": "onecycle.training_run.train"}),
+    "huge network": lambda: change("model.channels", [8192] * 4),
+    "code in YAML": lambda: CONFIG.write_text(
+        CONFIG.read_text() + "extra: !!python/object/apply:os.system ['touch executed']\n"
+    ),
+    "large YAML": lambda: CONFIG.write_text("a: 1\n" + "# \n" * (1 << 20)),
+    "code in checkpoint": lambda: change_checkpoint(lambda contents: contents.update(onecycle=Executed())),
+    "pickled code": lambda: Path("run/checkpoints/last.ckpt").write_bytes(pickle.dumps(Executed())),
+    "symbolic link": lambda: Path("run/evaluations").symlink_to(Path.cwd()),
+    "hard link": hard_link,
+    "waiting file": waiting_file,
+}
 
 
 def callbacks_and_loggers() -> None:
@@ -153,7 +131,13 @@ def names_with_escapes() -> None:
     change_record(classes=[*names[:-2], "\x1b[31mred\r\n=1+1", "[/b]"])
 
 
-HARMLESS = (callbacks_and_loggers, twenty_processes, forged_cache, removes_others, names_with_escapes)
+HARMLESS: dict[str, Callable[[], Any]] = {
+    "callbacks and loggers": callbacks_and_loggers,
+    "twenty processes": twenty_processes,
+    "forged cache": forged_cache,
+    "removes others": removes_others,
+    "names with escapes": names_with_escapes,
+}
 
 
 @pytest.fixture
@@ -170,34 +154,34 @@ def others(here: Path) -> list[str]:
     return sorted(path.name for path in here.iterdir())
 
 
-@pytest.mark.parametrize("prepare", REFUSED)
-def test_a_folder_that_wants_more_than_to_be_read_is_refused(prepare: Callable[[], None], here: Path) -> None:
-    prepare()
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_folder_that_wants_more_than_to_be_read_is_refused(name: str, here: Path) -> None:
+    REFUSED[name]()
     before = others(here)
     with pytest.raises(ConfigError, match=r"run|model"):
         evaluate(composed_of("run=run", "figures=false", name="evaluate"))
     assert others(here) == before
-    assert not (here / "run" / "evaluations").is_dir() or prepare is symbolic_link
+    assert not (here / "run" / "evaluations").is_dir() or name == "symbolic link"
 
 
-@pytest.mark.parametrize("prepare", HARMLESS)
-def test_what_only_a_training_would_build_or_read_is_not(prepare: Callable[[], None], here: Path) -> None:
-    prepare()
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_only_a_training_would_build_or_read_is_not(name: str, here: Path) -> None:
+    HARMLESS[name]()
     accuracy = evaluate(composed_of("run=run", "figures=false", name="evaluate"))["test"]["accuracy"]
-    if prepare is not names_with_escapes:  # two classes less
+    if name != "names with escapes":  # two classes less
         assert accuracy == record_of(here / "run")["test"]["accuracy"]
     assert others(here) == ["run"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prepare", [*REFUSED, *HARMLESS])
-def test_the_same_by_the_command(prepare: Callable[[], None], here: Path) -> None:
-    prepare()
+@pytest.mark.parametrize("name", REFUSED | HARMLESS)
+def test_the_same_by_the_command(name: str, here: Path) -> None:
+    (REFUSED | HARMLESS)[name]()
     before = others(here)
     command = [sys.executable, "-c", "from onecycle.cli import evaluate_command; evaluate_command()", "run=run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == (2 if prepare in REFUSED else 0), done.stderr
-    assert len(done.stderr.splitlines()) == (prepare in REFUSED)
+    assert done.returncode == (2 if name in REFUSED else 0), done.stderr
+    assert len(done.stderr.splitlines()) == (name in REFUSED)
     assert all(sign.isprintable() or sign == "\n" for sign in done.stdout + done.stderr)
     assert others(here) == before
 

@@ -8,6 +8,7 @@ import pytest
 
 from onecycle.runs.lock import LEASE, exclusive
 from onecycle.runs.table import all_runs, main, no_formula
+from studying import record_of
 
 
 @pytest.fixture
@@ -28,21 +29,13 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(
     name: str, *, status: str, accuracy: float | None, width: int, seed: int, peak_lr: float, error: str = ""
 ) -> None:
-    folder = Path("logs") / name
-    folder.mkdir(parents=True)
-    record: dict[str, Any] = {"schema": 1, "status": status, "started": f"2026-01-0{len(name)}T00:00:00+00:00"}
-    if accuracy is not None:
-        point = {"peak_lr": peak_lr, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 512}
-        record |= {
-            "name": "n", "test": {"accuracy": accuracy, "loss": 1.0}, "train": None, "val": None,
-            "hyperparameters": point,
-            "data": {"name": "cifar10", "train_size": 1}, "seconds": {"total": 12.5}, "epochs": 1.0,
-            "steps": 1, "parameters": 1,
-            "overrides": [f"seed={seed}"], "images_per_second": 1.0, "device": "cpu", "precision": "32-true",
-            "environment": {"threads": 1},
-        }  # fmt: skip
-    record |= {"error": error} if error else {}
-    (folder / "result.json").write_text(json.dumps(record))
+    folder, ended = Path("logs") / name, accuracy is not None
+    point = {"peak_lr": peak_lr, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 512} if ended else None
+    unknown: dict[str, Any] = {} if ended else {"test": None, "data": None}
+    record_of(
+        folder, [f"seed={seed}"], accuracy, status=status, started=f"2026-01-0{len(name)}T00:00:00+00:00",
+        hyperparameters=point, seconds={"total": 12.5}, error=error, **unknown,
+    )  # fmt: skip
     config = f"seed: {seed}\nbatch_size: 512\nmodel: {{width: {width}}}\nschedule: {{peak_lr: {peak_lr}}}\n"
     (folder / "config.yaml").write_text(config + "hyperparameters: {momentum: 0.9, weight_decay: 0.0005}\n")
 

@@ -20,6 +20,9 @@ import pytest
 from onecycle.studies import plan, report
 from onecycle.studies import rows as table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a program of its own
+from studying import record_of
+
 LRS = [round(0.01 * 1.4**k, 6) for k in range(20)]
 BATCHES = [16 * (k + 1) for k in range(10)]
 STUDY: dict[str, Any] = {
@@ -59,20 +62,9 @@ def fabricate(folder: Path, runs: int) -> None:
     for point in points:
         lr, batch, seed = (point.values[name] for name in ("peak_lr", "batch_size", "seed"))
         place = folder / f"{point.label.replace(' ', '_')}-{seed:08x}"
-        place.mkdir(parents=True)
         accuracy = 0.9 - 0.02 * math.log2(lr / (0.002 * batch)) ** 2 / 4 + noise.gauss(0, 0.003)
-        entries = {
-            "schema": 1, "status": "finished", "identity": f"{seed:012x}", "name": "many",
-            "overrides": list(point.overrides), "started": "2026-11-24T00:00:00+00:00",
-            "test": {"accuracy": accuracy, "accuracy_tta": accuracy + 0.01, "loss": 1 - accuracy},
-            "train": {"accuracy": accuracy, "loss": 1 - accuracy}, "val": None,
-            "hyperparameters": {"peak_lr": lr, "batch_size": batch, "momentum": 0.9, "weight_decay": 5e-4},
-            "data": {"name": "cifar10", "train_size": 5000, "fingerprint": "f" * 16},
-            "seconds": {"setup": 1.0, "fit": 20.0, "test": 1.0, "total": 22.0}, "epochs": 4.0, "steps": 400,
-            "parameters": 26_340, "images_per_second": 500.0, "device": "cpu", "precision": "32-true",
-            "environment": {"threads": 2, "processor": "some processor", "torch": "2.14.1", "host": "here"},
-        }  # fmt: skip
-        (place / "result.json").write_text(json.dumps(entries, indent=1))
+        rates = {"peak_lr": lr, "batch_size": batch, "momentum": 0.9, "weight_decay": 5e-4}
+        record_of(place, point.overrides, accuracy, hyperparameters=rates)
         curve = "".join(f"{10 * k},{0.1 * k},{2 / (k + 1)},{lr},{500 + k},\n" for k in range(1, 40))
         header = "step,epoch,train/loss,lr,images_per_second,test/accuracy\n"
         (place / "metrics.csv").write_text(header + curve + f"400,4,0.01,0,500,{accuracy}\n")

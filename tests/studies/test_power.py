@@ -3,8 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import initialize_config_dir
 from test_report import ACCURACIES, CLAIM, STUDY
 
+from onecycle.config.compose import CONF
+from onecycle.runs.environment import processor
 from onecycle.studies import plan
 from onecycle.studies.plan import Changes
 from onecycle.studies.power import StudyPlan
@@ -26,13 +29,8 @@ def planned(folder: Path, runs: int, **changes: Any) -> list[str]:
             folder / point.label, point.overrides, accuracy, hyperparameters=rates, steps=40,
             seconds={"fit": 200.0, "total": 210.0}, environment={"threads": 2, "processor": processor()},
         )  # fmt: skip
-    return list(StudyPlan(study, points, DRAWN, folder).lines())
-
-
-def processor() -> str:
-    from onecycle.runs import environment
-
-    return environment.processor()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return list(StudyPlan(study, points, DRAWN, folder).lines())
 
 
 def number(text: str, line: str) -> float:

@@ -168,9 +168,7 @@ def test_axes_and_overrides_of_every_run_are_told_apart() -> None:
     assert read_changes(words, CHANGED) == Changes({"seed": [0, 1], "data.subset_size": [None]}, ("model=resnet9",))
 
 
-def test_a_value_that_every_run_would_refuse_is_refused_by_the_rules_of_the_configuration(
-    drawn: list[str],
-) -> None:
+def test_a_value_that_every_run_would_refuse_is_refused_by_the_rules_of_the_configuration(drawn: list[str]) -> None:
     config = composed_of(*drawn)
     with pytest.raises(ConfigError) as caught:
         refuse_values({"seed": [0, "a"], "schedule.peak_lr": [0.1, -1], "data": ["synthetic"]}, config)

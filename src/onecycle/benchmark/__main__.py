@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Column, Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from onecycle import build
@@ -32,6 +31,7 @@ from onecycle.errors import make_output_harmless
 from onecycle.runs import summary
 from onecycle.runs.environment import environment, keep_freed_memory
 from onecycle.runs.record import write_atomically
+from onecycle.runs.table import print_table
 from onecycle.training import breakdown
 from onecycle.training.precision import device_of
 from onecycle.training_run import train
@@ -130,9 +130,9 @@ def measure_profile(width: int, quick: bool, device: torch.device) -> dict[str, 
     loader = datamodule.loader("train", device)
     parts = breakdown.of_steps(classifier.network, classifier.configure_optimizers(), loader, steps=steps, bf16=bf16)
     total = sum(parts.values())
-    rows = {name: (f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}") for name, seconds in parts.items()}
+    rows = [(name, f"{1000 * seconds:,.2f}", f"{seconds / total:.1%}") for name, seconds in parts.items()]
     title = f"Where a step's time goes, resnet9 of width {width}, batches of {race.batch_size}"
-    _print_table(title, ("ms", "share"), rows)
+    print_table(["", "ms", "share"], rows, title)
     return {name: 1000 * seconds for name, seconds in parts.items()}
 
 
@@ -173,18 +173,11 @@ def paired_row(pairs: contestants.Pairs, batch_size: int) -> dict[str, Any]:
 
 
 def _print_rates(title: str, rows: Mapping[str, Mapping[str, float]], ratio: str) -> None:
-    cells = {
-        name: (f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
+    cells = [
+        (name, f"{row['median']:,.0f}", f"± {row['spread'] / row['median']:.1%}", f"{row['ratio']:.3f}")
         for name, row in rows.items()
-    }
-    _print_table(title, ("images/s", "spread", ratio), cells)
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
-    table = Table("", *(Column(name, justify="right") for name in columns), title=title, title_justify="left")
-    for name, cells in rows.items():
-        table.add_row(name, *cells)
-    summary.console().print(table)
+    ]
+    print_table(["", "images/s", "spread", ratio], cells, title)
 
 
 def main() -> None:

@@ -107,8 +107,9 @@ def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
     --cfg, …) and configurations from elsewhere are left to Hydra.
     """
     flags = [word for word in words if word.startswith("-")]
+    bare = {word: word.strip("-").partition("=")[0].replace("-", "_") for word in flags}
     wrong = {
-        word: f"{word}: must be an option of Hydra; write {_usual(word)}=value without dashes"
+        word: f"{word}: must be an option of Hydra; write {USUAL.get(bare[word], 'key')}=value without dashes"
         for word in flags
         if not any(flag == word.partition("=")[0] or (len(word) > 3 and flag.startswith(word)) for flag in FLAGS)
     }
@@ -129,10 +130,6 @@ def check_words(words: Sequence[str], name: str, validate: Validate) -> None:
     lines = [wrong[word] for word in sorted(wrong, key=lambda word: words.index(word) if word in words else len(words))]
     if lines + found:
         raise ConfigError(list(dict.fromkeys(lines + found)))
-
-
-def _usual(flag: str) -> str:
-    return USUAL.get(flag.strip("-").partition("=")[0].replace("-", "_"), "key")
 
 
 def _parsed(word: str) -> Override:

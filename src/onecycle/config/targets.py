@@ -63,12 +63,10 @@ def class_errors(
     if not isinstance(kind, type) and not all(callable(getattr(made, name, None)) for name in kind):
         return [f"{named}: must be a class with {' and '.join(kind)}"]
     known = inspect.signature(made).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
-        return []
     return [
         f"{key}.{name}={shown(value)}: is no argument of {made.__name__}{did_you_mean(str(name), known)}".lstrip(".")
         for name, value in component.items()
-        if name != "_target_" and name not in known
+        if name != "_target_" and not takes(component, name)
     ]
 
 

@@ -65,13 +65,11 @@ class Dataset:
 
         Where labels are a column for each name, all images with the columns of these names.
         """
-        if self.train.labels.dim() == 2:
-            columns = [self.classes.index(name) for name in classes]
-            train, test = (Split(split.pixels, split.labels[:, columns]) for split in (self.train, self.test))
-            return replace(self, classes=tuple(classes), train=train, test=test)
         number = torch.tensor([classes.index(name) if name in classes else -1 for name in self.classes])
 
         def chosen(split: Split) -> Split:
+            if split.labels.dim() == 2:
+                return Split(split.pixels, split.labels[:, [self.classes.index(name) for name in classes]])
             labels = number[split.labels]
             known = labels >= 0
             return Split(split.pixels, labels) if known.all() else Split(split.pixels[known], labels[known])

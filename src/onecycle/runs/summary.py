@@ -14,9 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from onecycle.config.validate import flat
@@ -26,6 +24,7 @@ from onecycle.runs import processes
 from onecycle.runs import record as run
 from onecycle.runs.environment import environment, peak_memory
 from onecycle.runs.identity import override_key, settings
+from onecycle.runs.table import console, print_table
 from onecycle.training.classifier import Classifier
 from onecycle.training.tasks import Classification
 
@@ -98,12 +97,6 @@ def _device_name(trainer: pl.Trainer) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
-def _is_repeatable(trainer: pl.Trainer, settings: dict[str, Any]) -> bool:
-    """Whether the same run again, or resumed, has the same bits: on a GPU only with kernels that are chosen by rule."""
-    is_fixed = settings["deterministic"] is True and not settings["benchmark"]
-    return trainer.strategy.root_device.type == "cpu" or is_fixed
-
-
 def test_and_record(
     this: run.Run, classifier: Classifier, datamodule: DataModule, trainer: pl.Trainer, setup: float
 ) -> None:
@@ -121,6 +114,8 @@ def test_and_record(
         "test": time.perf_counter() - started,
     }  # fmt: skip
     images = trainer.global_step * datamodule.batch_size
+    kernels = this.config["trainer"]  # on a GPU they repeat exactly only where they are chosen by rule
+    is_repeatable = kernels["deterministic"] is True and not kernels["benchmark"]
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if trainer.is_global_zero:
         _log_results(this, trainer, metrics, classifier)
@@ -141,8 +136,8 @@ def test_and_record(
         measures=dict(entry for part in callbacks for entry in getattr(part, "measures", {}).items()),
         peak_memory_bytes=peak_memory(trainer.strategy.root_device),
         device=_device_name(trainer).split(",")[0].replace("CPU", "cpu"),
-        precision=this.config["trainer"]["precision"],
-        repeatable=_is_repeatable(trainer, this.config["trainer"]),
+        precision=kernels["precision"],
+        repeatable=is_repeatable or trainer.strategy.root_device.type == "cpu",
         environment=environment(),
     )
 
@@ -197,19 +192,10 @@ def show_end(this: run.Run, *, single: bool) -> None:
         "folder": str(this.folder),
         "TensorBoard": f"{command} --logdir {shlex.quote(str(this.folder.parent))}",
     }
-    table = Table(title=f"{result['name']}: {result['status']}", show_header=False, title_justify="left")
-    for row in rows.items():
-        table.add_row(*row)
-    console().print(table)
+    print_table([], rows.items(), f"{result['name']}: {result['status']}")
     if result["status"] == "diverged":
         log.warning("The loss diverged at step %d: training stopped there.", result["steps"])
     _warn_stand_in(this)
-
-
-def console() -> Console:
-    """A terminal as wide as it is, or 200 columns elsewhere, where no path is folded; names and paths are no markup."""
-    terminal = Console(markup=False, emoji=False)
-    return terminal if terminal.is_terminal else Console(markup=False, emoji=False, width=200)
 
 
 def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -228,18 +214,16 @@ def per_class(classifier: Classifier, classes: tuple[str, ...]) -> dict[str, dic
 
 def show_evaluation(evaluation: dict[str, Any], folder: Path | None, recorded: Mapping[str, Any] | None) -> None:
     """Print the table of classes, the accuracies, and whether they are those of the record, if it is given."""
-    table = Table("class", title=f"{evaluation['run']} on {evaluation['data']}", title_justify="left")
-    for column in ("images", "accuracy", "precision"):
-        table.add_column(column, justify="right")
-    for name, row in evaluation["classes"].items():
-        table.add_row(name, f"{row['images']:,.0f}", f"{row['accuracy']:.2%}", f"{row['precision']:.2%}")
-    table.add_section()
+    lines = [
+        [name, f"{row['images']:,.0f}", f"{row['accuracy']:.2%}", f"{row['precision']:.2%}"]
+        for name, row in evaluation["classes"].items()
+    ]
     test, size = evaluation["test"], f"{evaluation['test_size']:,}"
     for name, value in test.items():
         if "/" not in name and name != "loss":
             text = run.metrics_text({name: value}).removeprefix(f"{name} ")
-            table.add_row(f"all, {name}".replace("_tta", " with flip TTA"), size, text, "")
-    console().print(table)
+            lines.append([f"all, {name}".replace("_tta", " with flip TTA"), size, text, ""])
+    print_table(["class", "images", "accuracy", "precision"], lines, f"{evaluation['run']} on {evaluation['data']}")
     if recorded:
         name = "accuracy" if "accuracy" in test else "loss"
         before, now = recorded[name], test[name]

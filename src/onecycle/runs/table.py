@@ -124,19 +124,24 @@ def ordered(rows: Sequence[dict[str, Any]], column: str) -> list[dict[str, Any]]
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table as wide as the terminal, or as 200 columns where there is none."""
-    from rich.console import Console
+    """Print a table, on the `console`; without names of columns one of texts."""
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=title or None, title_justify="left", show_header=bool(columns))
     for name in columns:
-        is_text = name in ("run", "status", "data", "key", "path", "class")
-        table.add_column(
-            name, justify="left" if is_text else "right", overflow="fold", no_wrap=name not in ("run", "key", "path")
-        )
+        is_text = name in ("", "class", "run", "status", "data", "key", "path")
+        wraps = name in ("run", "key", "path")
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not wraps)
     for row in rows:
         table.add_row(*map(one_line, row))
-    Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 200).print(table)
+    console().print(table)
+
+
+def console() -> Any:
+    """A terminal as wide as it is, or 200 columns elsewhere, where no path is folded; names and paths are no markup."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
 
 
 def show_runs(rows: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from onecycle.errors import ConfigError, StorageError, dead_workers_named
+from onecycle.errors import ConfigError, StorageError
 from onecycle.runs import record as run
 from onecycle.runs.identity import settings
 from onecycle.studies import plan
@@ -39,6 +39,11 @@ class RunCounter:
         filled = round(20 * self.done / max(self.total, self.done))
         bar = f"{'━' * filled}{'╌' * (20 - filled)} " if sys.stdout.isatty() else ""
         log.info("%s[%d/%d] %s%s", bar, self.done, self.total, text, self.left)
+
+    def add_result(self, point: plan.Point, score: float, seconds: float | None) -> None:
+        """Log the run of a point by what it returned; seconds: as of `add`."""
+        outcome = "diverged" if math.isnan(score) else run.score_text(score)
+        self.add(f"{point.label}: {outcome}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
 
     @property
     def left(self) -> str:
@@ -84,8 +89,7 @@ def launch_one_by_one(
                 counter.add(f"{point.label}: failed; the study goes on", None)
                 continue
             seconds = None if settings(point.overrides) in done else time.perf_counter() - started
-            outcome = "diverged" if math.isnan(result.return_value) else run.score_text(result.return_value)
-            counter.add(f"{point.label}: {outcome}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
+            counter.add_result(point, result.return_value, seconds)
             check(point)
     return results
 
@@ -96,7 +100,7 @@ def launch_at_once(
     """All runs at once by a parallel launcher; `check` is called when all have ended."""
     if not points:
         return []
-    with dead_workers_named(), counted(points, folder, counter):
+    with counted(points, folder, counter):
         results = list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0))
     for point, result in zip(points, results, strict=True):
         if result.status == JobStatus.COMPLETED:
@@ -144,13 +148,14 @@ def counted(points: Sequence[plan.Point], folder: Path, counter: RunCounter) -> 
         counter.done = end  # runs that failed before they had a record
 
 
+def is_shown(record: logging.LogRecord) -> bool:
+    """Whether a message is a warning, or of the study itself."""
+    return record.name == __name__ or record.levelno >= logging.WARNING
+
+
 @contextlib.contextmanager
 def runs_log_warnings_only() -> Iterator[None]:
     """Keep what a run logs from the terminal, except warnings: it stands in the run's train.log."""
-
-    def is_shown(record: logging.LogRecord) -> bool:
-        return record.name == __name__ or record.levelno >= logging.WARNING
-
     with contextlib.ExitStack() as stack:
         for handler in logging.getLogger().handlers:
             handler.addFilter(is_shown)

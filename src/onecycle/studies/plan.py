@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from onecycle.config.compose import plain, without_hydra
 from onecycle.config.validate import training_errors
-from onecycle.errors import ConfigError, storage_errors_named
+from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.runs.identity import settings
 
@@ -92,9 +92,8 @@ def refuse_values(values: Mapping[str, Sequence[Any]], config: DictConfig) -> No
 def write_plan(folder: Path, plan: Plan) -> None:
     """Note what a study consists of, before its first run."""
     entries = {"study": plan.study, "command": plan.command, "runs": [asdict(point) for point in plan.points]}
-    with storage_errors_named("run this again"):
-        folder.mkdir(parents=True, exist_ok=True)
-        run.write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    run.write_atomically(folder / PLAN, json.dumps(entries, indent=1) + "\n")
 
 
 def read_plan(folder: Path) -> Plan:

@@ -6,17 +6,14 @@ import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 
-from onecycle.config.compose import CONF
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import validated
@@ -59,9 +56,7 @@ class StudyPlan:
         """The configuration of a point's runs, of whatever seed."""
         words = tuple(word for word in point.overrides if override_key(word) not in ("seed", "study.label"))
         if words not in self.configs:
-            is_ready = GlobalHydra.instance().is_initialized()  # in a command it is
-            with nullcontext() if is_ready else initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-                self.configs[words] = validated(compose("train", overrides=list(words)))
+            self.configs[words] = validated(compose("train", overrides=list(words)))
         return self.configs[words]
 
     def lines(self) -> Iterator[str]:
@@ -112,16 +107,17 @@ class StudyPlan:
         for point in self.points:
             if _without_seed(point) not in finished:
                 finished.add(_without_seed(point))
-                rows.append(table.row_of(point, Path(), planned_record(self.config(point))))
+                config, h = self.config(point), self.config(point).hyperparameters
+                rates = Hyperparameters(config.schedule["peak_lr"], h.momentum, h.weight_decay, config.batch_size)
+                rows.append(table.row_of(point, Path(), table.unmeasured(rates, config.data.subset_size or 0)))
         return pd.DataFrame(rows)
 
     def claim_line(self, claim: ClaimOptions) -> str:
         """The half width to expect of a claim's effect against its margin, and what would decide it."""
         metric = metric_of(columns_of(claim.effect, claim.parameters))
         if metric == SHARE:
-            return (
-                f"{claim.id}: all of {self.seeds} runs will mean at least {ALPHA ** (1 / self.seeds):.0%} of all runs."
-            )
+            least = ALPHA ** (1 / self.seeds)
+            return f"{claim.id}: all of {self.seeds} runs will mean at least {least:.0%} of all runs."
         frame = self.frame()
         if any(column not in frame for one in filters_of(claim.parameters) for column in one) or frame.empty:
             return f"{claim.id}: cannot be said before there are runs."
@@ -139,16 +135,15 @@ class StudyPlan:
             points[metric] = 0.0
         half, chance = forecast(points, sd, self.seeds, claim)
         margin = margin_of(claim)
-        shown = f"{claim.id}: half width {half:.3g} {claim.unit} ({source}), " + (
-            f"margin {margin:.3g}" if margin > 0 else "bound 0"
-        )
+        bound = f"margin {margin:.3g}" if margin > 0 else "bound 0"
+        shown = f"{claim.id}: half width {half:.3g} {claim.unit} ({source}), {bound}"
         if known:
             is_enough, shown = chance >= ENOUGH, f"{shown}; decided in {chance:.0%} of simulated studies"
         else:
             is_enough = half <= (margin if margin > 0 else math.inf)  # what a bound of 0 needs is unknown
-        return shown + (
-            "." if is_enough else f". CANNOT BE DECIDED: {remedy(points, sd, claim, bool(known), self.seeds)}."
-        )
+        if is_enough:
+            return f"{shown}."
+        return f"{shown}. CANNOT BE DECIDED: {remedy(points, sd, claim, bool(known), self.seeds)}."
 
 
 def _without_seed(point: plan.Point) -> str:
@@ -158,9 +153,9 @@ def _without_seed(point: plan.Point) -> str:
 def margin_of(claim: ClaimOptions) -> float:
     """The size of effect that a claim must tell apart: half of its range, or its bound; NaN where that is 0."""
     least, most = claim.bounds
-    return (
-        (most - least) / 2 if math.isfinite(most - least) else abs(least if math.isfinite(least) else most) or math.nan
-    )
+    if math.isfinite(most - least):
+        return (most - least) / 2
+    return abs(least if math.isfinite(least) else most) or math.nan
 
 
 def remedy(points: pd.DataFrame, sd: Any, claim: ClaimOptions, known: bool, seeds: int) -> str:
@@ -175,33 +170,20 @@ def remedy(points: pd.DataFrame, sd: Any, claim: ClaimOptions, known: bool, seed
     return f"{MORE_SEEDS[-1]} seeds do not suffice (half width {half:.3g}); take longer runs, or a claim further off"
 
 
-def planned_record(config: TrainOptions) -> dict[str, Any]:
-    """A run's record as far as it is known before the run: nothing is measured."""
-    h = config.hyperparameters
-    rates = Hyperparameters(config.schedule["peak_lr"], h.momentum, h.weight_decay, config.batch_size)
-    return {
-        "status": "finished", "name": "", "test": {}, "train": {}, "val": {}, "epochs": 0.0, "steps": 0,
-        "parameters": 0, "data": {"name": "", "train_size": config.data.subset_size or 0},
-        "hyperparameters": rates.coordinates(),
-        "seconds": {}, "images_per_second": 0.0, "device": "cpu", "precision": "", "environment": {"threads": 1},
-    }  # fmt: skip
-
-
 def cost_class(config: TrainOptions) -> str:
     """What a step of a configuration costs, as a text that is equal for equal costs."""
     values = config.model_dump(exclude_unset=True)
-    values["trainer"] = {
-        key: value for key, value in values["trainer"].items() if key not in ("max_steps", "max_epochs")
-    }
+    values["trainer"] |= {"max_steps": None, "max_epochs": None}
     values["data"] = {key: value for key, value in values["data"].items() if f"data.{key}" in COSTS}
     return json.dumps({key: values.get(key) for key in (*COSTS, "data") if "." not in key}, sort_keys=True, default=str)
 
 
-class Cost:
-    """Seconds of a run: those of its setup and test, and those of each step."""
+class Cost(NamedTuple):
+    """Seconds of a run: those of its setup and test, and those of each step; and its data set's training images."""
 
-    def __init__(self, fixed: float, step: float, images: int) -> None:
-        self.fixed, self.step, self.images = fixed, step, images
+    fixed: float
+    step: float
+    images: int
 
     def of_run(self, config: TrainOptions) -> float:
         """Seconds of a run of a configuration of this class."""
@@ -221,23 +203,17 @@ class Cost:
     @classmethod
     def of_steps(cls, config: TrainOptions, seconds: float) -> "Cost":
         """Of some steps of the real training, which are timed for so long; testing is estimated from them."""
-        import lightning.pytorch as pl
+        from lightning.pytorch.callbacks import LambdaCallback
 
         from onecycle import build
         from onecycle.runs import environment, summary
 
-        class Stopwatch(pl.Callback):
-            """Notes when each step ends, and stops after `seconds`."""
+        start, ends = time.perf_counter(), list[float]()
 
-            ends: list[float]
+        def note(trainer: Any, *_: Any) -> None:
+            ends.append(time.perf_counter())
+            trainer.should_stop |= len(ends) >= WARM + FEWEST and ends[-1] - ends[0] > seconds
 
-            def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-                self.ends.append(time.perf_counter())
-                enough = len(self.ends) >= WARM + FEWEST and self.ends[-1] - self.ends[0] > seconds
-                trainer.should_stop = trainer.should_stop or enough
-
-        start, watch = time.perf_counter(), Stopwatch()
-        watch.ends = []
         summary.silence_libraries()
         environment.prepare(config.trainer.threads)
         config, dataset = build.load_dataset(build.choose_precision(config))
@@ -248,18 +224,12 @@ class Cost:
         })  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             trainer = build.build_trainer(bare, Path(folder), min(steps, 100), progress=False)
-            trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+            trainer.callbacks.append(LambdaCallback(on_train_batch_end=note))  # type: ignore[attr-defined]
             classifier = build.build_classifier(bare, datamodule, steps)
             setup = time.perf_counter() - start
             trainer.fit(classifier, datamodule)
-        if len(watch.ends) <= WARM:
+        if len(ends) <= WARM:
             raise ConfigError([f"trainer.max_steps={steps}: too few steps to time"])
-        step = float(np.median(np.diff(watch.ends[WARM - 1 :])))
+        step = float(np.median(np.diff(ends[WARM - 1 :])))
         images = len(datamodule.splits["test"].pixels)
         return cls(setup + TESTING * step * images / config.batch_size, step, len(datamodule.splits["train"].pixels))
-
-
-def print_plan(study: Mapping[str, Any], points: Sequence[plan.Point], changes: plan.Changes, folder: Path) -> None:
-    """Print what a study will cost and decide; no run of it is made."""
-    for line in StudyPlan(study, points, changes, folder).lines():
-        print(line, flush=True)

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import logging
-import math
 import shlex
 import time
 from pathlib import Path
@@ -14,10 +13,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from onecycle.runs.processes import is_first, show_messages
-
-
-def _is_warning(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING
 
 
 class SweepProgress(Callback):
@@ -64,9 +59,11 @@ class SweepProgress(Callback):
         """Start the clock; in a process of a parallel launcher leave only a run's warnings on the terminal."""
         self.started = time.perf_counter()
         if self.copied:
+            from onecycle.studies.launching import is_shown
+
             show_messages()
             for handler in logging.getLogger().handlers:
-                handler.addFilter(_is_warning)  # adds it once
+                handler.addFilter(is_shown)  # adds it once
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Count a run that this process has made."""
@@ -79,8 +76,7 @@ class SweepProgress(Callback):
             self.counter.add(f"{point.label}: failed; the sweep goes on", None)
             return
         seconds = None if settings(point.overrides) in self.finished else time.perf_counter() - self.started
-        outcome = "diverged" if math.isnan(job_return.return_value) else f"{job_return.return_value:.2%}"
-        self.counter.add(f"{point.label}: {outcome}, {'read back' if seconds is None else f'{seconds:.0f} s'}", seconds)
+        self.counter.add_result(point, job_return.return_value, seconds)
 
     def on_multirun_end(self, *event: Any, **kwargs: Any) -> None:
         """Print the table of the sweep's runs, the best one first, and what can be done with it."""

@@ -26,6 +26,7 @@ from onecycle.studies.verdicts import holm
 BLOCK = re.compile(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 SECTION = re.compile(r"^## (.+)$|^\| (.+?) \| ([✔✘?–] [a-z ]+) \| (.+) \| .+ \| (.+) \| (.*) \|$", re.MULTILINE)
 BUNDLED = ("*", "*/result.json", "*/config.yaml", "*/metrics.csv", "report/*")  # of a study's folder
+NEW_PAGE = "# What the studies found\n\n<!-- generated: summary -->\n<!-- end -->\n"
 WORDS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided", "not judged": "not judged"}
 LATEX = str.maketrans(
     {"λ": r"$\lambda$", "ρ": r"$\rho$", "α": r"$\alpha$", "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "–": "--"}
@@ -39,9 +40,7 @@ def write_docs(studies: Path, docs: Path) -> list[str]:
     Only complete studies of a real data set are shown.
     """
     page, names = docs / "studies.md", []
-    text = (
-        page.read_text() if page.exists() else "# What the studies found\n\n<!-- generated: summary -->\n<!-- end -->\n"
-    )
+    text = page.read_text() if page.exists() else NEW_PAGE
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     for folder in report.study_folders(studies, f"{report.REPORT}/verdicts.json"):
         plan, rows = read_plan(folder), table.read(folder)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from onecycle.config.compose import without_hydra
 from onecycle.config.validate import flat, validated
-from onecycle.errors import ConfigError, storage_errors_named
+from onecycle.errors import ConfigError
 from onecycle.runs.identity import comparable, override_key, settings
 from onecycle.runs.record import write_atomically
 from onecycle.studies.plan import Changes, finished_runs
@@ -63,9 +63,8 @@ def register(folder: Path, study: Mapping[str, Any], changes: Changes, config: D
         )
     else:
         return
-    with storage_errors_named("run this again"):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / REGISTRATION, json.dumps(entries, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / REGISTRATION, json.dumps(entries, indent=1) + "\n")
 
 
 def _as_in_a_file(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,9 +109,8 @@ def digest(design: Mapping[str, Any]) -> str:
 
 def change_text(change: Mapping[str, Any]) -> str:
     """A changed key in words."""
-    before, after = (
-        "not set" if one is None else json.dumps(one, ensure_ascii=False) for one in (change["before"], change["after"])
-    )
+    values = change["before"], change["after"]
+    before, after = ("not set" if one is None else json.dumps(one, ensure_ascii=False) for one in values)
     return f"{change['key']}: {before} → {after}"
 
 

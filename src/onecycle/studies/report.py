@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import pandas as pd
 from filelock import FileLock
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from onecycle.errors import ConfigError, make_output_harmless
+from onecycle.errors import ConfigError, make_output_harmless, problems_of
 from onecycle.runs import record as run
 from onecycle.runs.table import no_formula
 from onecycle.studies import rows as table
@@ -112,9 +113,8 @@ def verdicts(plan: Plan, rows: pd.DataFrame, alpha: float = ALPHA) -> tuple[list
         and {point.label for point in points(plan.study)} <= set(rows["label"])
         and arms <= set(table.cells(rows, "arm"))
     )
-    unfit = (
-        {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if (why := table.why_not_judged(rows)) else {}
-    )
+    why = table.why_not_judged(rows)
+    unfit = {"verdict": NOT_JUDGED, "reason": why, "if_not": "", "p": 1.0} if why else {}
     judged, problems = [], []
     for claim in plan.study.get("claims") or ():
         try:
@@ -227,12 +227,7 @@ def main(arguments: Sequence[str]) -> None:
     folders = [studies] if (studies / PLAN).exists() else study_folders(studies, PLAN)
     if not folders:
         sys.exit(f"{studies}: holds no study yet; run one: make study NAME=lr_range_test")
-    problems = []
-    for folder in folders:
-        try:
-            build(folder)
-        except ConfigError as error:
-            problems += [f"{folder.name}: {line}" for line in error.problems]
+    problems = [f"{folder.name}: {line}" for folder in folders for line in problems_of(partial(build, folder))]
     print(f"Index: {build_index(folders[0].parent)}")
     if problems:
         print("\n".join(problems), file=sys.stderr)

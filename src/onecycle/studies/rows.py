@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.runs.identity import settings
 from onecycle.studies.plan import Point, finished_runs, read_plan
 from onecycle.studies.search.coordinate import read_decisions
@@ -85,6 +86,15 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, A
         row[name] = _measure(name, value, diverged and isinstance(value, float))
     # The study's own values last: a subset given as a fraction stays what the axis says only if it is a count.
     return row | {key: value for key, value in point.values.items() if key not in row or key == "seed"}
+
+
+def unmeasured(point: Hyperparameters, images: float) -> dict[str, Any]:
+    """A run's record as far as it is known before the run."""
+    return {
+        "status": "finished", "name": "", "test": {}, "train": {}, "val": {}, "epochs": 0.0, "steps": 0,
+        "parameters": 0, "data": {"name": "", "train_size": images}, "hyperparameters": point.coordinates(),
+        "seconds": {}, "images_per_second": 0.0, "device": "cpu", "precision": "", "environment": {"threads": 1},
+    }  # fmt: skip
 
 
 def _measure(name: str, value: Any, diverged: bool) -> Any:
@@ -182,12 +192,11 @@ def history(folder: Path, *names: str) -> list[list[float]]:
 
 def moving_average(values: Array, count: int) -> Array:
     """Centred average over `count` values, fewer at both ends; one more where it is even, to have a middle."""
-    if not len(values):
-        return values
-    # A window longer than the values would lengthen the result.
-    window = np.ones(min(count | 1, len(values) - 1 + len(values) % 2))
-    total: Array = np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
-    return total
+    import pandas as pd
+
+    window = max(1, min(count | 1, len(values) - 1 + len(values) % 2))
+    average: Array = pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()
+    return average
 
 
 def why_not_judged(frame: "pd.DataFrame") -> str:

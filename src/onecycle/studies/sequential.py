@@ -17,7 +17,7 @@ import pandas as pd
 from hydra.core.utils import JobReturn
 from scipy import stats
 
-from onecycle.errors import ConfigError, storage_errors_named
+from onecycle.errors import ConfigError
 from onecycle.runs.identity import settings
 from onecycle.runs.record import write_atomically
 from onecycle.studies import plan
@@ -101,14 +101,17 @@ class SeedAdder:
             if number > 1:
                 seeds = scheme["seeds"][scheme["looks"][number - 2] : count]
                 points = plan.points(self.noted.study, replace(self.changes, axes={**self.changes.axes, "seed": seeds}))
-                if not self._affords(points, scheme["seconds_a_run"]):
+                done = plan.finished_runs(self.folder)
+                missing = sum(settings(point.overrides) not in done for point in points)
+                spent = sum(record["seconds"]["total"] for _, record in done.values())
+                if missing and spent + missing * scheme["seconds_a_run"] > self.budget:
                     log.info("The budget of %g minutes is spent.", self.budget / 60)
                     break
                 self.noted.points.extend(points)
                 plan.write_plan(self.folder, self.noted)
                 results += self.launch(points)
-            self._write(scheme | {"done": max(number, scheme["done"])})
-            scheme = read_scheme(self.folder)
+            scheme |= {"done": max(number, scheme["done"])}
+            write_atomically(self.folder / SEQUENTIAL, json.dumps(scheme, indent=1) + "\n")
             rows = table.read(self.folder)
             if rows.empty or table.why_not_judged(rows):
                 break
@@ -127,7 +130,9 @@ class SeedAdder:
                 given, before = self.noted.study["budget_minutes"], scheme["budget_minutes"]
                 raise ConfigError([f"study.budget_minutes={given}: the looks at this study were planned for {before}"])
             return scheme
-        seconds = [record["seconds"]["total"] for _, record in self._done().values()]
+        planned = {settings(point.overrides) for point in self.noted.points}
+        done = plan.finished_runs(self.folder)
+        seconds = [record["seconds"]["total"] for key, (_, record) in done.items() if key in planned]
         if not seconds:
             return {"looks": [], "levels": [], "seeds": [], "done": 0}
         seeds = plan.seeds_of(self.noted.study, self.changes)
@@ -138,22 +143,6 @@ class SeedAdder:
             "budget_minutes": self.noted.study["budget_minutes"], "seconds_a_run": sum(seconds) / len(seconds),
             "seeds": [*seeds, *more][: looks[-1]], "looks": looks, "levels": spending(looks), "done": 1,
         }  # fmt: skip
-
-    def _write(self, scheme: Mapping[str, Any]) -> None:
-        with storage_errors_named("run this again"):
-            write_atomically(self.folder / SEQUENTIAL, json.dumps(scheme, indent=1) + "\n")
-
-    def _done(self) -> dict[tuple[str, ...], tuple[Path, dict[str, Any]]]:
-        """The finished runs of the plan."""
-        done = plan.finished_runs(self.folder)
-        return {key: done[key] for key in (settings(point.overrides) for point in self.noted.points) if key in done}
-
-    def _affords(self, points: Sequence[plan.Point], seconds_a_run: float) -> bool:
-        """Whether the runs that are missing fit into what the records of all runs leave of the budget."""
-        done = plan.finished_runs(self.folder)
-        missing = sum(settings(point.overrides) not in done for point in points)
-        spent = sum(record["seconds"]["total"] for _, record in done.values())
-        return not missing or spent + missing * seconds_a_run <= self.budget
 
     def _within_reach(self, rows: pd.DataFrame, level: float, scheme: Mapping[str, Any]) -> str:
         """The undecided claims that the last look may decide, in words."""

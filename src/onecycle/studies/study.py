@@ -1,5 +1,6 @@
 """What a study's configuration may say, and the study at its scale. Without torch: a bad study is refused at once."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, Field, create_model, model_validator
 
 from onecycle.config.types import NonNegativeNumber, Number, Options, Seed, Text
 from onecycle.config.validate import errors_of
-from onecycle.errors import ConfigError
+from onecycle.errors import ConfigError, problems_of
 from onecycle.studies.effects import EFFECTS, Column, Where, parameters_of
 from onecycle.studies.plan import column
 from onecycle.studies.search.options import METHODS
@@ -134,10 +135,8 @@ class ClaimOptions(Options):
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest effect of which the claim is true."""
-        return (
-            -math.inf if self.at_least is None else self.at_least,
-            math.inf if self.at_most is None else self.at_most,
-        )
+        least = -math.inf if self.at_least is None else self.at_least
+        return least, math.inf if self.at_most is None else self.at_most
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -167,12 +166,9 @@ def block_errors(kind: str, block: Mapping[str, Any], where: str) -> list[str]:
 
 def study_errors(config: DictConfig) -> list[str]:
     """A line for each error of the study in a composed configuration."""
-    try:
-        at_scale(cast("dict[str, Any]", OmegaConf.to_container(config.study, resolve=True)))
-    except ConfigError as error:
-        return error.problems
-    except OmegaConfBaseException:
-        pass  # a value that cannot be resolved is for the whole configuration to report
+    with contextlib.suppress(OmegaConfBaseException):  # which is for the whole configuration to report
+        study = cast("dict[str, Any]", OmegaConf.to_container(config.study, resolve=True))
+        return problems_of(lambda: at_scale(study))
     return []
 
 

@@ -21,12 +21,11 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs.identity import override_key, settings
-from onecycle.runs.record import SECONDS
 from onecycle.studies import plan
 from onecycle.studies.effects import columns_named
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.registration import register
-from onecycle.studies.rows import DERIVED, row_of
+from onecycle.studies.rows import DERIVED, row_of, unmeasured
 from onecycle.studies.search.explorer import Explorer
 from onecycle.studies.search.options import METHODS, OptunaSearch, coordinates_of, space_of
 from onecycle.studies.search.trials import check_optuna
@@ -38,13 +37,6 @@ log = logging.getLogger(__name__)
 NAMING = ("x", "y", "z", "by", "panels", "select_by", "column", "size")
 OF_METRICS = {"histories": ("x", "y")}  # these are columns of a run's metrics.csv
 MEASURE_NOTHING = ("progress", "training_log", "checkpoint", "divergence", "figures")  # callbacks
-RECORD: dict[str, Any] = {
-    "status": "finished", "name": "", "test": {"accuracy": 0.0, "loss": 0.0}, "train": {"accuracy": 0.0, "loss": 0.0},
-    "val": None, "epochs": 0.0, "steps": 0, "parameters": 0, "data": {"name": "", "train_size": 0},
-    "hyperparameters": Hyperparameters(1, 0, 1, 1).coordinates(),
-    "seconds": dict.fromkeys(SECONDS, 0.0), "images_per_second": 0.0,
-    "device": "cpu", "precision": "", "environment": {"threads": 1},
-}  # fmt: skip
 
 
 def run_study(
@@ -80,9 +72,10 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     _refuse_searches(study, config)
     check = ColumnCheck(study, points, config, folder)
     if study.get("plan"):
-        from onecycle.studies.power import print_plan  # it needs torch; a study that is refused does not
+        from onecycle.studies.power import StudyPlan  # it needs torch; a study that is refused does not
 
-        print_plan(study, points, changes, folder)
+        for line in StudyPlan(study, points, changes, folder).lines():
+            print(line, flush=True)
         return []
     if study["force"] and folder.exists():  # only a study that can be run takes the place of the old one
         aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y-%m-%d_%H%M%S}")
@@ -184,11 +177,13 @@ class ColumnCheck:
 
 def known_columns(study: Mapping[str, Any], points: Sequence[plan.Point], config: DictConfig) -> set[str]:
     """The columns that result from the form of a record, the axes, the searches and `derive`."""
-    keys, record = [*(study.get("fixed") or ()), *_own_keys(study)], dict(RECORD)
+    keys, measured = [*(study.get("fixed") or ()), *_own_keys(study)], {"accuracy": 0.0, "loss": 0.0}
+    record = unmeasured(Hyperparameters(1, 0, 1, 1), 0) | {"test": dict(measured), "train": measured}
+    record["seconds"] = dict.fromkeys(("setup", "fit", "test", "total"), 0.0)
     if config.data.val_size or _sets(keys, "data.val_size"):
-        record["val"] = record["train"]
+        record["val"] = measured
     if config.evaluation.tta != "none" or _sets(keys, "evaluation.tta"):
-        record["test"] = record["test"] | {"accuracy_tta": 0.0}
+        record["test"]["accuracy_tta"] = 0.0
     found = {key for point in points for key in point.values} | row_of(plan.Point("", {}, ()), Path(), record).keys()
     for block in study.get("searches") or ():
         drawn = [*(block.get("coordinates") or ()), *(block.get("space") or ())]

@@ -151,9 +151,8 @@ def of_means(
             raise UnmeasurableError(f"the effect is {largest}")
         if max(count) > 1:
             changes, freedom = components.max(axis=-1) - largest, np.maximum(count - 1, 1)
-            shares = (
-                noise.T @ np.where(np.isfinite(changes), changes, 0.0)
-            ) ** 2  # of the variance, times that of noise
+            # Of the variance, times that of noise.
+            shares = (noise.T @ np.where(np.isfinite(changes), changes, 0.0)) ** 2
             shares = np.divide(shares, (noise**2).sum(axis=0), out=np.zeros_like(shares), where=sd > 0)
             welch = shares.sum() ** 2 / (shares**2 / freedom).sum() if shares.any() else min(freedom)
             chi2 = stats.chi2.ppf((generator.permutation(half)[:, None] + 0.5) / half, welch)
@@ -241,10 +240,9 @@ def judge(frame: pd.DataFrame, entry: Mapping[str, Any], *, whole: bool = True, 
     for column in columns_named(claim.effect, claim.parameters):
         if column not in frame:
             raise ConfigError([f"{where}: no column {column!r}{did_you_mean(column, frame.columns)}"])
-    missing = next((text for one in filters_of(claim.parameters) if (text := _missing(frame, one))), "")
-    if missing and whole:
-        raise ConfigError([f"{where}: {missing}"])
-    if missing:
+    if missing := next((text for one in filters_of(claim.parameters) if (text := _missing(frame, one))), ""):
+        if whole:
+            raise ConfigError([f"{where}: {missing}"])
         result = Estimate(obstacle=f"cannot be measured: {missing}")
     else:
         result = estimate(frame, claim.effect, claim.parameters, claim.assumed_sd)
@@ -293,8 +291,7 @@ def _reason(effect: float, low: float, high: float, claim: ClaimOptions) -> str:
     amount, *ends = (f"{scale * number:z.{decimals}f}" for number in (effect, low, high))
     amount = amount.rstrip("0").rstrip(".") if is_exact and "." in amount else amount
     interval = "" if is_exact else f" ({ends[0]}{percent} to {ends[1]}{percent})"
-    least, most = (
-        None if bound is None else f"{scale * bound:.12g}{percent}" for bound in (claim.at_least, claim.at_most)
-    )
+    given = claim.at_least, claim.at_most
+    least, most = (None if bound is None else f"{scale * bound:.12g}{percent}" for bound in given)
     bounds = f"at most {most}" if least is None else f"at least {least}" if most is None else f"{least} to {most}"
     return f"{amount}{percent}{interval} {claim.unit}".rstrip() + f", {bounds} was claimed"

@@ -195,13 +195,8 @@ def finish_figure(
     """
     figure: Any = panels[0].get_figure(root=True)
     counts = sorted({len(one.rows) for one in figure.marks})
-    n = (
-        "single runs"
-        if counts == [1]
-        else f"n = {'–'.join(map(str, counts[:: len(counts) - 1 or 1]))}"
-        if counts
-        else ""
-    )
+    n = f"n = {'–'.join(map(str, counts[:: len(counts) - 1 or 1]))}" if counts else ""
+    n = "single runs" if counts == [1] else n
     text = f"{title} ({n})" if title and n else title or n
     figure.suptitle(textwrap.fill(text, int(figure.get_figwidth() * 8.8)), linespacing=1.25)
     for axes, crosses in zip(panels, lost, strict=False):  # the limits contain them
