@@ -34,10 +34,12 @@ def warm_up(classifier: Any, trainer: pl.Trainer) -> None:
                 optimizer.step()
                 optimizer.zero_grad()
         if len(batches) > 1:
+            modes = {module: module.training for module in classifier.modules()}
             classifier.eval()
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 classifier(batches[1].images)
-            classifier.train()
+            for module, mode in modes.items():
+                module.training = mode
     with torch.no_grad():
         torch._foreach_copy_(tensors, before)
     optimizer.state.clear()
