@@ -225,7 +225,12 @@ def build_trainer(
     if config.ema:
         callbacks.append(Average(config.ema.decay_per_step, config.ema.every_n_steps))
     callbacks.sort(key=lambda callback: isinstance(callback, RunCheckpoint))  # last: it saves what the others hold
-    loggers = _built(config.logger, Logger, "logger")
+    # A logger whose run has no name is given that of the folder: all runs of a sweep have the same `config.name`.
+    named = {
+        key: part and part | {name: folder.name for name in ("name", "run_name") if name in part and part[name] is None}
+        for key, part in (config.logger or {}).items()
+    }
+    loggers = _built(named, Logger, "logger")
     every = config.evaluation.every_n_epochs
     trainer = instantiate(
         config.trainer.arguments(), pl.Trainer, "trainer",

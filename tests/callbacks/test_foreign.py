@@ -134,6 +134,12 @@ def test_a_metric_of_a_user_s_callback_can_be_monitored(tmp_path: Path, tiny: An
     assert train(cfg, [])["steps"] == 5
 
 
+def test_a_logger_without_a_name_is_given_that_of_the_run_s_folder(tmp_path: Path, tiny: Any) -> None:
+    csv = f"_target_:lightning.pytorch.loggers.CSVLogger,save_dir:{tmp_path}/csv,name:null,version:b"
+    train(tiny(f"+logger.lightning={{{csv}}}", "trainer.max_steps=1"), ["seed=0"], sweep=tmp_path / "sweep")
+    assert (tmp_path / "csv" / only_folder(tmp_path / "sweep").name / "b" / "metrics.csv").exists()
+
+
 def test_mlflow_gets_hyperparameters_metrics_and_figures(tmp_path: Path, tiny: Any) -> None:
     mlflow = pytest.importorskip("mlflow")
     for seed in (0, 1):
