@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from foreign import Memory
+from helpers import only_folder
 from onecycle.config import validate
 from onecycle.errors import ConfigError
 from onecycle.runs import checkpoints
