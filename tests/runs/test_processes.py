@@ -147,6 +147,7 @@ def test_batch_norm_of_two_processes_sees_halves_of_the_batch_and_saves_what_it_
 
 
 def test_a_dropped_connection_stops_a_run_unless_it_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
     assert processes.stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)  # as nohup leaves it
     assert processes.stop_signals() == [signal.SIGINT, signal.SIGTERM]

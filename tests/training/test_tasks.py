@@ -81,7 +81,7 @@ def test_a_run_of_another_task_learns_is_recorded_resumed_and_evaluated(
     assert set(record["train"]) == {score, "loss"}
     assert record["test"]["own"] > 0.5
     assert {f"final_{score}", "final_loss", "recency_gap"} <= record["measures"].keys()
-    assert read_result(folder) == record
+    assert {"folder": str(folder), **(read_result(folder) or {})} == record
     logged = [float(row["val/own"]) for row in rows(folder) if row["val/own"]]
     assert len(logged) == 12  # after each epoch
     assert logged[-1] == pytest.approx(record["val"]["own"], rel=1e-5)

@@ -21,6 +21,7 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.validate import did_you_mean
 from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs.identity import override_key, settings
+from onecycle.runs.record import SECONDS
 from onecycle.studies import plan
 from onecycle.studies.effects import columns_named
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
@@ -179,7 +180,7 @@ def known_columns(study: Mapping[str, Any], points: Sequence[plan.Point], config
     """The columns that result from the form of a record, the axes, the searches and `derive`."""
     keys, measured = [*(study.get("fixed") or ()), *_own_keys(study)], {"accuracy": 0.0, "loss": 0.0}
     record = unmeasured(Hyperparameters(1, 0, 1, 1), 0) | {"test": dict(measured), "train": measured}
-    record["seconds"] = dict.fromkeys(("setup", "fit", "test", "total"), 0.0)
+    record["seconds"] = dict.fromkeys(SECONDS, 0.0)
     if config.data.val_size or _sets(keys, "data.val_size"):
         record["val"] = measured
     if config.evaluation.tta != "none" or _sets(keys, "evaluation.tta"):
