@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from helpers import composed_of
-from onecycle.cli import with_run_folders
 from onecycle.config.compose import as_hydra_takes_it
 from onecycle.errors import ConfigError
+from onecycle.runs.saved import with_run_folders
 
 SCRIPTS = Path(sys.executable).parent
 TINY = [

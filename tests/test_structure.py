@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 FILES = sorted((SOURCE / "onecycle").rglob("*.py"))
 # Each layer may import what stands after it, and itself.
 LAYERS = (
-    ("__init__", "__main__", "api", "document", "export", "new", "predict"), ("cli",), ("benchmark", "studies"),
+    ("__init__", "__main__", "document", "export", "new", "predict"), ("cli",), ("benchmark", "studies"),
     ("evaluate",), ("training_run",), ("build",), ("callbacks",), ("runs",), ("training",), ("data", "models"),
     ("config", "errors"),
 )  # fmt: skip
@@ -72,7 +72,7 @@ def test_classes_of_options_stand_on_the_types_alone(module: str) -> None:
 
 def test_every_file_is_short_enough_to_be_read() -> None:
     assert [str(path) for path in FILES if len(path.read_text().splitlines()) > 300] == []
-    assert len(FILES) + len(list((SOURCE / "hydra_plugins").glob("*.py"))) <= 98
+    assert len(FILES) + len(list((SOURCE / "hydra_plugins").glob("*.py"))) <= 93
 
 
 def test_no_two_public_functions_or_classes_share_a_name() -> None:

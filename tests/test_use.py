@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from helpers import composed_of, only_folder, record_of
-from onecycle import api, load, predict, training_run
+from onecycle import cli, load, predict, training_run
 from onecycle.config.validate import validated
 from onecycle.export import ExportOptions, export
 
@@ -125,8 +125,8 @@ def test_the_page_of_the_python_api_runs(
     Image.fromarray(np.zeros((50, 40, 3), np.uint8)).save("cat.png")
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     small = [word for word in drawn if not word.startswith("experiment=")]
-    plain = api.train_by_words
-    monkeypatch.setattr(api, "train_by_words", lambda *words: plain(*words, *small))
+    plain = cli.train_by_words
+    monkeypatch.setattr(cli, "train_by_words", lambda *words: plain(*words, *small))
     names: dict[str, Any] = {"images": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}
     exec(code, names)
     assert names["logits"].shape == (2, 10)
@@ -137,10 +137,10 @@ def test_the_page_of_the_python_api_runs(
 
 def test_every_wrong_word_of_the_api_is_a_line() -> None:
     with pytest.raises(ValueError, match="batch_sise") as error:
-        api.train_by_words("batch_sise=3", "trainer.max_epochs=-1")
+        cli.train_by_words("batch_sise=3", "trainer.max_epochs=-1")
     assert len(str(error.value).splitlines()) == 2
     with pytest.raises(ValueError, match="sweeps"):
-        api.train_by_words("-m", "seed=0,1")
+        cli.train_by_words("-m", "seed=0,1")
 
 
 def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:

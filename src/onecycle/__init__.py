@@ -4,13 +4,17 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API, imported only when it is asked for: `load` needs torch, `train` and `records` need Hydra."""
+    """The Python API, imported only when it is asked for: `load` needs torch, `train` needs Hydra, `records` pandas."""
     if name == "load":
-        from onecycle.runs.network import load_network
+        from onecycle.runs.trained import load_network
 
         return load_network
-    if name in ("train", "records"):
-        from onecycle import api
+    if name == "train":
+        from onecycle.cli import train_by_words
 
-        return api.train_by_words if name == "train" else api.records
+        return train_by_words
+    if name == "records":
+        from onecycle.runs.table import records
+
+        return records
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

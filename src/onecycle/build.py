@@ -26,12 +26,12 @@ from onecycle.config.targets import instantiate, takes
 from onecycle.data import subsets
 from onecycle.data.augment import NO_AUGMENTATION
 from onecycle.data.datamodule import DataModule
-from onecycle.data.smaller import Smaller
 from onecycle.data.sources import Dataset, DataUnavailableError, load
+from onecycle.data.subsets import Smaller
 from onecycle.errors import ConfigError
+from onecycle.runs import environment
 from onecycle.runs.loggers import RunContext, attach_all
 from onecycle.runs.trained import Origin, TrainedRun, read_origin, start_from
-from onecycle.training import precision
 from onecycle.training.classifier import Classifier
 from onecycle.training.schedule import Constant, Schedule, TorchSchedule
 from onecycle.training.tasks import Task, metrics_for, task_for
@@ -75,7 +75,7 @@ def load_dataset(config: TrainOptions) -> tuple[TrainOptions, Dataset]:
 
 def choose_precision(config: TrainOptions) -> TrainOptions:
     """The configuration with trainer.precision resolved for this machine; the choice and its reason are logged."""
-    chosen, reason = precision.choose(config.trainer.precision, precision.device_of(config.trainer.accelerator))
+    chosen, reason = environment.choose(config.trainer.precision, environment.device_of(config.trainer.accelerator))
     log.info("Precision %s: %s.", chosen, reason)
     return config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": chosen})})
 
@@ -103,7 +103,7 @@ def build_datamodule(config: TrainOptions, dataset: Dataset, **overrides: Any) -
         "batch_size": config.batch_size, "evaluation_batch_size": config.evaluation.batch_size, "seed": config.seed,
         "augmentation": data.augment, "classes": data.classes,
         "subset_size": data.subset_size, "subset_seed": data.subset_seed, "val_size": data.val_size,
-        "dtype": torch.float32 if config.resizing else precision.INPUTS.get(config.trainer.precision, torch.float32),
+        "dtype": torch.float32 if config.resizing else environment.INPUTS.get(config.trainer.precision, torch.float32),
     }  # fmt: skip
     return DataModule(dataset, **(arguments | overrides))
 
@@ -164,13 +164,9 @@ def build_classifier(
         network, task=task, metrics=metrics, schedule=schedule, groups=h.groups.model_dump(), optimizer=settings,
         total_steps=steps,
         hyperparameters=Hyperparameters(schedule.peak_lr, _momentum(config), h.weight_decay, config.batch_size),
-        resizing=config.resizing, tta=config.evaluation.tta, compile_mode=_compile_mode(config.trainer.compile),
+        resizing=config.resizing, tta=config.evaluation.tta, compile_network=config.trainer.compile,
         cuda_graph=config.trainer.cuda_graph,
     )  # fmt: skip
-
-
-def _compile_mode(requested: bool | str) -> str | None:
-    return requested if isinstance(requested, str) else "default" if requested else None
 
 
 def _task(config: TrainOptions, datamodule: DataModule) -> tuple[Task, dict[str, Metric]]:
@@ -275,7 +271,7 @@ def for_testing(
     labels = datamodule.splits["test"].labels
     task = task_for(labels, run.description.task)
     classifier = Classifier(
-        run.network, tta=options.tta, compile_mode=None, cuda_graph=False, task=task,
+        run.network, tta=options.tta, compile_network=False, cuda_graph=False, task=task,
         metrics=metrics_for(labels, task, metrics or {}, datamodule.classes),
         # Nothing is trained.
         schedule=Constant(peak_lr=1.0), hyperparameters=Hyperparameters(1.0, 0.0, 0.0, 1), total_steps=1, groups={},

@@ -1,11 +1,12 @@
 """The console scripts: words of the command line, messages, exit codes."""
 
 import contextlib
+import io
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from onecycle.errors import (
     storage_errors_named,
 )
 from onecycle.runs.processes import show_messages
-from onecycle.runs.record import CONFIG, earlier_result, score_of
-from onecycle.runs.saved import finished_run, origin_of, resumed_config, saved_config
+from onecycle.runs.record import earlier_result, score_of
+from onecycle.runs.saved import finished_run, origin_of, resumed_config, saved_config, with_run_folders
 
 log = logging.getLogger("onecycle")
 
@@ -50,6 +51,24 @@ def train_command() -> None:
 def evaluate_command() -> None:
     """`onecycle-evaluate`."""
     _run_as_command(evaluate_job, "evaluate", lambda config, sweeping: evaluate.evaluation_word_errors(config))
+
+
+def train_by_words(*words: str, show: bool = False) -> dict[str, Any]:
+    """Train and test one network; returns the run's record, with its `folder`: `from onecycle import train`.
+
+    words: as on the command line of `onecycle-train`, for example "experiment=quick", "seed=3", "output=/tmp/logs";
+    sweeps and studies are for the command line. show: also draw the progress bar and print the results.
+
+    Raises ConfigError with a line for each word or value that is wrong.
+    """
+    if any(word.startswith(("-", "study=", "resume=")) for word in words):
+        raise ConfigError(["train takes words of a single new run; sweeps, studies and resume= are for onecycle-train"])
+    taken = [compose.as_hydra_takes_it(word) for word in with_run_folders(words)]
+    compose.check_words(taken, "train", training_word_errors)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(compose.CONF)):
+        config = validated(hydra.compose("train", overrides=taken))
+    with contextlib.nullcontext() if show else contextlib.redirect_stdout(io.StringIO()):
+        return training_run.train(config, taken, progress=show)
 
 
 @hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="train")
@@ -116,28 +135,6 @@ def _run_as_command(job: Callable[[], Any], name: str, validate: compose.Validat
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def with_run_folders(words: Sequence[str]) -> list[str]:
-    """The words of a command line, with a run's folder where run= or resume= names a checkpoint in it.
-
-    "last", also of init_from=, is the newest run in logs/runs, or below output=. Raises ConfigError where there is
-    none.
-    """
-    given, found = dict(word.partition("=")[::2] for word in words), []
-    for word in words:
-        key, _, value = word.partition("=")
-        place = Path(value)
-        if key in ("run", "resume", "init_from") and value == "last" and not place.exists():
-            runs = sorted(Path(given.get("output", "logs"), "runs").glob(f"*/{CONFIG}"))  # they begin with the time
-            if not runs:
-                raise ConfigError([f"{word}: there is no run in {given.get('output', 'logs')}/runs"])
-            word = f"{key}={runs[-1].parent}"
-        elif key in ("run", "resume") and place.is_file() and place.parent.name == "checkpoints":
-            word = f"{key}={place.parents[1]}"
-            found += [f"checkpoint={place.name}"] * (key == "run" and "checkpoint" not in given)
-        found.append(word)
-    return found
 
 
 def training_word_errors(config: DictConfig, sweeping: bool) -> list[str]:

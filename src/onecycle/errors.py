@@ -114,6 +114,17 @@ def make_output_harmless() -> None:
         setattr(sys, name, HarmlessStream(stream))
 
 
+@contextlib.contextmanager
+def plain_command(manual: str | None) -> Iterator[None]:
+    """What every command without Hydra does: print its manual and end where that is asked for, show a user's errors."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(manual)
+        raise SystemExit(0)
+    make_output_harmless()
+    with errors_shown():
+        yield
+
+
 class StorageError(InfrastructureError):
     """What a run has to write cannot be written."""
 

@@ -31,18 +31,17 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.run)
     from onecycle import build  # only now: rejected words must not wait seconds for torch
     from onecycle.config.targets import instantiate
-    from onecycle.data.smaller import Smaller
     from onecycle.data.sources import load
+    from onecycle.data.subsets import Smaller
     from onecycle.runs import environment, summary
     from onecycle.runs.trained import read_trained
-    from onecycle.training import precision
 
     summary.silence_libraries()
     environment.prepare(threads=None)
     with build.value_errors_as_config_errors():
         run = read_trained(folder, config.checkpoint, config.allow)
         accelerator = config.accelerator or ("cpu" if run.record.get("device") == "cpu" else "auto")
-        chosen, _ = precision.choose(config.precision or run.record["precision"], precision.device_of(accelerator))
+        chosen, _ = environment.choose(config.precision or run.record["precision"], environment.device_of(accelerator))
         metrics = OmegaConf.to_container(config.get("metrics") or OmegaConf.create(), resolve=True)
         source, cache = instantiate(_source(config), ("key", "decode"), "data.source"), Path(config.data.cache)
         side = config.data.side or run.description.side

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onecycle.config.types import Options
-from onecycle.config.validate import errors_of
-from onecycle.errors import ConfigError, errors_shown, make_output_harmless, storage_errors_named
+from onecycle.config.validate import options_of
+from onecycle.errors import ConfigError, plain_command, storage_errors_named
 from onecycle.predict import image_files
 from onecycle.runs.record import metrics_text, write_atomically
+from onecycle.runs.saved import with_run_folders
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": (), "safetensors": ("safetensors",)}
 IMAGES, CLOSE = 100, 1e-3  # the logits of a file may differ by this much: its runtime may order the sums otherwise
@@ -70,8 +71,6 @@ def _safetensors(network: Any, example: Any, path: Path, notes: dict[str, str]) 
 
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path, notes)
     again = copy.deepcopy(network)
-    for parameter in again.parameters():
-        parameter.data.zero_()
     again.load_state_dict(load_file(path))
     return again
 
@@ -180,16 +179,6 @@ def card(network: Any, file: str, difference: float, options: ExportOptions) -> 
 
 def main() -> None:
     """Do what the words of the command line say; ends with 2 for one that is wrong."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        return
-    make_output_harmless()
-    with errors_shown():
-        from onecycle.cli import with_run_folders
-
-        values = dict(word.partition("=")[::2] for word in with_run_folders(sys.argv[1:]))
-        if errors := errors_of(ExportOptions, values):
-            raise ConfigError(errors)
-        with storage_errors_named("run this again"):
-            path, difference = export(ExportOptions.model_validate(values))
+    with plain_command(__doc__), storage_errors_named("run this again"):
+        path, difference = export(options_of(ExportOptions, with_run_folders(sys.argv[1:])))
         print(f"{path}: logits differ from the network's by at most {difference:.1e}")

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onecycle.config.types import Options
-from onecycle.config.validate import errors_of
+from onecycle.config.validate import options_of
 from onecycle.data.class_folders import KINDS, SUFFIXES
-from onecycle.errors import ConfigError, errors_shown, make_output_harmless, one_line, storage_errors_named
+from onecycle.errors import ConfigError, one_line, plain_command, storage_errors_named
+from onecycle.runs.saved import with_run_folders
 from onecycle.runs.table import no_formula, print_table
 
 SHOWN = 20  # images that the terminal shows
@@ -85,7 +86,7 @@ def predict(options: PredictOptions, files: Sequence[Path]) -> int:
                 yield [str(path), *answer(network.task, network.classes, values), *values, network.record["identity"]]
 
     if wanted:
-        with storage_errors_named("run this again"), Path(wanted).open("w", newline="") as file:
+        with Path(wanted).open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(no_formula, names))
             writer.writerows([no_formula(cell) for cell in row] for row in rows())
@@ -103,20 +104,11 @@ def predict(options: PredictOptions, files: Sequence[Path]) -> int:
 
 def main() -> None:
     """Do what the words of the command line say; ends with 2 for one that is wrong, 1 if an image could not be read."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        return
-    make_output_harmless()
-    with errors_shown():
-        from onecycle.cli import with_run_folders
-
+    with plain_command(__doc__), storage_errors_named("run this again"):
         words, places = list[str](), list[str]()
         for word in sys.argv[1:]:
             key, equals, value = word.partition("=")
             is_image = key == "images" or not equals or Path(word).exists()
             (places if is_image else words).append(value if key == "images" else word)
-        values = dict(word.partition("=")[::2] for word in with_run_folders(words))
-        if errors := errors_of(PredictOptions, values):
-            raise ConfigError(errors)
-        unread = predict(PredictOptions.model_validate(values), image_files(places))
+        unread = predict(options_of(PredictOptions, with_run_folders(words)), image_files(places))
     sys.exit(1 if unread else 0)

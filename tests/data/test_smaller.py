@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from onecycle.data import sources
-from onecycle.data.smaller import Smaller
 from onecycle.data.sources import Synthetic, load
-from onecycle.data.subsets import data_problems
+from onecycle.data.subsets import Smaller, data_problems
 from onecycle.training_run import train
 
 SOURCE = Synthetic(train_size=60, test_size=20, seed=3)

@@ -19,9 +19,9 @@ from onecycle.config.schema import TrainOptions
 from onecycle.data.datamodule import DataModule
 from onecycle.evaluate import evaluate
 from onecycle.runs.checkpoints import newest
-from onecycle.training import breakdown, cuda_graph
+from onecycle.runs.environment import INPUTS
+from onecycle.training import breakdown, gpu
 from onecycle.training.classifier import Classifier, resized
-from onecycle.training.precision import INPUTS
 from onecycle.training_run import train
 
 OnGpu = Callable[..., TrainOptions]
@@ -141,13 +141,13 @@ def test_a_resumed_run_ends_in_the_same_bits(
 def test_a_graphed_run_ends_as_one_without_graphs(
     on_gpu: OnGpu, measured: Measured, tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded, graphs = cuda_graph.record, list[Any]()
+    recorded, graphs = gpu.record, list[Any]()
 
     def record_and_count(*arguments: Any) -> Any:
         graphs.append(recorded(*arguments))
         return graphs[-1]
 
-    monkeypatch.setattr(cuda_graph, "record", record_and_count)
+    monkeypatch.setattr(gpu, "record", record_and_count)
     losses, ways = {}, {"plain": ["trainer.cuda_graph=false"], "graph": [], "compiled": ["trainer.compile=true"]}
     for name, words in ways.items():
         config = on_gpu(experiment, "trainer.max_steps=40", "batch_size=256", *FIXED, *words)
@@ -233,11 +233,11 @@ def test_the_host_seldom_waits_in_a_step(
 def test_peak_memory_is_that_of_the_run(on_gpu: OnGpu, measured: Measured, tmp_path: Path) -> None:
     peaks = []
     for words in (["batch_size=512"], ["batch_size=64", "model.width=16"]):
-        config = on_gpu("dawnbench", "trainer.max_steps=20", *words)
+        config = on_gpu("dawnbench", "trainer.max_steps=20", *FIXED, *words)  # cuDNN's trials take memory of their own
         record = train(config, words, sweep=tmp_path / "runs", progress=False)
         peaks.append(record["peak_memory_bytes"]["device"])
     measured("bytes", *peaks)
-    assert peaks[1] < peaks[0]  # the trials of cuDNN's algorithms take memory for small ones too
+    assert peaks[1] < peaks[0] / 2
 
 
 def test_the_parts_of_a_step_add_up_to_it(on_gpu: OnGpu, measured: Measured) -> None:

@@ -16,12 +16,12 @@ from PIL import Image
 
 from helpers import composed_of, noise, only_folder, record_of, same, weights
 from onecycle import load
-from onecycle.cli import training_word_errors, with_run_folders
+from onecycle.cli import training_word_errors
 from onecycle.config.schema import TrainOptions
 from onecycle.config.validate import validated
 from onecycle.errors import ConfigError
 from onecycle.runs.checkpoints import read_checkpoint, seal
-from onecycle.runs.saved import read_saved, resumed_config
+from onecycle.runs.saved import read_saved, resumed_config, with_run_folders
 from onecycle.training_run import train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "using-a-run.md").read_text()

@@ -16,7 +16,7 @@ from onecycle import load
 from onecycle.config.targets import instantiate
 from onecycle.config.validate import validated
 from onecycle.data import sources
-from onecycle.data.smaller import Smaller
+from onecycle.data.subsets import Smaller
 from onecycle.training_run import train
 
 

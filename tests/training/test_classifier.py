@@ -30,7 +30,7 @@ def classifier(**changes: Any) -> Classifier:
     settings: dict[str, Any] = {
         "schedule": Constant(peak_lr=0.1), "hyperparameters": Hyperparameters(0.1, 0.9, 5e-4, 8), "groups": NO_FACTORS,
         "optimizer": {"_target_": "torch.optim.SGD", "nesterov": True}, "total_steps": 10, "task": Classification(),
-        "resizing": None, "tta": "flip", "compile_mode": None, "cuda_graph": False,
+        "resizing": None, "tta": "flip", "compile_network": False, "cuda_graph": False,
     }  # fmt: skip
     torch.manual_seed(0)
     return Classifier(Tiny(), **(settings | changes))

@@ -29,11 +29,10 @@ from onecycle.benchmark import contestants
 from onecycle.benchmark.contestants import POOL, Race, synchronize
 from onecycle.errors import make_output_harmless
 from onecycle.runs import summary
-from onecycle.runs.environment import environment, keep_freed_memory
+from onecycle.runs.environment import device_of, environment, keep_freed_memory
 from onecycle.runs.record import write_atomically
 from onecycle.runs.table import print_table
 from onecycle.training import breakdown
-from onecycle.training.precision import device_of
 from onecycle.training_run import train
 
 PARTS = ("loader", "step", "profile", "start")

@@ -32,8 +32,8 @@ from onecycle.config.schema import TrainOptions
 from onecycle.config.targets import instantiate
 from onecycle.config.validate import validated
 from onecycle.data import synthetic
+from onecycle.runs import environment
 from onecycle.runs.loggers import RunContext
-from onecycle.training import precision
 
 POOL = 12_800  # images that all contestants draw from
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -80,7 +80,7 @@ def new_network(width: int) -> nn.Module:
 
 def is_bf16_fast(device: torch.device) -> bool:
     """Whether this project would train in bf16 on the device."""
-    return precision.choose("auto", device)[0] == "bf16-mixed"
+    return environment.choose("auto", device)[0] == "bf16-mixed"
 
 
 def synchronize() -> None:

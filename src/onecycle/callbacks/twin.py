@@ -17,7 +17,7 @@ SCALED = "weights"  # the kind of parameters (see `parameter_groups`) to which t
 
 
 class Average(WeightAveraging):
-    """Lightning's averaging of all weights and buffers, kept on the training device; replaces the weights exactly once.
+    """Lightning's averaging of all floating-point weights and buffers, on the device; replaces weights once.
 
     Each `every_n_steps` steps the average keeps decay_per_step ** every_n_steps of itself and takes the rest from the
     weights (all of them at the first update). Source: Page 2019, "How to Train Your ResNet" 8, whose 0.99 is a step's.

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +14,7 @@ from onecycle.config.schema import ALLOWED_TARGETS, COMPONENTS, NO_TARGET, Evalu
 from onecycle.config.types import Options
 from onecycle.errors import ConfigError
 
+Made = TypeVar("Made", bound=Options)
 # Names of pydantic's bounds in a JSON schema, where it leaves them beside a union, and of JSON Schema itself.
 NUMBERS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 
@@ -109,6 +110,14 @@ def errors_of(options: type[Options], values: Any, prefix: str = "") -> list[str
             path, value = _place(one, values)
             lines.setdefault(path, _line(options, one, ".".join([*filter(None, [prefix]), *path]), path, value))
     return list(lines.values())
+
+
+def options_of(kind: type[Made], words: Iterable[str]) -> Made:
+    """The words key=value of a command line as options; raises ConfigError with a line for each that is wrong."""
+    values = dict(word.partition("=")[::2] for word in words)
+    if errors := errors_of(kind, values):
+        raise ConfigError(errors)
+    return kind.model_validate(values)
 
 
 def target_errors(node: Any, key: str = "") -> list[str]:

@@ -1,13 +1,17 @@
-"""Which images are trained on, and whether classes and sizes fit a data set. Nothing here imports torch."""
+"""Which images are trained on, how large, and whether classes and sizes fit a data set. It imports no torch."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onecycle.data.class_folders import ImageFolder
 from onecycle.data.options import AugmentOptions
 from onecycle.data.synthetic import CLASSES, SIDE
+
+if TYPE_CHECKING:
+    from onecycle.data.sources import Arrays, Source
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR_TRAINING = 50_000
@@ -125,3 +129,39 @@ def size_problems(
     if size and batch_size > size:
         found.append(f"batch_size={batch_size}: larger than the {size} training images; use at most {size}")
     return found
+
+
+class Smaller:
+    """The images of another source, training and test alike, averaged over areas to `side` × `side` pixels.
+
+    The averages are rounded to bytes and cached as a data set of their own. Raises ValueError where `side` would
+    enlarge the images.
+    """
+
+    def __init__(self, source: "Source", side: int, cache: Path) -> None:
+        self.source, self.side, self.cache = source, side, cache
+        self.name, self.origin = source.name, source.origin
+
+    def key(self) -> dict[str, Any]:
+        """That of the source, and the side."""
+        return self.source.key() | {"side": self.side}
+
+    def decode(self) -> tuple["Arrays", list[str]]:
+        """The smaller images."""
+        import torch
+        import torch.nn.functional as F
+
+        from onecycle.data.sources import load
+
+        dataset, arrays = load(self.source, self.cache), {}
+        for name, split in (("train", dataset.train), ("test", dataset.test)):
+            largest = min(split.pixels.shape[1:3])
+            if self.side > largest:
+                raise ValueError(f"data.side={self.side}: must be at most {largest}, the side of the {name} images")
+            small = [
+                F.interpolate(part.permute(0, 3, 1, 2).float(), (self.side, self.side), mode="area").round().byte()
+                for part in split.pixels.split(1000)
+            ]
+            arrays[f"{name}_images"] = torch.cat(small).permute(0, 2, 3, 1).contiguous().numpy()
+            arrays[f"{name}_labels"] = split.labels.numpy()
+        return arrays, list(dataset.classes)

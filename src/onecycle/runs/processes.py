@@ -87,7 +87,7 @@ def shown_level() -> int:
 
 
 def _on_gpus(config: TrainOptions) -> bool:
-    from onecycle.training.precision import device_of  # imports torch
+    from onecycle.runs.environment import device_of  # imports torch
 
     return device_of(config.trainer.accelerator).type == "cuda"
 

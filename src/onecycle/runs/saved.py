@@ -90,10 +90,31 @@ def finished_run(folder: Path) -> tuple[Description, Mapping[str, Any]]:
 
 
 def origin_of(given: str) -> tuple[Path, str | None]:
-    """The run's folder that `init_from` names, or in which it names a checkpoint; that checkpoint's file name."""
+    """The run's folder that a path names, or in which it names a checkpoint; that checkpoint's file name, or None."""
     path = Path(given)
     is_checkpoint = path.is_file() and path.parent.name == "checkpoints"
     return (path.parents[1], path.name) if is_checkpoint else (path, None)
+
+
+def with_run_folders(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with a run's folder where run= or resume= names a checkpoint in it.
+
+    "last", also of init_from=, is the newest run in logs/runs, or below output=. Raises ConfigError where there is
+    none.
+    """
+    given, found = dict(word.partition("=")[::2] for word in words), []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in ("run", "resume", "init_from") and value == "last" and not Path(value).exists():
+            runs = sorted(Path(given.get("output", "logs"), "runs").glob(f"*/{CONFIG}"))  # they begin with the time
+            if not runs:
+                raise ConfigError([f"{word}: there is no run in {given.get('output', 'logs')}/runs"])
+            word = f"{key}={runs[-1].parent}"
+        elif key in ("run", "resume") and (place := origin_of(value))[1]:
+            word = f"{key}={place[0]}"
+            found += [f"checkpoint={place[1]}"] * (key == "run" and "checkpoint" not in given)
+        found.append(word)
+    return found
 
 
 def resumed_config(config: DictConfig, words: Sequence[str]) -> TrainOptions:

@@ -21,14 +21,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onecycle.config.types import Options
-from onecycle.config.validate import did_you_mean, errors_of, flat
-from onecycle.errors import ConfigError, errors_shown, make_output_harmless, one_line
+from onecycle.config.validate import did_you_mean, flat, options_of
+from onecycle.errors import ConfigError, one_line, plain_command
 from onecycle.runs.lock import EXPIRES, LEASE, BusyError, exclusive
 from onecycle.runs.record import RESULT, read_result
 from onecycle.runs.saved import read_saved
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = {
     "run": "run", "status": "status", "data": "data", "peak_lr": "λ", "momentum": "ρ", "weight_decay": "α",
@@ -63,6 +66,13 @@ def all_runs(folder: Path) -> list[dict[str, Any]]:
             inner.clear()  # a run holds no other run
             found.append(_row(Path(place), folder))
     return sorted(found, key=lambda row: (row["started"] or "", row["run"]))
+
+
+def records(folder: str | Path = "logs") -> "pd.DataFrame":
+    """`all_runs` as a data frame: a row for each run in or below a folder; what a run does not have is missing."""
+    import pandas as pd
+
+    return pd.DataFrame(all_runs(Path(folder)))
 
 
 def _row(folder: Path, top: Path) -> dict[str, Any]:
@@ -207,15 +217,8 @@ def no_formula(cell: Any) -> Any:
 
 def main() -> None:
     """Do what the words of the command line say; ends with 2 for one that it does not know."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        return
-    make_output_harmless()
-    with errors_shown():
-        words = dict(word.partition("=")[::2] for word in sys.argv[1:])
-        if errors := errors_of(_Words, words):
-            raise ConfigError(errors)
-        options = _Words.model_validate(words)
+    with plain_command(__doc__):
+        options = options_of(_Words, sys.argv[1:])
         wanted = [pair.partition("=") for pair in options.where.split(",") if pair]
         status = options.clean or options.status
         rows = [row for row in all_runs(Path(options.output)) if row["status"] == status or not status]

@@ -14,10 +14,9 @@ from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.config.targets import instantiate, takes
 from onecycle.data.datamodule import Batch, DataModule
 from onecycle.models.resnet9 import parameter_groups
-from onecycle.training.cuda_graph import GraphedSteps, can_be_graphed
+from onecycle.training.gpu import GraphedSteps, can_be_graphed, warm_up
 from onecycle.training.schedule import Schedule
 from onecycle.training.tasks import Task, metric_values
-from onecycle.training.warm_up import warm_up
 
 
 class Classifier(pl.LightningModule):
@@ -33,15 +32,16 @@ class Classifier(pl.LightningModule):
     def __init__(
         self, network: nn.Module, *, schedule: Schedule, hyperparameters: Hyperparameters, total_steps: int,
         groups: Mapping[str, Mapping[str, float]], optimizer: Mapping[str, Any], task: Task,
-        resizing: Sequence[Sequence[float]] | None, tta: str, compile_mode: str | None,
+        resizing: Sequence[Sequence[float]] | None, tta: str, compile_network: bool | str,
         cuda_graph: bool, metrics: Mapping[str, Metric] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         # Only the network is compiled: of the module, the logging would be traced too. The list keeps the compiled
         # network out of state_dict, whose keys stay those of the plain one.
-        run: Any = torch.compile(self.network, dynamic=False, mode=compile_mode) if compile_mode else self.network
-        self._callable, self.is_compiled = [run], bool(compile_mode)
+        mode = compile_network if isinstance(compile_network, str) else None
+        run: Any = torch.compile(self.network, dynamic=False, mode=mode) if compile_network else self.network
+        self._callable, self.is_compiled = [run], bool(compile_network)
         self.schedule, self.point, self.resizing = schedule, hyperparameters, resizing
         self.groups, self.optimizer_config = groups, optimizer
         self.total_steps, self.task, self.tta = total_steps, task, tta

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from onecycle.training.precision import choose, has_kernels
+from onecycle.runs.environment import choose, has_kernels
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
