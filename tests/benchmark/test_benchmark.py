@@ -43,6 +43,11 @@ def test_the_plain_script_prints_its_seconds_a_step() -> None:
     assert float(done.stdout.splitlines()[-1]) > 0
 
 
+def test_a_process_prints_its_images_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    contestants.print_rate(seconds=0.01, width=4, batch_size=8)
+    assert float(capsys.readouterr().out) > 0
+
+
 def test_flops_are_counted_forward_and_backward() -> None:
     # Width 64: 379 million multiplications and additions forward; backward twice that but for the first layer's input.
     macs = 3 * 64 * 9 * 32**2 + 5 * 64 * 128 * 9 * 32**2 + 512 * 10

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import onecycle
 from onecycle.runs.environment import environment, peak_memory, prepare
 
 PROGRAM = """
@@ -32,6 +33,35 @@ def test_freed_memory_is_used_again_without_new_page_faults() -> None:
     given_back, kept = map(int, done.stdout.split())
     assert kept < 100
     assert given_back > 20 * max(kept, 10)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what runs now")
+@pytest.mark.parametrize(
+    ("busy", "own", "policy"), [(True, {}, "passive"), (True, {"GOMP_SPINCOUNT": "5"}, "None"), (False, {}, "None")]
+)
+def test_threads_wait_asleep_beside_other_work_unless_the_user_chose(
+    busy: bool, own: dict[str, str], policy: str
+) -> None:
+    running = 1 + (os.cpu_count() or 1) * busy
+    program = f"""if True:
+        import os, pathlib
+        pathlib.Path.read_text = lambda path: "0.00 0.00 0.00 {running}/100 1234"
+        import onecycle
+        print(os.environ.get("OMP_WAIT_POLICY"))"""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    variables = {name: value for name, value in os.environ.items() if name not in names} | own
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables)
+    assert done.stdout.split() == [policy]
+
+
+def test_the_machine_is_busy_while_every_core_has_work() -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        assert onecycle.is_machine_busy() or not Path("/proc/loadavg").exists()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_peak_memory_is_that_of_this_process() -> None:

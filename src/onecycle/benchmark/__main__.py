@@ -5,10 +5,12 @@ Contestants take turns, so that a machine that slows down slows all of them; a t
 """
 
 import argparse
+import contextlib
 import gc
 import itertools
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,7 +37,14 @@ from onecycle.runs.table import print_table
 from onecycle.training import breakdown
 from onecycle.training_run import train
 
-PARTS = ("loader", "step", "profile", "start")
+PARTS = ("loader", "step", "profile", "start", "load")
+# How OpenMP's threads wait, as environment variables; the first is what libgomp and libomp do by themselves.
+WAITING = {
+    "in a loop": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
+    "1000 turns": {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"},
+    "asleep": {"OMP_WAIT_POLICY": "passive"},
+    "chosen at the start": {},
+}
 LOADER_BATCH = 512
 
 
@@ -163,6 +172,33 @@ def measure_start(quick: bool) -> dict[str, list[float]]:
     return {"first_step_seconds": starts, "sweep_overhead_seconds": overheads}
 
 
+def measure_load(quick: bool) -> dict[str, dict[str, list[float]]]:
+    """Images a second of the bare loop at width 16, on the machine as it is and beside busy processes, by `WAITING`."""
+    seconds, rounds, others = (2, 1, 3) if quick else (6, 4, 3)
+    command = [sys.executable, "-c", f"from onecycle.benchmark import contestants; contestants.print_rate({seconds})"]
+    inherited = {name: value for name, value in os.environ.items() if name not in set().union(*WAITING.values())}
+    rates: dict[str, dict[str, list[float]]] = {name: {"alone": [], "beside": []} for name in WAITING}
+    for _ in range(rounds):
+        for load, busy in (("alone", 0), ("beside", others)):
+            for name, variables in WAITING.items():
+                with contextlib.ExitStack() as stack:
+                    for _ in range(busy):
+                        process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                        stack.callback(process.wait)
+                        stack.callback(process.kill)
+                    done = subprocess.run(
+                        command, check=True, capture_output=True, text=True, env=inherited | variables
+                    )
+                rates[name][load].append(float(done.stdout.splitlines()[-1]))
+    rows = [
+        (name, *(f"{median(row[load]):,.0f} ({min(row[load]):,.0f}–{max(row[load]):,.0f})" for load in row))
+        for name, row in rates.items()
+    ]
+    title = f"Training steps by how OpenMP's threads wait, images/s, median and range (n = {rounds})"
+    print_table(["", "alone", f"beside {others} busy processes"], rows, title)
+    return rates
+
+
 def paired_row(pairs: contestants.Pairs, batch_size: int) -> dict[str, Any]:
     """The row of a contestant: seconds a batch of its own and of the one beside it, with which its ratio is taken."""
     values = [batch_size / own for own, _ in pairs]
@@ -180,7 +216,7 @@ def _print_rates(title: str, rows: Mapping[str, Mapping[str, float]], ratio: str
 
 
 def main() -> None:
-    """Command: python -m onecycle.benchmark [--quick] [--widths 16 64] [--only loader step profile start]."""
+    """Command: python -m onecycle.benchmark [--quick] [--widths 16 64] [--only loader step profile start load]."""
     parser = argparse.ArgumentParser(description="Measure this machine; results go to logs/benchmarks/ as JSON.")
     parser.add_argument("--quick", action="store_true", help="few repetitions: a minute or two on two cores")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
@@ -207,6 +243,8 @@ def main() -> None:
             report[f"profile, width {width}"] = measure_profile(width, quick, device)
     if "start" in parts:
         report |= measure_start(quick)
+    if "load" in parts and device.type == "cpu":
+        report["load"] = measure_load(quick)
     report["seconds"] = time.perf_counter() - started
     path = Path("logs/benchmarks") / f"{datetime.now():%Y-%m-%d_%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

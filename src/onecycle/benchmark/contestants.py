@@ -121,6 +121,16 @@ def bare_loop(race: Race, device: torch.device, *, bf16: bool, channels_last: bo
         yield
 
 
+def print_rate(seconds: float, width: int = 16, batch_size: int = 256) -> None:
+    """Print the images a second of the bare loop on the processor; for processes that are compared as wholes."""
+    device, steps, taken = torch.device("cpu"), 0, 0.0
+    loop = bare_loop(Race(width, batch_size, 1, 1, 1, 1), device, bf16=is_bf16_fast(device))
+    advance(loop, 1)
+    while taken < seconds:
+        steps, taken = steps + 1, taken + advance(loop, 1)
+    print(batch_size * steps / taken)
+
+
 def race_bare_loops(race: Race, device: torch.device) -> dict[str, Pairs]:
     """The bare loop in other precisions and memory layouts, turn by turn beside the fastest kind."""
     fast, results = is_bf16_fast(device), {}

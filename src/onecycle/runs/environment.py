@@ -30,6 +30,8 @@ def environment() -> dict[str, Any]:
         "host": platform.node(),
         "processor": processor(),
         "threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        **({"tf32_in_cudnn": torch.backends.cudnn.allow_tf32} if torch.cuda.is_available() else {}),
     }
 
 
