@@ -117,7 +117,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, tiny: Any) -> None:
     )
     assert len(list(two.glob("events*"))) == len(list(one.glob("events*")))
     assert [row["step"] for row in rows(two)] == [row["step"] for row in rows(one)]
-    assert json.loads((two / "result.json").read_text()) == together
+    assert {"folder": str(two), **json.loads((two / "result.json").read_text())} == together
 
 
 @pytest.mark.slow
