@@ -18,6 +18,7 @@ def error_after_five_epochs(images: int, folder: Path) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_drawn_images_are_worth_learning_and_more_of_them_help(tmp_path: Path) -> None:
     all_images, tenth = (error_after_five_epochs(count, tmp_path) for count in (50_000, 5_000))
     assert all_images <= 0.15

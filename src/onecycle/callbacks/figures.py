@@ -91,7 +91,7 @@ def confusion_figure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -
     # A root scale: wrong answers are a few percent beside a diagonal of ninety.
     picture = axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     if count <= 25:
-        for row, column in (shares >= 0.5).nonzero().tolist():
+        for row, column in (shares > 0.5).nonzero().tolist():
             share = shares[row, column].item()
             color = "white" if share > 40 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
