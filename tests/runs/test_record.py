@@ -11,7 +11,7 @@ from helpers import record_of
 from onecycle.errors import ConfigError
 from onecycle.runs import record as run
 from onecycle.runs.record import DamagedRecordError, Run, new_folder, read_result, write_atomically
-from onecycle.runs.saved import read_saved
+from onecycle.runs.saved import check_links, read_saved
 
 CONFIG = {"seed": 3, "schedule": {"peak_lr": 0.4, "end": 1e-05}, "resume": None, "name": "1e-3"}
 # What a run that came to its end has in its record.
@@ -241,3 +241,14 @@ def test_the_log_of_a_run_holds_what_was_said_during_it_and_no_more(fails: bool,
     assert "before" not in said
     assert "after" not in said
     assert logger.handlers == handlers
+
+
+def test_a_file_that_another_process_replaces_meanwhile_is_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "last.ckpt").touch()
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: [folder / "last.part", folder / "last.ckpt"])
+    check_links(tmp_path)  # the first one is listed and gone
+    os.link(tmp_path / "last.ckpt", tmp_path / "again")
+    with pytest.raises(ConfigError, match=r"last\.ckpt"):
+        check_links(tmp_path)

@@ -142,7 +142,11 @@ def check_links(folder: Path) -> None:
     """
     found = []
     for path in sorted(folder.rglob("*")):
-        mode, names = path.lstat().st_mode, path.lstat().st_nlink
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # replaced just now by a process that trains the run, which the lock will tell
+            continue
+        mode, names = status.st_mode, status.st_nlink
         if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(folder.resolve()):
             found.append(f"{path}: is a symbolic link out of the run's folder; remove it")
         elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
