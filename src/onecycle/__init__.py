@@ -1,9 +1,9 @@
 """ResNet-9 on CIFAR subsets in one learning-rate cycle: a template and a laboratory."""
 
 import os
+import sys
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 
@@ -28,16 +28,17 @@ def is_machine_busy() -> bool:
     """Whether other processes keep at least a quarter of the cores busy; False where Linux does not tell."""
     counts = []
     try:
-        for _ in range(5):
+        for seconds in (0, 0.004, 0.004):
+            time.sleep(seconds)
             running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
             counts.append(int(running) - 1)  # without this process
-            time.sleep(0.004)
     except (OSError, ValueError, IndexError):
         return False
-    return median(counts) >= (os.cpu_count() or 1) / 4
+    return sorted(counts)[1] >= (os.cpu_count() or 1) / 4
 
 
 # OpenMP's threads wait for each other in a loop, for milliseconds if need be. Nothing is faster on a quiet machine;
 # beside other work they use up the time that the late thread needs (docs/benchmarks.md). Read when torch is loaded.
-if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ) and is_machine_busy():
+WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+if "torch" not in sys.modules and not WAITING & set(os.environ) and is_machine_busy():
     os.environ["OMP_WAIT_POLICY"] = "passive"

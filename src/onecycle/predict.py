@@ -86,7 +86,7 @@ def predict(options: PredictOptions, files: Sequence[Path]) -> int:
                 yield [str(path), *answer(network.task, network.classes, values), *values, network.record["identity"]]
 
     if wanted:
-        with Path(wanted).open("w", newline="") as file:
+        with storage_errors_named("run this again"), Path(wanted).open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(no_formula, names))
             writer.writerows([no_formula(cell) for cell in row] for row in rows())
@@ -104,7 +104,7 @@ def predict(options: PredictOptions, files: Sequence[Path]) -> int:
 
 def main() -> None:
     """Do what the words of the command line say; ends with 2 for one that is wrong, 1 if an image could not be read."""
-    with plain_command(__doc__), storage_errors_named("run this again"):
+    with plain_command(__doc__):
         words, places = list[str](), list[str]()
         for word in sys.argv[1:]:
             key, equals, value = word.partition("=")

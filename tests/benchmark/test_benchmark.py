@@ -2,10 +2,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+import onecycle
 from onecycle.benchmark import __main__ as benchmark
 from onecycle.benchmark import contestants
 from onecycle.benchmark.contestants import Race
@@ -43,9 +46,39 @@ def test_the_plain_script_prints_its_seconds_a_step() -> None:
     assert float(done.stdout.splitlines()[-1]) > 0
 
 
-def test_a_process_prints_its_images_a_second(capsys: pytest.CaptureFixture[str]) -> None:
-    contestants.print_rate(seconds=0.01, width=4, batch_size=8)
-    assert float(capsys.readouterr().out) > 0
+def test_a_process_prints_its_images_a_second(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contestants, "advance", lambda loop, steps: next(loop) or 0.25)
+    contestants.print_rate(seconds=1, width=4, batch_size=8)
+    assert float(capsys.readouterr().out) == 8 / 0.25
+
+
+def test_each_way_of_waiting_is_measured_alone_and_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, seen = list[Any](), list[tuple[int, set[str]]]()
+
+    class Process:
+        def __init__(self, command: list[str]) -> None:
+            busy.append(self)
+
+        def kill(self) -> None:
+            busy.remove(self)
+
+        def wait(self) -> None:
+            assert self not in busy
+
+    def run(command: list[str], env: dict[str, str], **options: Any) -> Any:
+        seen.append((len(busy), onecycle.WAITING & set(env)))
+        return SimpleNamespace(stdout=f"a warning\n{len(seen)}.0\n")
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # as this process may have chosen for itself
+    monkeypatch.setattr(benchmark, "subprocess", SimpleNamespace(Popen=Process, run=run))
+    rates = benchmark.measure_load(quick=True)
+    own = [set(variables) for variables in benchmark.WAYS.values()]
+    assert seen == [(0, names) for names in own] + [(3, names) for names in own]
+    assert not busy
+    assert own[-1] == set()
+    assert rates["chosen at the start"] == {"alone": [4.0], "beside": [8.0]}
 
 
 def test_flops_are_counted_forward_and_backward() -> None:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import onecycle
 from onecycle import build
 from onecycle.benchmark import contestants
 from onecycle.benchmark.contestants import POOL, Race, synchronize
@@ -39,7 +40,7 @@ from onecycle.training_run import train
 
 PARTS = ("loader", "step", "profile", "start", "load")
 # How OpenMP's threads wait, as environment variables; the first is what libgomp and libomp do by themselves.
-WAITING = {
+WAYS = {
     "in a loop": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
     "1000 turns": {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"},
     "asleep": {"OMP_WAIT_POLICY": "passive"},
@@ -173,14 +174,14 @@ def measure_start(quick: bool) -> dict[str, list[float]]:
 
 
 def measure_load(quick: bool) -> dict[str, dict[str, list[float]]]:
-    """Images a second of the bare loop at width 16, on the machine as it is and beside busy processes, by `WAITING`."""
+    """Images a second of the bare loop at width 16, on the machine as it is and beside busy processes, by `WAYS`."""
     seconds, rounds, others = (2, 1, 3) if quick else (6, 4, 3)
     command = [sys.executable, "-c", f"from onecycle.benchmark import contestants; contestants.print_rate({seconds})"]
-    inherited = {name: value for name, value in os.environ.items() if name not in set().union(*WAITING.values())}
-    rates: dict[str, dict[str, list[float]]] = {name: {"alone": [], "beside": []} for name in WAITING}
+    inherited = {name: value for name, value in os.environ.items() if name not in onecycle.WAITING}
+    rates: dict[str, dict[str, list[float]]] = {name: {"alone": [], "beside": []} for name in WAYS}
     for _ in range(rounds):
         for load, busy in (("alone", 0), ("beside", others)):
-            for name, variables in WAITING.items():
+            for name, variables in WAYS.items():
                 with contextlib.ExitStack() as stack:
                     for _ in range(busy):
                         process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -218,7 +219,7 @@ def _print_rates(title: str, rows: Mapping[str, Mapping[str, float]], ratio: str
 def main() -> None:
     """Command: python -m onecycle.benchmark [--quick] [--widths 16 64] [--only loader step profile start load]."""
     parser = argparse.ArgumentParser(description="Measure this machine; results go to logs/benchmarks/ as JSON.")
-    parser.add_argument("--quick", action="store_true", help="few repetitions: a minute or two on two cores")
+    parser.add_argument("--quick", action="store_true", help="few repetitions: a few minutes on two cores")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
