@@ -376,3 +376,10 @@ def test_drawn_images_and_guessing_decide_nothing(
 ) -> None:
     rows = pd.DataFrame({"data_name": name, "test_accuracy": accuracies, "chance": chance})
     assert table.why_not_judged(rows) == reason
+
+
+@pytest.mark.parametrize(("losses", "reason"), [([1.5, 1.9], ""), ([2.2, 2.25], "nothing was learnt")])
+def test_a_range_test_is_judged_by_its_lowest_loss(losses: list[float], reason: str) -> None:
+    # It ends at rates that destroy the network: its accuracy is then that of guessing. Guessing's loss is log 10 = 2.3.
+    rows = pd.DataFrame({"data_name": "cifar10", "test_accuracy": 10.0, "chance": 10.0, "lowest_loss": losses})
+    assert table.why_not_judged(rows).partition(":")[0] == reason

@@ -204,6 +204,8 @@ def why_not_judged(frame: "pd.DataFrame") -> str:
     if DRAWN in set(frame["data_name"]):
         return "drawn images"
     best = (frame["test_accuracy"] / frame["chance"]).max()  # NaN for records without names of classes
+    if "lowest_loss" in frame:  # a range test ends where nothing is left of what was learnt
+        best = (-np.log(frame["chance"] / 100) / frame["lowest_loss"]).max()
     return "nothing was learnt: no accuracy differs from guessing" if best < GUESSING else ""
 
 
