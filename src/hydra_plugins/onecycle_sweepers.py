@@ -13,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from onecycle.errors import errors_shown
 
@@ -25,8 +25,11 @@ class StudySweeper(Sweeper):
         self.options: Any = OmegaConf.to_container(OmegaConf.create(options))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the configuration, and make the launcher that it names."""
+        """Keep the configuration, and make the launcher that it names; without a pool where that has one place."""
         self.config = config
+        if config.hydra.launcher.get("n_jobs") == 1:
+            with flag_override(config, ["struct", "readonly"], False):
+                config.hydra.launcher = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )

@@ -18,8 +18,8 @@ from onecycle.training_run import train
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "base")
 # Columns that only callbacks write.
 MEASURED = {
-    "final_loss", "final_test_loss", "recency", "recency_z", "twin_deviation", "twin_deviation_last", "data_share",
-    "norm_share",
+    "final_loss", "final_test_accuracy", "final_test_loss", "recency", "recency_z", "twin_deviation",
+    "twin_deviation_last", "data_share", "norm_share",
 }  # fmt: skip
 CLAIM = {
     "id": "one", "text": "One.", "unit": "points", "effect": "value", "metric": "test_accuracy", "of": {"arm": "a"},
@@ -46,7 +46,7 @@ def test_every_study_has_runs_and_names_columns_that_its_records_may_have(name: 
         assert bool(points(spec)) != bool(spec["records_of"])
         assert {figure["kind"] for figure in spec["figures"]} <= KINDS.keys()
         check_of(spec, config, tmp_path / name)
-        measured = MEASURED | {"study"} if spec["records_of"] else MEASURED
+        measured = MEASURED | {"study", "arm"} if spec["records_of"] else MEASURED
         assert {column for _, column in named_columns(spec)} - known_columns(spec, points(spec), config) <= measured
 
 

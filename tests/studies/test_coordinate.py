@@ -129,7 +129,7 @@ def test_each_decision_is_written_before_the_next_point_is_evaluated(tmp_path: P
         ("a", "2", "schedule.peak_lr=4", "0.605", "3", "worse",
          "60.50 % against 60.00 %, which is less than 1.00 % better"),
     ]  # fmt: skip
-    assert coordinate.read_decisions(tmp_path)["a", 1] == {"coordinate": "peak_lr", "decision": "better"}
+    assert coordinate.read_decisions(tmp_path)["a", None, 1] == {"coordinate": "peak_lr", "decision": "better"}
 
 
 def test_a_diverged_draw_is_worse_than_any_other() -> None:
@@ -141,7 +141,7 @@ def test_a_diverged_draw_is_worse_than_any_other() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", [None, "", "arm,number\na,x\n", "nothing"])
+@pytest.mark.parametrize("text", [None, "", "arm,number\na,x\n", "arm,start,number\na,x,1\n", "nothing"])
 def test_without_a_path_nothing_is_known(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "path.csv").write_text(text)

@@ -57,16 +57,16 @@ def test_a_search_selects_on_held_out_images_keeps_what_it_decided_and_is_read_b
     assert {record["data"]["val_size"] for record in records.values()} == {100}
     doubled = records[settings(runs[2]["overrides"])]["val"]["accuracy"]
     shown = (searched.parent / "first").read_text().splitlines()
-    (line,) = (line for line in shown if line.startswith(f"{FLAT}, point 2 of at most 4"))
+    (line,) = (line for line in shown if line.startswith(f"{FLAT}, start 0, point 2 of at most 4"))
     assert line.endswith(f"{100 * doubled:.2f} %")
     # The progress is that of the whole: grid, budgets and what is trained again.
     progress = [line.split(" ")[0] for line in shown if line.startswith("[")]
     assert progress == [f"[{number}/{len(SEARCHED)}]" for number in range(1, len(SEARCHED) + 1)]
     decided = read_decisions(folder)
-    assert list(decided) == [entry for entry in SEARCHED if entry[1] is not None]
-    assert decided[FLAT, 0] == {"coordinate": "", "decision": "start"}
-    assert {decided[FLAT, number]["decision"] for number in range(1, 4)} <= {"better", "worse"}
-    assert decided[FLAT, 1]["coordinate"] == "effective_decay"
+    assert list(decided) == [(arm, 0, number) for arm, number in SEARCHED if number is not None]
+    assert decided[FLAT, 0, 0] == {"coordinate": "", "decision": "start"}
+    assert {decided[FLAT, 0, number]["decision"] for number in range(1, 4)} <= {"better", "worse"}
+    assert decided[FLAT, 0, 1]["coordinate"] == "effective_decay"
     header, body = report.summary_table(plan.read_plan(folder), table.read(folder))
     assert {"coordinate", "decision", label_of("val_accuracy"), label_of("test_accuracy")} <= set(header)
     assert len(body) == len(SEARCHED)
@@ -138,6 +138,42 @@ def test_a_search_killed_at_any_moment_takes_the_same_way(searched: Path, tmp_pa
     assert {name: comparable(mine[name]) for name in same} == {name: comparable(undisturbed[name]) for name in same}
 
 
+def test_every_search_is_made_from_each_start_with_its_own_seed_and_the_best_of_each_is_confirmed_once(
+    tmp_path: Path,
+) -> None:
+    coordinate_block: dict[str, Any] = {
+        "arm": "a", "method": "coordinate", "budget": 2, "coordinates": {"schedule.peak_lr": {"start": 7.0}},
+    }  # fmt: skip
+    draws: dict[str, Any] = {
+        "arm": "o", "method": "optuna", "budget": 1, "space": {"schedule.peak_lr": {"low": 1.0, "high": 9.0}},
+    }  # fmt: skip
+    study = of_search("one", [0, 1], coordinate_block) | {
+        "starts": [{"schedule.peak_lr": 1.0}, {"schedule.peak_lr": 3.0}], "confirm": [5, 6],
+    }  # fmt: skip
+    noted = plan.Plan(study, [], "")
+
+    def launch(points: Sequence[plan.Point]) -> list[JobReturn]:
+        made = [JobReturn(status=JobStatus.COMPLETED) for _ in points]
+        for result, point in zip(made, points, strict=True):
+            result.return_value = 1 / point.values["peak_lr"]  # the start is better than its double
+        return made
+
+    explorer = exploring.Explorer(noted, plan.Changes(), tmp_path, launch, RunCounter(6), alone=True)
+    results = [*explorer.explore(coordinate_block), *explorer.explore(draws)]
+    explorer.confirm(results)
+    columns = ("arm", "start", "seed", "number", "peak_lr")
+    assert [tuple(map(point.values.get, columns)) for point in noted.points] == [
+        ("a", 0, 0, 0, 1.0), ("a", 0, 0, 1, 2.0), ("a", 1, 1, 0, 3.0), ("a", 1, 1, 1, 6.0),
+        ("o", 0, 0, 0, 1.0), ("o", 1, 1, 0, 3.0),
+        ("best of a", 0, 5, None, 1.0), ("best of a", 1, 6, None, 3.0),
+        ("best of o", 0, 5, None, 1.0), ("best of o", 1, 6, None, 3.0),
+    ]  # fmt: skip
+    decided = read_decisions(tmp_path)
+    assert [decided["a", start, 1]["decision"] for start in (0, 1)] == ["worse", "worse"]
+    with pytest.raises(ConfigError, match="seed=4"):
+        exploring.Explorer(noted, plan.Changes({"seed": [4]}), tmp_path, launch, RunCounter(6), True).explore(draws)
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
@@ -170,7 +206,7 @@ def test_a_search_on_a_pool_tries_both_neighbours_at_once_and_leaves_its_best_as
     # The first coordinate starts where the configuration stands, and is doubled and halved.
     planned_runs = json.loads((folder / "study.json").read_text())["runs"]
     assert [entry["values"]["effective_decay"] for entry in planned_runs] == [0.002, 0.004, 0.001]
-    assert set(read_decisions(folder)) == {("coordinate search", number) for number in range(3)}
+    assert set(read_decisions(folder)) == {("coordinate search", None, number) for number in range(3)}
     assert "Scale: None" not in (folder / "report" / "index.html").read_text()
     (best,) = folder.glob("best_*.yaml")
     records = {settings(record["overrides"]): record for record in results(tmp_path / "logs").values()}

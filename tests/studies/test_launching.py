@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
+from onecycle.config import compose
 from onecycle.errors import StorageError
 from onecycle.studies.launching import RunCounter, expected_runs, launch_at_once, launch_one_by_one
 from onecycle.studies.plan import Changes, Point
@@ -125,3 +126,19 @@ def test_under_a_parallel_launcher_the_records_are_counted_while_they_come(
         "[1/6] seed=0: read back", "[2/6] seed=1: 25.00%", "[3/6] seed=2: failed", "[4/6] seed=3: 25.00%",
     ]  # fmt: skip
     assert [line.partition(";")[2] for line in caplog.messages[1:]] == [" about a minute left"] * 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scale", "accelerator", "devices", "expected"),
+    [
+        (None, "cpu", "cpu", 1, 5), (None, "cpu", "cpu", "auto", 5), (3, "cpu", "cpu", 1, 3), (2, "tiny", "gpu", 1, 2),
+        (None, "tiny", "cpu", 1, 1), (None, "gpu", "cpu", 1, 1), (None, "cpu", "gpu", 1, 1), (None, "cpu", "cpu", 2, 1),
+    ],
+)  # fmt: skip
+def test_a_study_makes_a_run_a_core_at_once_on_a_cpu_unless_it_says_how_many(
+    wanted: int | None, scale: str, accelerator: str, devices: Any, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compose.joblib, "cpu_count", lambda: 5)
+    assert compose.runs_at_once(wanted, scale, accelerator, devices) == expected
+    monkeypatch.setattr(compose.joblib, "cpu_count", lambda: 64)
+    assert compose.runs_at_once(None, "cpu", "cpu", 1) == 8

@@ -383,3 +383,9 @@ def test_a_range_test_is_judged_by_its_lowest_loss(losses: list[float], reason: 
     # It ends at rates that destroy the network: its accuracy is then that of guessing. Guessing's loss is log 10 = 2.3.
     rows = pd.DataFrame({"data_name": "cifar10", "test_accuracy": 10.0, "chance": 10.0, "lowest_loss": losses})
     assert table.why_not_judged(rows).partition(":")[0] == reason
+
+
+def test_runs_that_were_made_at_once_count_once_in_the_minutes_of_a_study() -> None:
+    starts = [f"2026-11-27T10:0{minute}:00+00:00" for minute in (0, 0, 1, 8)]
+    rows = pd.DataFrame({"started": starts, "seconds_total": [120.0, 60.0, 120.0, 30.0]})
+    assert report.minutes(rows) == pytest.approx(3.5)  # 10:00 to 10:03, and half a minute later on

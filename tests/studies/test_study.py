@@ -98,6 +98,7 @@ BLOW_UP: dict[str, Any] = {
     ("changes", "starts"),
     [
         ({"scale": "huge"}, "scale=huge"), ({"runs": []}, "runs"), ({"seeds": []}, "seeds=[]"),
+        ({"starts": [{}]}, "starts: has 1; must"), ({"at_once": 0}, "at_once=0"),
         ({"seeds": [0, "a"]}, "seeds"), ({"confirm": [1, 2]}, "confirm=[1, 2]"), ({"confirm": 3}, "confirm=3"),
         ({"runs": [{"axes": {"seed": []}}]}, "runs[0].axes.seed=[]"), ({"runs": [{"axis": {}}]}, "runs[0].axis"),
         ({"runs": [{"axes": {"a": 1}}]}, "runs[0].axes.a=1"), ({"clams": []}, "clams=[]"),

@@ -59,8 +59,9 @@ def expected_runs(study: Mapping[str, Any], points: Sequence[plan.Point], change
     """How many runs a study will have at most: its points, the budgets of its searches, the best of each arm again."""
     searches = study.get("searches") or ()
     arms = {point.values.get("arm") for point in points} | {block["arm"] for block in searches}
-    again = len(arms) * len(study.get("confirm") or ())
-    return len(points) + len(plan.seeds_of(study, changes)) * sum(block["budget"] for block in searches) + again
+    seeds = len(plan.seeds_of(study, changes))
+    again = len(arms) * (len(study.get("confirm") or ()) if not study.get("starts") else seeds)
+    return len(points) + seeds * sum(block["budget"] for block in searches) + again
 
 
 def launch_one_by_one(
@@ -100,6 +101,7 @@ def launch_at_once(
     """All runs at once by a parallel launcher; `check` is called when all have ended."""
     if not points:
         return []
+    logging.getLogger("hydra_plugins.hydra_joblib_launcher").setLevel(logging.WARNING)  # it lists every run
     with counted(points, folder, counter):
         results = list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0))
     for point, result in zip(points, results, strict=True):

@@ -145,10 +145,14 @@ def points(study: Mapping[str, Any], changes: Changes | None = None) -> list[Poi
 
 
 def search_points(
-    study: Mapping[str, Any], block: Mapping[str, Any], number: int, values: Mapping[str, float], changes: Changes
-) -> list[Point]:
-    """The runs of one point of a search, one for each seed; `number` is the point's place in the search."""
-    made = [_point(study, block, {**values, "seed": seed}, changes) for seed in seeds_of(study, changes)]
+    study: Mapping[str, Any], block: Mapping[str, Any], number: int, values: Mapping[str, float], changes: Changes,
+    seeds: Sequence[int] | None = None,
+) -> list[Point]:  # fmt: skip
+    """The runs of one point of a search, one for each of `seeds`, else for each of the study's.
+
+    number: the point's place in the search.
+    """
+    made = [_point(study, block, {**values, "seed": seed}, changes) for seed in seeds or seeds_of(study, changes)]
     return [replace(point, values=point.values | {"number": number}) for point in made]
 
 
@@ -172,6 +176,7 @@ def _axes(study: Mapping[str, Any]) -> set[str]:
 
 def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str, Any], changes: Changes) -> Point:
     columns = {"arm": block["arm"]} if block.get("arm") else {}
+    apart = {"start": values["seed"]} if study.get("starts") else {}
     axes = {column(key): value for key, value in values.items() if not key.startswith("+")}
     varied = ",".join(f"{name}={value}" for name, value in axes.items())
     label = ",".join([*columns.values(), varied])
@@ -180,7 +185,7 @@ def _point(study: Mapping[str, Any], block: Mapping[str, Any], values: dict[str,
         named_by = [f"study={study['name']}", f"study.scale={study['scale']}", f"study.label={override_text(label)}"]
     given = {**study["fixed"], **(block.get("fixed") or {}), **values}
     own = [f"{key}={override_text(value)}" for key, value in given.items()]
-    return Point(label, columns | axes, (*named_by, *own, *changes.common))
+    return Point(label, columns | axes | apart, (*named_by, *own, *changes.common))
 
 
 def column(key: str) -> str:

@@ -24,7 +24,7 @@ from onecycle.studies.plan import Changes, finished_runs
 log = logging.getLogger(__name__)
 
 REGISTRATION = "registration.json"
-DESIGN = ("scale", "records_of", "derive", "seeds", "fixed", "runs", "searches", "confirm", "budget_minutes")
+DESIGN = ("scale", "records_of", "derive", "seeds", "fixed", "runs", "searches", "starts", "confirm", "budget_minutes")
 WORDING = ("text", "unit", "source", "margin_from", "if_not", "id")  # of a claim; all else decides its verdict
 
 

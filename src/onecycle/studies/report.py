@@ -131,10 +131,21 @@ def facts(folder: Path, plan: Plan, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "registration": [*registration_text(folder, plan.study), *looks_text(folder)],
         "study": plan.study, "runs": len(rows), "machine": rows["machine"].iloc[0],
-        "data_name": rows["data_name"].iloc[0], "minutes": rows["seconds_total"].sum() / 60,
+        "data_name": rows["data_name"].iloc[0], "minutes": minutes(rows),
         "published": published_and_here(published, rows) if published else [],
         "published_metric": label_of(published["metric"]) if published else "",
     }  # fmt: skip
+
+
+def minutes(rows: pd.DataFrame) -> float:
+    """In how many minutes the runs were made: those made at once count once."""
+    starts = pd.to_datetime(rows["started"], utc=True, errors="coerce")
+    spans = pd.DataFrame({"start": starts, "end": starts + pd.to_timedelta(rows["seconds_total"], "s")})
+    if (spans := spans.dropna().sort_values("start")).empty:  # of an earlier version
+        return float(rows["seconds_total"].sum() / 60)
+    before = spans["end"].cummax().shift()
+    own = spans["end"] - spans["start"].where(before.isna() | (before < spans["start"]), before)
+    return float(own.dt.total_seconds().clip(lower=0).sum() / 60)
 
 
 def published_and_here(published: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onecycle.config.hyperparameters import Hyperparameters
 from onecycle.runs.identity import settings
 from onecycle.studies.plan import Point, finished_runs, read_plan
-from onecycle.studies.search.coordinate import read_decisions
+from onecycle.studies.search.coordinate import DECIDED, read_decisions
 
 if TYPE_CHECKING:
     import pandas as pd  # imported where a frame is made: a study that is refused does not wait for it
@@ -56,7 +56,7 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
         if settings(point.overrides) in done:
             path, result = done[settings(point.overrides)]
             row = row_of(point, path, result)
-            row |= decided.get((point.values.get("arm"), point.values.get("number")), {})
+            row |= decided.get(tuple(point.values.get(name) for name in DECIDED), {})
             found.append(row | DERIVED[plan.study["derive"]](path) if plan.study.get("derive") else row)
     return found
 
@@ -65,6 +65,7 @@ def row_of(point: Point, folder: Path, result: Mapping[str, Any]) -> dict[str, A
     """One run as flat columns; what a diverged run does not have is NaN."""
     diverged = result["status"] == "diverged"
     row = {"label": point.label, "folder": str(folder), "status": result["status"], "has_diverged": int(diverged)}
+    row["started"] = result.get("started", "")
     row |= {key: value for key, value in result["hyperparameters"].items() if value is not None}
     row["one_minus_momentum"] = 1 - row["momentum"]
     row["lr_per_example"] = row["peak_lr"] / row["batch_size"]

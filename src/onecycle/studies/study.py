@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, create_model, model_validator
 
-from onecycle.config.types import NonNegativeNumber, Number, Options, Seed, Text
+from onecycle.config.types import Count, NonNegativeNumber, Number, Options, Seed, Text
 from onecycle.config.validate import errors_of
 from onecycle.errors import ConfigError, problems_of
 from onecycle.studies.effects import EFFECTS, Column, Where, parameters_of
@@ -18,6 +18,7 @@ from onecycle.studies.search.options import METHODS
 
 Overrides = dict[str, Any]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
+Starts = Annotated[list[dict[str, Any]], Field(min_length=1)]
 Blocks = list[dict[str, Any]]  # each is checked by itself; see `BLOCKS`
 
 
@@ -69,6 +70,7 @@ class ScaleOptions(Options):
     fixed: Overrides | None = None
     runs: Blocks | None = None
     searches: Blocks | None = None
+    starts: Starts | None = None
     confirm: list[Seed] | None = None
     notes: str | None = None
 
@@ -78,8 +80,10 @@ class StudyOptions(Options):
 
     records_of: studies whose runs are read here. derive: numbers read from each run's curves. fixed: overrides of every
     run. plan: print what the study will cost and decide instead of running it. budget_minutes: add seeds within so much
-    time of runs while a claim is undecided. confirm: seeds with which the best point of each arm runs again. label: set
-    for each run by the study.
+    time of runs while a claim is undecided. at_once: so many runs at a time, on a CPU by default one a core. confirm:
+    seeds with which the best point of each arm runs again. starts: for each seed the point, by key, from which every
+    search is made once with this seed alone; the best of each is then confirmed with one seed. label: set for each run
+    by the study.
     """
 
     name: Text
@@ -90,6 +94,7 @@ class StudyOptions(Options):
     force: bool = False
     plan: bool = False
     budget_minutes: Annotated[float, Field(gt=0)] | None = None
+    at_once: Count | None = None
     label: str | None = None
     records_of: list[Text] | None = None
     derive: Literal["range_test"] | None = None
@@ -97,6 +102,7 @@ class StudyOptions(Options):
     fixed: Overrides | None = None
     runs: Blocks | None = None
     searches: Blocks | None = None
+    starts: Starts | None = None
     confirm: list[Seed] | None = None
     scales: dict[str, dict[str, Any] | None]
     figures: Blocks | None = None
@@ -196,6 +202,12 @@ def at_scale(study: Mapping[str, Any]) -> dict[str, Any]:
         lines.append(f"study.confirm={scaled['confirm']}: must be seeds that are not in study.seeds")
     if scaled.get("confirm") and not all(block.get("arm") for block in scaled.get("runs") or ()):
         lines.append("study.confirm: the best point of each arm is confirmed; give every block of study.runs an arm")
+    if starts := scaled.get("starts"):
+        if not len(starts) == len(scaled["seeds"]) == len(scaled.get("confirm") or scaled["seeds"]):
+            lines.append(f"study.starts: has {len(starts)}; must have one for each of study.seeds and study.confirm")
+        wanted = {key for block in scaled.get("searches") or () for key in block.get("coordinates") or block["space"]}
+        for number, start in enumerate(starts):
+            lines += [f"study.starts[{number}]: has no {key}" for key in sorted(wanted - start.keys())]
     if lines:
         raise ConfigError(lines)
     return scaled

@@ -189,7 +189,7 @@ def search_progress(
 
     What is selected on and what is shown differ on purpose: the first are held-out images, the second may be the test
     set. Values of `by` among `levels`, as a grid, whose points have no order, are horizontal lines at their best. The
-    legend has every line's last value.
+    legend has every line's last value. Searches that were repeated, from each `start`, are averaged.
     """
     # Without a number a point is known by its label, without the seed.
     labels_alone = rows["label"].str.replace(r",?seed=\d+", "", regex=True)
@@ -200,18 +200,25 @@ def search_progress(
     searches = [name for name in levels_of(rows, by) if name not in levels]
     styles, entries = drawing.line_styles(searches), dict[str, dict[str, Any]]()
     for place, name in enumerate([*searches, *levels]):
-        part = select(rows, {by: name}).index
-        members = table.loc[part].groupby(keys.loc[part])
-        points = members.mean(skipna=False)
-        is_best = points["score"] > points["score"].cummax().shift(fill_value=-np.inf).ffill()
-        if not is_best.any():
+        found: list[pd.Series] = []
+        marks: list[tuple[Any, int, float]] = []
+        for start in levels_of(rows, "start") or [None]:
+            part = select(rows, {by: name} if start is None else {by: name, "start": start}).index
+            members = table.loc[part].groupby(keys.loc[part])
+            points = members.mean(skipna=False)
+            is_best = points["score"] > points["score"].cummax().shift(fill_value=-np.inf).ffill()
+            if is_best.any():
+                found.append(points["y"].where(is_best).ffill().reset_index(drop=True))
+                marks += [(members.groups[key], count, points["y"][key])
+                          for count, key in enumerate(points.index, start=1) if is_best[key]]  # fmt: skip
+        if not found:
             continue
-        best, text = points["y"].where(is_best).ffill().tolist(), columns.level_text(name, labels)
+        best, text = pd.DataFrame(found).ffill(axis=1).mean().tolist(), columns.level_text(name, labels)
         if name in styles:
             line = {"color": styles[name]["color"], "linewidth": 2.2, "linestyle": DASHES[place % len(DASHES)]}
             axes.plot(range(1, len(best) + 1), best, drawstyle="steps-post", label="_best", zorder=3, **line)
-            for count, key in enumerate(points.index, start=1):
-                drawing.mark(axes, members.groups[key] if is_best[key] else (), count, points["y"][key])
+            for members_of, count, height in marks if len(found) == 1 else ():
+                drawing.mark(axes, members_of, count, height)
         else:
             line, text = {"color": drawing.INK, "linewidth": 1.1}, f"{text}, best of {len(best)}"
             axes.axhline(best[-1], label="_level", zorder=2, **line)

@@ -183,13 +183,15 @@ def search_path(
     """The points that a search tried over the plane of x and y, both logarithmic, joined in the order of `number`.
 
     The colour is z, the mean over the seeds of a point; hollow points diverged; the ring is the best z, which stands
-    above the panel. The marker grows with the column `size`, by its rank among all values. Thin lines are those of
-    equal x · y. A panel for each value of `panels`; the points of the `loose` ones, drawn at random, are not joined.
+    above the panel. Each `start` has its own path. The marker grows with the column `size`, by its rank among all
+    values. Thin lines are those of equal x · y. A panel for each value of `panels`; those in `loose` are not joined.
     """
     values, unit = levels(rows, panels), " %" * ("accuracy" in z)
     points = pd.DataFrame({"x": numbers(rows, x), "y": numbers(rows, y), "z": columns.finite_numbers(rows, z)})
     points["size"] = numbers(rows, size) if size else 0.0
-    parts = [points.loc[select(rows, {panels: value}).index].groupby(rows["number"]) for value in values]
+    rows = rows if "start" in rows else rows.assign(start=0)
+    keys = [rows["start"], rows["number"]]
+    parts = [points.loc[select(rows, {panels: value}).index].groupby(keys) for value in values]
     table = pd.concat([part.mean(skipna=False) for part in parts], keys=range(len(values))).dropna(subset=["x", "y"])
     if table["z"].isna().all():
         raise ValueError(f"no run has values of {x}, {y} and {z}")
@@ -203,9 +205,9 @@ def search_path(
     for place, points in table.groupby(level=0):
         axes, ranked = grid[place], points.sort_values("z", ascending=columns.is_lower_better(z))
         _points(axes, points, shades, joined=values[place] not in loose)
-        members = rows.loc[select(rows, {panels: values[place]}).index].groupby("number").groups
-        for (_, number), point in points.iterrows():
-            drawing.mark(axes, members[number], point["x"], point["y"])
+        members = select(rows, {panels: values[place]}).groupby(["start", "number"]).groups
+        for (_, *step), point in points.iterrows():
+            drawing.mark(axes, members[tuple(step)], point["x"], point["y"])
         if points["z"].notna().any():
             best = ranked.iloc[0]
             axes.plot([best["x"]], [best["y"]], **drawing.HOLLOW, markersize=LARGEST + 4, markeredgecolor=INK,
@@ -228,17 +230,16 @@ def _path_legend(figure: Figure, table: pd.DataFrame, size: str, equal: str) -> 
     handles = [Line2D([], [], label=f"{size} = {value:.2g}", markersize=marker, **dot)
                for value, marker in sizes[["size", "marker"]].to_numpy()]  # fmt: skip
     handles.append(Line2D([], [], label="best", markersize=LARGEST, markeredgecolor=INK, **ring))
-    if table["z"].isna().any():
-        handles.append(Line2D([], [], label="diverged", markersize=8, markeredgecolor=MUTED, **ring))
+    handles += [Line2D([], [], label="diverged", markersize=8, markeredgecolor=MUTED, **ring)] * any(table["z"].isna())
     handles.append(Line2D([], [], label=equal, color="0.77", linewidth=1))
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
 
 
 def _points(axes: Axes, points: pd.DataFrame, shades: ScalarMappable, *, joined: bool) -> None:
     """The points of one panel; small markers lie on large ones."""
-    if joined:
-        axes.plot(points["x"], points["y"], color=MUTED, linewidth=0.9, alpha=0.6, label="_path", zorder=2)
-        axes.annotate("start", points.iloc[0][["x", "y"]], (0, 8), textcoords="offset points", ha="center", zorder=5)
+    for _, path in points.groupby(level=1) if joined else ():
+        axes.plot(path["x"], path["y"], color=MUTED, linewidth=0.9, alpha=0.6, label="_path", zorder=2)
+        axes.annotate("start", path.iloc[0][["x", "y"]], (0, 8), textcoords="offset points", ha="center", zorder=5)
     points = points.sort_values("marker", ascending=False, kind="stable")
     colours = shades.to_rgba(points["z"])  # of NaN transparent
     edges = np.where(points["z"].notna(), "white", MUTED).tolist()

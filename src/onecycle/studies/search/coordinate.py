@@ -27,6 +27,7 @@ Evaluate = Callable[[list[Values]], Sequence[Score]]
 START, BETTER, WORSE = "start", "better", "worse"
 SETTLED, SPENT = "no step is better", "the budget is spent"
 DECISIONS = "path.csv"  # in the study's folder
+DECIDED = ("arm", "start", "number")  # what tells its lines apart
 
 
 class FailedRunError(Exception):
@@ -185,19 +186,20 @@ def point_text(values: Values) -> str:
 class Decisions:
     """The decisions of all searches of a study, in the order in which they are made, in `folder`/path.csv.
 
-    mean_score: in [0, 1], empty where a run of the point diverged. seeds: how many runs it is the mean of.
+    mean_score: in [0, 1], empty where a run of the point diverged. seeds: how many runs it is the mean of. start: the
+    seed of a search of a study with `starts`, else empty.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lines: list[dict[str, Any]] = []
 
-    def add(self, arm: str, step: Step, seeds: int) -> None:
+    def add(self, arm: str, step: Step, seeds: int, start: int | None = None) -> None:
         """Append one and write them all; a search that goes on decides the same again."""
         import pandas as pd
 
         self.lines.append({
-            "arm": arm, "number": step.number,
+            "arm": arm, "start": "" if start is None else start, "number": step.number,
             "coordinate": "" if step.decision == START else column(step.coordinate), "point": point_text(step.values),
             "mean_score": f"{step.score:.6g}" if math.isfinite(step.score) else "", "seeds": seeds,
             "decision": step.decision, "reason": step.reason,
@@ -207,13 +209,16 @@ class Decisions:
             write_atomically(self.folder / DECISIONS, text)
 
 
-def read_decisions(folder: Path) -> dict[tuple[Any, Any], dict[str, str]]:
-    """Coordinate and decision by arm and number of a point; empty where no search was made."""
+def read_decisions(folder: Path) -> dict[tuple[Any, ...], dict[str, str]]:
+    """Coordinate and decision of each point, by `DECIDED`; empty where no search was made."""
     import pandas as pd
 
     texts = dict.fromkeys(("arm", "coordinate", "decision"), str)
     try:
         lines = pd.read_csv(folder / DECISIONS, dtype=texts, keep_default_na=False)
-        return lines.set_index(["arm", "number"])[["coordinate", "decision"]].to_dict("index")
+        starts = lines["start"] if "start" in lines else [""] * len(lines)  # of an earlier version
+        lines["start"] = [None if start == "" else int(start) for start in starts]
+        found = zip(*(lines[name].astype(object).where(lines[name].notna(), None) for name in DECIDED), strict=True)
+        return dict(zip(found, lines[["coordinate", "decision"]].to_dict("records"), strict=True))
     except (OSError, ValueError, KeyError):
         return {}

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ import yaml
 from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle.config.compose import CONF
-from onecycle.errors import storage_errors_named
+from onecycle.errors import ConfigError, storage_errors_named
 from onecycle.runs import record as run
 from onecycle.runs.identity import folder_name, relevant, settings
 from onecycle.runs.saved import read_saved
 from onecycle.studies import plan
 from onecycle.studies.launching import RunCounter
 from onecycle.studies.search import coordinate
-from onecycle.studies.search.options import METHODS, CoordinateSearch
+from onecycle.studies.search.options import METHODS, CoordinateSearch, OptunaSearch
 from onecycle.studies.search.trials import optuna_search
 
 log = logging.getLogger(__name__)
@@ -40,54 +40,77 @@ class Explorer:
         self.noted, self.changes, self.folder, self.launch = noted, changes, folder, launch
         self.counter, self.alone = counter, alone
         self.decided = coordinate.Decisions(folder)
-        self.seeds = len(plan.seeds_of(noted.study, changes))
 
     def explore(self, block: dict[str, Any]) -> list[JobReturn]:
-        """Run a search: the mean score over the seeds of a point decides where it goes. Its points join the plan.
+        """Make a search, or one from each of the study's starts, with the seed of the start alone.
 
-        A search that was interrupted takes the same way again, over runs that are read back. A failed run stops a
-        search that does not know where to go without it.
+        Raises ConfigError for a seed without a start.
+        """
+        study, seeds = self.noted.study, plan.seeds_of(self.noted.study, self.changes)
+        if not study.get("starts"):
+            return self._search(block, seeds)
+        starts = dict(zip(study["seeds"], study["starts"], strict=True))
+        if unknown := [seed for seed in seeds if seed not in starts]:
+            raise ConfigError([f"seed={unknown[0]}: study.starts has starts for {', '.join(map(str, starts))}"])
+        return [result for seed in seeds for result in self._search(block, [seed], starts[seed])]
+
+    def _search(
+        self, block: dict[str, Any], seeds: Sequence[int], first: Mapping[str, Any] | None = None
+    ) -> list[JobReturn]:
+        """The mean score over the seeds of a point decides where a search goes. Its points join the plan.
+
+        first: where it starts, else where its options say. A search that was interrupted takes the same way again, over
+        runs that are read back. A failed run stops a search that does not know where to go without it.
         """
         options = METHODS[block["method"]].model_validate(block)
+        start, name = (None, options.arm) if first is None else (seeds[0], f"{options.arm}, start {seeds[0]}")
+        if isinstance(options, OptunaSearch) and start:
+            options = options.model_copy(update={"seed": options.seed + start})
         results: list[JobReturn] = []
 
         def evaluate(points: list[coordinate.Values]) -> list[coordinate.Score]:
-            first, made = len(results) // self.seeds, list[plan.Point]()
-            for number, values in enumerate(points, first):
-                made += plan.search_points(self.noted.study, block, number, values, self.changes)
+            before = len(results) // len(seeds)
+            made = list[plan.Point]()
+            for number, values in enumerate(points, before):
+                made += plan.search_points(self.noted.study, block, number, values, self.changes, seeds)
             done = self._launch_noted(made)
             results.extend(done)
-            scores = [mean_score(done[place : place + self.seeds]) for place in range(0, len(done), self.seeds)]
+            scores = [mean_score(done[place : place + len(seeds)]) for place in range(0, len(done), len(seeds))]
             for values, score in zip(points, scores, strict=True):
                 shown = "failed" if score is None else "diverged" if math.isnan(score) else f"{100 * score:.2f} %"
-                text, number = coordinate.point_text(values), first + len(points)
-                log.info("%s, point %d of at most %d: %s: %s", options.arm, number, options.budget, text, shown)
+                text, number = coordinate.point_text(values), before + len(points)
+                log.info("%s, point %d of at most %d: %s: %s", name, number, options.budget, text, shown)
             return scores
 
-        path = coordinate.SearchPath(on_step=lambda step: self.decided.add(options.arm, step, self.seeds))
+        path = coordinate.SearchPath(on_step=lambda step: self.decided.add(options.arm, step, len(seeds), start))
         try:
             if isinstance(options, CoordinateSearch):
-                coordinate.coordinate_search(options, evaluate, path, pairs=not self.alone)
+                coordinate.coordinate_search(options.begun_at(first or {}), evaluate, path, pairs=not self.alone)
             else:
                 width = 1 if self.alone else PARALLEL
-                optuna_search(options, evaluate, path, folder=self.folder, width=width)
+                optuna_search(options, evaluate, path, folder=self.folder, width=width, name=name, first=first)
         except coordinate.FailedRunError:
-            log.error("%s stops: a run failed; the same command goes on.", options.arm)
+            log.error("%s stops: a run failed; the same command goes on.", name)
             return results
         finally:
-            self.counter.total -= max(0, self.seeds * options.budget - len(results))
-        log.info("%s ends: %s. Best: %s", options.arm, path.end, self._write_best(options.arm, options.method, path))
+            self.counter.total -= max(0, len(seeds) * options.budget - len(results))
+        log.info("%s ends: %s. Best: %s", name, path.end, self._write_best(options, name, start, path))
         return results
 
     def confirm(self, results: Sequence[JobReturn]) -> list[JobReturn]:
         """Run the best point of every arm again with the seeds of `confirm`: what is selected looks better than it is.
 
-        results: what the runs of the plan returned, in its order.
+        With starts that of every arm and start, with one of these seeds. results: what the runs of the plan returned,
+        in its order.
         """
-        seeds = self.noted.study.get("confirm") or ()
-        if not seeds:
+        study = self.noted.study
+        if not (seeds := study.get("confirm") or ()):
             return []
-        again = [plan.confirmation(point, seed) for seed in seeds for point in best_of_arms(self.noted.points, results)]
+        best = best_of_arms(self.noted.points, results)
+        again = [plan.confirmation(point, seed) for seed in seeds for point in best]
+        if study.get("starts"):
+            own = dict(zip(study["seeds"], seeds, strict=True))
+            again = [plan.confirmation(point, own[point.values["start"]]) for point in best]
         self.counter.total = self.counter.done + len(again)
         return self._launch_noted(again)
 
@@ -96,18 +119,20 @@ class Explorer:
         plan.write_plan(self.folder, self.noted)
         return self.launch(points)
 
-    def _write_best(self, arm: str, method: str, path: coordinate.SearchPath) -> str:
-        """Write the best point of a search as best_<arm>.yaml, ready for conf/experiment; returns it in words."""
+    def _write_best(
+        self, options: CoordinateSearch | OptunaSearch, name: str, start: int | None, path: coordinate.SearchPath
+    ) -> str:
+        """Write the best point of a search as best_<name>.yaml, ready for conf/experiment; returns it in words."""
         if not path.steps:
             return "none, for every run failed"
         words = f"{coordinate.point_text(path.best.values)}: {100 * path.best.score:.2f} % on held-out images"
-        number = {"arm": arm, "number": path.best.number}
-        point = next(point for point in self.noted.points if number.items() <= point.values.items())
+        place = (options.arm, start, path.best.number)
+        point = next(point for point in self.noted.points if place == tuple(map(point.values.get, coordinate.DECIDED)))
         own = plan.finished_runs(self.folder).get(settings(point.overrides))
         if own is None:
             return words
-        target = self.folder / f"best_{folder_name(arm)}.yaml"
-        text = experiment_text(*own, f"Found by {arm} ({method}, {len(path.steps)} points): {words}")
+        target = self.folder / f"best_{folder_name(name)}.yaml"
+        text = experiment_text(*own, f"Found by {name} ({options.method}, {len(path.steps)} points): {words}")
         with storage_errors_named("run this again"):
             run.write_atomically(target, text)
         return f"{words}. Ready for conf/experiment: {target}"
@@ -133,11 +158,12 @@ def experiment_text(folder: Path, result: dict[str, Any], found_by: str) -> str:
 
 
 def best_of_arms(points: Sequence[plan.Point], results: Sequence[JobReturn]) -> list[plan.Point]:
-    """A run of the point with the highest mean score over its seeds, for every arm that has one."""
-    arms: dict[str, dict[str, list[int]]] = {}  # by arm, and by a point's values without the seed, where its runs are
+    """A run of the point with the highest mean score over its seeds, for every arm, and start, that has one."""
+    # By arm and start, and by a point's values without the seed: where its runs are.
+    arms: dict[tuple[str, Any], dict[str, list[int]]] = {}
     for place, point in enumerate(points):
         values = repr({key: value for key, value in point.values.items() if key != "seed"})
-        arms.setdefault(point.values["arm"], {}).setdefault(values, []).append(place)
+        arms.setdefault((point.values["arm"], point.values.get("start")), {}).setdefault(values, []).append(place)
     best = []
     for found in arms.values():
         scores = {places[0]: mean_score([results[place] for place in places]) for places in found.values()}

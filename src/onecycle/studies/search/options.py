@@ -4,7 +4,7 @@ Nothing here imports torch, pandas or Optuna.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -113,6 +113,12 @@ class CoordinateSearch(_Search):
     coordinates: Annotated[dict[str, Coordinate], Field(min_length=1)]
     min_gain: NonNegativeNumber = 0.0
     refinements: Annotated[int, Field(ge=0, le=REFINEMENTS)] = 0
+
+    def begun_at(self, start: Mapping[str, Any]) -> Self:
+        """The same search from other first values, by key."""
+        return self.model_validate(self.model_dump() | {"coordinates": {
+            key: one.model_dump() | {"start": start.get(key, one.start)} for key, one in self.coordinates.items()
+        }})  # fmt: skip
 
 
 class OptunaSearch(_Search):

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,19 +54,25 @@ def journal(folder: Path) -> str:
     return f"journal:{(folder / 'optuna.journal').absolute()}"
 
 
-def optuna_search(options: OptunaSearch, evaluate: Evaluate, path: SearchPath, *, folder: Path, width: int = 1) -> None:
+def optuna_search(
+    options: OptunaSearch, evaluate: Evaluate, path: SearchPath, *, folder: Path, width: int = 1, name: str = "",
+    first: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Read back the trials that are finished, go on with the interrupted ones, ask for the rest of the budget.
 
-    folder: of the study. width: points to evaluate at once. Failed and diverged runs do not end the search.
+    folder: of the study. width: points to evaluate at once. name: of Optuna's study, else that of the search. first:
+    the values of the first trial, by key. Failed and diverged runs do not end the search.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     where = options.storage or journal(folder)
     study = optuna.create_study(
-        storage=open_storage(where), study_name=options.arm, direction="maximize", load_if_exists=True,
+        storage=open_storage(where), study_name=name or options.arm, direction="maximize", load_if_exists=True,
         pruner=optuna_part("pruner", options.pruner, options.pruner_options),
     )  # fmt: skip
+    if first and not study.get_trials(deepcopy=False):
+        study.enqueue_trial({key: axis.value(first[key]) for key, axis in options.space.items()})
     # A sampler that goes on, or works beside another process, must not draw what was drawn before.
     # Asking for a trial and signing it is one step for the others, who would take it for an orphan in between.
     asking = FileLock(folder / ".asking")
@@ -117,7 +123,8 @@ class _OptunaSearch:
 
         trials: list[optuna.Trial] = []
         distributions = {key: _distribution(axis) for key, axis in self.options.space.items()}
-        while len(trials) < width and len(self.study.get_trials(deepcopy=False)) < self.options.budget:
+        asked = [state for state in TrialState if state != TrialState.WAITING]
+        while len(trials) < width and len(self.study.get_trials(False, asked)) < self.options.budget:
             with self.asking:
                 trial = self.study.ask(distributions)
                 trial.set_user_attr(OWNER, _signature())
@@ -161,7 +168,7 @@ class _OptunaSearch:
         if self.options.pruner == "none":
             return self._values(trial)
         callback = {
-            "_target_": "onecycle.callbacks.pruning.Pruning", "storage": self.where, "study": self.options.arm,
+            "_target_": "onecycle.callbacks.pruning.Pruning", "storage": self.where, "study": self.study.study_name,
             "pruner": self.options.pruner, "pruner_options": self.options.pruner_options, "trial": trial._trial_id,
         }  # fmt: skip
         return {**self._values(trial), "+callbacks.pruning": callback}
