@@ -62,7 +62,7 @@ studies: $(STAMP) ## run all studies at SCALE except the long ones: tricks and t
 	@failed=; for name in $(STUDIES); do echo "== $$name"; $(BIN)/onecycle-train study=$$name study.scale=$(SCALE) $(ARGS) || failed="$$failed $$name"; done; \
 		test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 
-search: $(STAMP) ## run the study tuning_path: coordinate searches compared with Optuna, random search and a grid
+search: $(STAMP) ## run the study tuning_path: coordinate searches compared with Optuna and a grid, from five starts
 	@$(BIN)/onecycle-train study=tuning_path study.scale=$(SCALE) $(ARGS)
 
 report: $(STAMP) ## draw the pages of all studies from their records, without training

@@ -128,6 +128,19 @@ def test_under_a_parallel_launcher_the_records_are_counted_while_they_come(
     assert [line.partition(";")[2] for line in caplog.messages[1:]] == [" about a minute left"] * 3
 
 
+def test_a_full_disk_ends_a_parallel_study_after_the_batch_in_which_it_is_met(tmp_path: Path) -> None:
+    def make(point: Point) -> float:
+        if point.label == "seed=1":
+            raise StorageError("no room")
+        return 0.25
+
+    launcher: Any = Launcher(make)
+    checked: list[Point] = []
+    with pytest.raises(StorageError):
+        launch_at_once(launcher, POINTS, tmp_path, RunCounter(4), checked.append, batch=2)
+    assert (launcher.started, checked) == (2, POINTS[:1])
+
+
 @pytest.mark.parametrize(
     ("wanted", "scale", "accelerator", "devices", "expected"),
     [

@@ -80,13 +80,7 @@ def launch_one_by_one(
             result = launcher.launch([list(point.overrides)], initial_job_idx=number)[0]
             results.append(result)
             if result.status != JobStatus.COMPLETED:
-                try:
-                    _ = result.return_value
-                except StorageError:
-                    log.error("The study stops here; the same command goes on.")
-                    raise
-                except Exception:  # it was shown where it happened, and is raised again after the page
-                    pass
+                _raise_storage_error(result)
                 counter.add(f"{point.label}: failed; the study goes on", None)
                 continue
             seconds = None if settings(point.overrides) in done else time.perf_counter() - started
@@ -96,18 +90,36 @@ def launch_one_by_one(
 
 
 def launch_at_once(
-    launcher: Launcher, points: Sequence[plan.Point], folder: Path, counter: RunCounter, check: Check
-) -> list[JobReturn]:
-    """All runs at once by a parallel launcher; `check` is called when all have ended."""
-    if not points:
-        return []
+    launcher: Launcher, points: Sequence[plan.Point], folder: Path, counter: RunCounter, check: Check,
+    batch: int | None = None,
+) -> list[JobReturn]:  # fmt: skip
+    """All runs by a parallel launcher; `check` and StorageError as above, when a batch has ended.
+
+    batch: so many runs are handed over together; None for all, as to a queue that takes them for one job.
+    """
+    results: list[JobReturn] = []
     logging.getLogger("hydra_plugins.hydra_joblib_launcher").setLevel(logging.WARNING)  # it lists every run
-    with counted(points, folder, counter):
-        results = list(launcher.launch([list(point.overrides) for point in points], initial_job_idx=0))
-    for point, result in zip(points, results, strict=True):
-        if result.status == JobStatus.COMPLETED:
-            check(point)
+    while handed_over := points[len(results) :][:batch]:
+        with counted(handed_over, folder, counter):
+            done = launcher.launch([list(point.overrides) for point in handed_over], initial_job_idx=len(results))
+        results += done
+        for point, result in zip(handed_over, done, strict=True):
+            if result.status == JobStatus.COMPLETED:
+                check(point)
+            else:
+                _raise_storage_error(result)
     return results
+
+
+def _raise_storage_error(result: JobReturn) -> None:
+    """Raise what a failed run raised if that is a StorageError."""
+    try:
+        _ = result.return_value
+    except StorageError:
+        log.error("The study stops here; the same command goes on.")
+        raise
+    except Exception:  # it was shown where it happened, and is raised again after the page
+        pass
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 # Parameters of figures that name a column of the rows, where they are texts.
 NAMING = ("x", "y", "z", "by", "panels", "select_by", "column", "size")
 OF_METRICS = {"histories": ("x", "y")}  # these are columns of a run's metrics.csv
+BATCH = 8  # runs of each worker of a pool between two looks at what they measured
 MEASURE_NOTHING = ("progress", "training_log", "checkpoint", "divergence", "figures")  # callbacks
 
 
@@ -89,6 +91,8 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     counter = RunCounter(expected_runs(study, points, changes))
     is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
     launch_runs = launch_one_by_one if is_alone else launch_at_once
+    if not is_alone and (at_once := config.hydra.launcher.get("n_jobs")):  # of a pool
+        launch_runs = partial(launch_at_once, batch=BATCH * joblib.effective_n_jobs(at_once))
     launch = partial(launch_runs, launcher, folder=folder, counter=counter, check=check.check)
     explorer = Explorer(noted, changes, folder, launch, counter, is_alone)
     results: list[JobReturn] = []
