@@ -81,14 +81,17 @@ def looks_text(folder: Path) -> list[str]:
 
 
 class SeedAdder:
-    """Adds seeds to the study `noted` in `folder` while a claim is undecided and within reach; `launch` makes runs."""
+    """Adds seeds to the study `noted` in `folder` while a claim is undecided and within reach.
+
+    launch: makes runs, `at_once` of them at a time.
+    """
 
     def __init__(
         self, noted: plan.Plan, changes: plan.Changes, folder: Path,
-        launch: Callable[[Sequence[plan.Point]], list[JobReturn]],
+        launch: Callable[[Sequence[plan.Point]], list[JobReturn]], at_once: int = 1,
     ) -> None:  # fmt: skip
         self.noted, self.changes, self.folder, self.launch = noted, changes, folder, launch
-        self.budget = 60 * float(noted.study["budget_minutes"])
+        self.budget, self.at_once = 60 * float(noted.study["budget_minutes"]), at_once
 
     def run(self) -> list[JobReturn]:
         """What the added runs returned. Killed and repeated, it takes the same looks again over runs read back.
@@ -103,7 +106,7 @@ class SeedAdder:
                 points = plan.points(self.noted.study, replace(self.changes, axes={**self.changes.axes, "seed": seeds}))
                 done = plan.finished_runs(self.folder)
                 missing = sum(settings(point.overrides) not in done for point in points)
-                spent = sum(record["seconds"]["total"] for _, record in done.values())
+                spent = sum(record["seconds"]["total"] for _, record in done.values()) / self.at_once
                 if missing and spent + missing * scheme["seconds_a_run"] > self.budget:
                     log.info("The budget of %g minutes is spent.", self.budget / 60)
                     break
@@ -132,7 +135,7 @@ class SeedAdder:
             return scheme
         planned = {settings(point.overrides) for point in self.noted.points}
         done = plan.finished_runs(self.folder)
-        seconds = [record["seconds"]["total"] for key, (_, record) in done.items() if key in planned]
+        seconds = [record["seconds"]["total"] / self.at_once for key, (_, record) in done.items() if key in planned]
         if not seconds:
             return {"looks": [], "levels": [], "seeds": [], "done": 0}
         seeds = plan.seeds_of(self.noted.study, self.changes)

@@ -91,8 +91,9 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     counter = RunCounter(expected_runs(study, points, changes))
     is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
     launch_runs = launch_one_by_one if is_alone else launch_at_once
-    if not is_alone and (at_once := config.hydra.launcher.get("n_jobs")):  # of a pool
-        launch_runs = partial(launch_at_once, batch=BATCH * joblib.effective_n_jobs(at_once))
+    if workers := 0 if is_alone else config.hydra.launcher.get("n_jobs"):  # of a pool
+        workers = joblib.effective_n_jobs(workers)
+        launch_runs = partial(launch_at_once, batch=BATCH * workers)
     launch = partial(launch_runs, launcher, folder=folder, counter=counter, check=check.check)
     explorer = Explorer(noted, changes, folder, launch, counter, is_alone)
     results: list[JobReturn] = []
@@ -102,7 +103,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         if study.get("budget_minutes"):
             from onecycle.studies.sequential import SeedAdder  # it needs pandas and scipy
 
-            results += SeedAdder(noted, changes, folder, launch).run()
+            results += SeedAdder(noted, changes, folder, launch, workers or 1).run()
         for block in study.get("searches") or ():
             results += explorer.explore(block)
         results += explorer.confirm(results)
