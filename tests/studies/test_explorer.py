@@ -170,8 +170,6 @@ def test_every_search_is_made_from_each_start_with_its_own_seed_and_the_best_of_
     ]  # fmt: skip
     decided = read_decisions(tmp_path)
     assert [decided["a", start, 1]["decision"] for start in (0, 1)] == ["worse", "worse"]
-    with pytest.raises(ConfigError, match="seed=4"):
-        exploring.Explorer(noted, plan.Changes({"seed": [4]}), tmp_path, launch, RunCounter(6), True).explore(draws)
 
 
 @pytest.mark.parametrize(

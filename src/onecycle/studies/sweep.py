@@ -72,7 +72,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     folder = Path(config.hydra.sweep.dir)
     for name in study.get("records_of") or ():
         plan.read_plan(folder.parent / name)
-    _refuse_searches(study, config)
+    _refuse_searches(study, changes, config)
     check = ColumnCheck(study, points, config, folder)
     if study.get("plan"):
         from onecycle.studies.power import StudyPlan  # it needs torch; a study that is refused does not
@@ -135,8 +135,11 @@ def _draw(folder: Path, noted: plan.Plan) -> None:
             report.build_index(folder.parent)
 
 
-def _refuse_searches(study: dict[str, Any], config: DictConfig) -> None:
-    """Raise ConfigError for a search that cannot be made: without Optuna, or without images to select on."""
+def _refuse_searches(study: dict[str, Any], changes: plan.Changes, config: DictConfig) -> None:
+    """Raise ConfigError for a search that cannot be made: without Optuna, a start, or images to select on."""
+    without = sorted(set(plan.seeds_of(study, changes)) - set(study["seeds"])) if study.get("starts") else []
+    if without:
+        raise ConfigError([f"seed={without[0]}: study.starts has starts for {', '.join(map(str, study['seeds']))}"])
     searches = [METHODS[block["method"]].model_validate(block) for block in study.get("searches") or ()]
     for options in searches:
         if isinstance(options, OptunaSearch):

@@ -10,7 +10,7 @@ import yaml
 from hydra.core.utils import JobReturn, JobStatus
 
 from onecycle.config.compose import CONF
-from onecycle.errors import ConfigError, storage_errors_named
+from onecycle.errors import storage_errors_named
 from onecycle.runs import record as run
 from onecycle.runs.identity import folder_name, relevant, settings
 from onecycle.runs.saved import read_saved
@@ -42,16 +42,11 @@ class Explorer:
         self.decided = coordinate.Decisions(folder)
 
     def explore(self, block: dict[str, Any]) -> list[JobReturn]:
-        """Make a search, or one from each of the study's starts, with the seed of the start alone.
-
-        Raises ConfigError for a seed without a start.
-        """
+        """Make a search, or one from each of the study's starts, with the seed of the start alone."""
         study, seeds = self.noted.study, plan.seeds_of(self.noted.study, self.changes)
         if not study.get("starts"):
             return self._search(block, seeds)
         starts = dict(zip(study["seeds"], study["starts"], strict=True))
-        if unknown := [seed for seed in seeds if seed not in starts]:
-            raise ConfigError([f"seed={unknown[0]}: study.starts has starts for {', '.join(map(str, starts))}"])
         return [result for seed in seeds for result in self._search(block, [seed], starts[seed])]
 
     def _search(
