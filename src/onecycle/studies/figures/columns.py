@@ -16,7 +16,8 @@ Direction = Literal["loss", "accuracy"]
 LABELS = {
     "accuracy": "accuracy (%)", "arm": "", "batch_size": "batch size N", "effective_decay": "λα/(1−ρ)",
     "effective_lr": "λ/(1−ρ)", "final_loss": "training loss (batch statistics)",
-    "final_test_loss": "test loss (batch statistics)", "lr": "learning rate λ",
+    "final_test_loss": "test loss (batch statistics)",
+    "final_test_accuracy": "test accuracy (batch statistics, %)", "lr": "learning rate λ",
     "lr_at_minimum": "learning rate of the lowest loss", "lr_per_example": "λ / N", "momentum": "momentum ρ",
     "one_minus_momentum": "1 − ρ (ρ: momentum)", "peak_lr": "peak learning rate λ", "seconds_fit": "training time (s)",
     "seconds_total": "total time (s)", "subset_size": "training images", "test_accuracy": "test accuracy (%)",
