@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def launch_at_once(
     """
     results: list[JobReturn] = []
     logging.getLogger("hydra_plugins.hydra_joblib_launcher").setLevel(logging.WARNING)  # it lists every run
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # joblib replaces one whose memory has grown
     while handed_over := points[len(results) :][:batch]:
         with counted(handed_over, folder, counter):
             done = launcher.launch([list(point.overrides) for point in handed_over], initial_job_idx=len(results))
