@@ -97,6 +97,32 @@ def test_a_sweep_names_its_rows_goes_on_after_one_that_fails_and_is_not_run_twic
 
 
 @pytest.mark.slow
+def test_the_workers_of_a_parallel_study_that_is_killed_stop_as_on_ctrl_c(tmp_path: Path) -> None:
+    study = ["study=scale_symmetry", "study.scale=tiny", "study.at_once=2", "trainer.max_steps=100000"]
+    process = subprocess.Popen(
+        command(*study), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    folder = tmp_path / "logs" / "studies" / "scale_symmetry"
+
+    def are_two(said: str) -> bool:
+        end = time.monotonic() + 60
+        while (count := sum(said in path.read_text() for path in folder.glob("*/train.log"))) < 2:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return count == 2
+
+    assert are_two("100000 steps"), process.communicate(timeout=60)  # both train
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    assert are_two("Interrupted after step")
+    assert len(records(folder)) == 2  # of the runs to come none was begun
+    for path in folder.glob("*/.lock"):
+        os.kill(int(path.read_text().split()[1]), signal.SIGKILL)  # idle, they would end after some minutes
+
+
+@pytest.mark.slow
 def test_a_worker_of_a_parallel_study_that_is_killed_is_one_line_and_costs_no_finished_run(tmp_path: Path) -> None:
     study = ["study=scale_symmetry", "study.scale=tiny", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     process = subprocess.Popen(

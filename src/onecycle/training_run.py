@@ -63,6 +63,7 @@ def train_here(config: TrainOptions, overrides: list[str], sweep: Path | None, p
 
     summary.silence_libraries()
     environment.prepare(config.trainer.threads, processes.on_this_machine(config))
+    processes.end_with_pool()
     processes.join(config)
     check_classes(config)
     with build.value_errors_as_config_errors():

@@ -7,6 +7,7 @@ torchrun or by SLURM's srun, and from then on nothing depends on by whom. Torch 
 import atexit
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -244,6 +245,17 @@ def _rank(
         sys.exit(2)
     if local_rank == 0:
         told.put(returned)
+
+
+def end_with_pool() -> None:
+    """In a worker of joblib's pool: stop as on Ctrl-C, after a checkpoint, when the program that started it is gone.
+
+    It would else train on, and make the runs that it was handed. Linux alone; torch does it for processes of its own.
+    """
+    if multiprocessing.current_process().name.startswith("Loky"):
+        from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
+
+        _prctl_pr_set_pdeathsig(signal.SIGINT)
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -90,11 +90,11 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     plan.write_plan(folder, noted)
     counter = RunCounter(expected_runs(study, points, changes))
     is_alone = str(config.hydra.launcher._target_).endswith("BasicLauncher")  # Hydra's own runs in this process
+    workers = 1 if is_alone else joblib.effective_n_jobs(config.hydra.launcher.get("n_jobs") or 1)  # of a pool
     launch_runs = launch_one_by_one if is_alone else launch_at_once
-    if workers := 0 if is_alone else config.hydra.launcher.get("n_jobs"):  # of a pool
-        workers = joblib.effective_n_jobs(workers)
-        launch_runs = partial(launch_at_once, batch=BATCH * workers)
     launch = partial(launch_runs, launcher, folder=folder, counter=counter, check=check.check)
+    if workers > 1:
+        launch = partial(launch, batch=BATCH * workers)
     explorer = Explorer(noted, changes, folder, launch, counter, is_alone)
     results: list[JobReturn] = []
     stopped: ConfigError | None = None
@@ -103,7 +103,7 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
         if study.get("budget_minutes"):
             from onecycle.studies.sequential import SeedAdder  # it needs pandas and scipy
 
-            results += SeedAdder(noted, changes, folder, launch, workers or 1).run()
+            results += SeedAdder(noted, changes, folder, launch, workers).run()
         for block in study.get("searches") or ():
             results += explorer.explore(block)
         results += explorer.confirm(results)

@@ -215,10 +215,13 @@ def read_decisions(folder: Path) -> dict[tuple[Any, ...], dict[str, str]]:
 
     texts = dict.fromkeys(("arm", "coordinate", "decision"), str)
     try:
-        lines = pd.read_csv(folder / DECISIONS, dtype=texts, keep_default_na=False)
-        starts = lines["start"] if "start" in lines else [""] * len(lines)  # of an earlier version
-        lines["start"] = [None if start == "" else int(start) for start in starts]
-        found = zip(*(lines[name].astype(object).where(lines[name].notna(), None) for name in DECIDED), strict=True)
-        return dict(zip(found, lines[["coordinate", "decision"]].to_dict("records"), strict=True))
+        lines = pd.read_csv(folder / DECISIONS, dtype=texts, keep_default_na=False).to_dict("records")
+        return {
+            # Files of an earlier version have no start.
+            (line["arm"], int(line["start"]) if line.get("start", "") != "" else None, int(line["number"])): {
+                "coordinate": line["coordinate"], "decision": line["decision"],
+            }
+            for line in lines
+        }  # fmt: skip
     except (OSError, ValueError, KeyError):
         return {}
