@@ -157,3 +157,19 @@ def test_a_diverged_point_is_not_the_best_and_lines_that_coincide_differ_in_thei
     lost = [{**row, "val_accuracy": math.nan} for row in STEPS]
     assert "val_accuracy" in problem_of(lost, **PROGRESS)
     assert "val_accuracy" in problem_of(lost, **PATH)
+
+
+def test_a_search_that_is_repeated_has_a_path_from_each_start_and_one_line_of_their_mean_progress() -> None:
+    tried = {0: [(0.01, 10.0), (0.02, 30.0), (0.04, 20.0)], 1: [(0.4, 50.0), (0.2, 40.0)]}  # the second ends earlier
+    rows = [run(arm="a", start=start, seed=start, number=number, peak_lr=x, weight_decay=0.01, val_accuracy=z,
+                test_accuracy=z + 1, label=f"a,{x},seed={start}")
+            for start, points in tried.items() for number, (x, z) in enumerate(points)]  # fmt: skip
+    rows += [run(arm="grid", start=start, seed=start, number=None, peak_lr=x, weight_decay=0.01, val_accuracy=z,
+                 test_accuracy=z, label=f"grid,{x},seed={start}")
+             for start, x, z in [(0, 0.1, 20.0), (0, 0.2, 10.0), (1, 0.1, 5.0), (1, 0.2, 30.0)]]  # fmt: skip
+    axes = figure_of(rows[:5], **PATH).axes[0]
+    assert sorted(xs for xs, _ in marked(axes, "_path")) == [[0.01, 0.02, 0.04], [0.4, 0.2]]
+    assert marked(axes, "_best") == [([0.4], [0.01])]
+    axes = figure_of(rows, **PROGRESS, levels=["grid"]).axes[0]
+    assert marked(axes, "_best") == [([1, 2, 3], [31.0, 41.0, 41.0])]  # 11 and 51, then 31 and 51
+    assert marked(axes, "_level")[0][1] == [25.0, 25.0]  # the best of each start, by its own seed
