@@ -95,6 +95,9 @@ def _run(study: dict[str, Any], config: DictConfig, launcher: Launcher, argument
     launch = partial(launch_runs, launcher, folder=folder, counter=counter, check=check.check)
     if workers > 1:
         launch = partial(launch, batch=BATCH * workers)
+        log.info(
+            "%s: %d runs at most, %d at once. Each has its line when it ends.", study["name"], counter.total, workers
+        )
     explorer = Explorer(noted, changes, folder, launch, counter, is_alone)
     results: list[JobReturn] = []
     stopped: ConfigError | None = None
