@@ -63,9 +63,12 @@ def test_seeds_are_faint_where_it_is_said_or_where_they_differ_in_length() -> No
     assert (first, second, math.isnan(beyond)) == (2.0, 3.0, True)  # the mean goes as far as all
 
 
-def test_an_exact_zero_is_a_gap_on_a_logarithmic_axis_and_none_ends_a_curve() -> None:
+def test_a_logarithmic_axis_reaches_an_exact_zero_and_none_ends_a_curve() -> None:
     axes = lists([series("a", [0.0, 0.1, 1.0])], log_y=True).axes[0]
-    assert (axes.get_yscale(), math.isnan(ys(axes, "_mean")[0][0]), ys(axes, "_mean")[0][1:]) == ("log", True, [0.1, 1])
+    assert (axes.get_yscale(), ys(axes, "_mean")) == ("symlog", [[0.0, 0.1, 1.0]])
+    places = axes.transData.transform([(0, 0), (0, 0.1), (0, 1.0)])[:, 1]
+    assert 0 < places[1] - places[0] < places[2] - places[1]
+    assert lists([series("a", [0.1, 1.0])], log_y=True).axes[0].get_yscale() == "log"
     ended = lists([series("a", [2.0, 8.0, None])], direction="accuracy").axes[0]
     ((x, y),) = marked(ended, "_diverged")
     assert (x, y[0] < 0.1, ys(ended, "_mean")) == ([1.0], True, [[2.0, 8.0]])

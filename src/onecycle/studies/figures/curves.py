@@ -113,9 +113,9 @@ def training_curves(
 
     Seeds of equal length: their mean, with a band of ± 1 sd where it lies within `y_limits`, or with spread: seeds each
     faintly; of unequal length: each faintly, and the mean over their common beginning. A seed that is not finite from
-    some place on ends in a cross there. smooth: points of the centred moving average. A value of exactly 0 is a gap on
-    a logarithmic axis. reference: a published x of a line, a hollow diamond on the axis. labels: "label" holds the
-    legend's title.
+    some place on ends in a cross there. smooth: points of the centred moving average. A logarithmic axis with values of
+    exactly 0 is linear below the lowest other one. reference: a published x of a line, a hollow diamond on the axis.
+    labels: "label" holds the legend's title.
     """
     found = dict(zip(rows.index, map(_seed, curves, [smooth] * len(curves), rows["status"]), strict=True))
     shown = pd.concat([curve for curve, _ in found.values()])
@@ -128,13 +128,13 @@ def training_curves(
         drawing.logarithmic(grid[0].xaxis, x, shown.index)
     if log_y:
         drawing.logarithmic(grid[0].yaxis, y, shown[shown != 0])
+        if (shown == 0).any():
+            drawing.logarithmic_to_zero(grid[0].yaxis, shown)
     lost: list[dict[str, dict[float, tuple[str, Any]]]] = [{} for _ in grid]
     for axes, value, marks in zip(grid, values, lost, strict=True):
         for group, style in styles.items():
             members = select(rows, {panels: value, by: group}).index
             seeds = [found[index] for index in members]
-            if log_y:
-                seeds = [(curve.replace(0, np.nan), end) for curve, end in seeds]
             _seeds(axes, seeds, members, style["color"], y_limits, band=spread == "band")
             for end in {end for _, end in seeds if end is not None}:
                 ended = [row for row, seed in zip(members, seeds, strict=True) if seed[1] == end]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -114,6 +115,13 @@ def logarithmic(axis: Any, column: str, values: Iterable[float]) -> None:
     if lowest <= 0:
         raise ValueError(f"{column}={lowest:g} has no place on a logarithmic axis; choose other rows with `where`")
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+
+
+def logarithmic_to_zero(axis: Any, values: pd.Series) -> None:
+    """Make an axis linear from 0 to the decade of the lowest other value, and logarithmic from there."""
+    linear = 10.0 ** np.floor(np.log10(values[values > 0].min() if (values > 0).any() else 1.0))
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("symlog", linthresh=linear, linscale=0.5)
+    axis.set_major_formatter(lambda value, _: number_text(value))
 
 
 def inches(axes: Axes) -> tuple[float, float]:
