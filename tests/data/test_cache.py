@@ -200,3 +200,23 @@ def test_what_cannot_be_written_is_a_warning_that_names_the_setting(
     assert "data.cache=" in warning
     if reason == "full disk":
         assert [path.suffix for path in folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="counts the pages of a process on Linux")
+def test_released_images_take_no_memory_and_are_read_again(tmp_path: Path) -> None:
+    source = Counted()
+    source.arrays["train_images"] = np.random.default_rng(0).integers(0, 128, (12, 200, 300, 3), dtype=np.uint8)
+    for _ in ("decoded", "read"):
+        sources._loaded.clear()
+        data = load(source, tmp_path)
+        assert resident(tmp_path) > 1000
+        data.only(["dog", "elk"]).release()
+        assert resident(tmp_path) == 0
+        np.testing.assert_array_equal(data.train.pixels, source.arrays["train_images"])
+
+
+def resident(folder: Path) -> int:
+    """KiB of this process that are pages of files in a folder."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    heads = [number for number, line in enumerate(lines) if line.endswith(".npy") and str(folder) in line]
+    return sum(int(line.split()[1]) for head in heads for line in lines[head + 1 : head + 6] if line.startswith("Rss:"))

@@ -1,8 +1,8 @@
 """Random crop, flip, shift, cutout and normalisation of a whole batch at once, with a separate draw for each image.
 
-The images are stored once with a reflected border as wide as they are ever moved, and once more mirrored if they are
-ever flipped. Every row of a batch is then one sequence of bytes in memory, and crop, flip and shift only choose where
-it starts: they cost nothing beyond the copy that makes the batch.
+The images are stored with a reflected border as wide as they are ever moved. Every row of a batch is then one sequence
+of bytes in memory, and crop and shift only choose where it starts: they cost nothing beyond the copy that makes the
+batch. Flipped images are mirrored in that copy, while they are still bytes.
 """
 
 from collections.abc import Iterator
@@ -57,24 +57,22 @@ class Normalizer:
 
 
 class Canvas:
-    """Images as bytes on `device`, prepared for an augmentation: with a border, and mirrored as well where it flips.
+    """Images as bytes on `device`, with the border that an augmentation needs.
 
-    pixels: uint8 [N, h, w, 3] on the CPU, stored as [copies, N, h, w + 2·border, 3] with border = crop + shift.
+    pixels: uint8 [N, h, w, 3] on the CPU, stored as [N, h, w + 2·border, 3] with border = crop + shift.
     """
 
     def __init__(self, pixels: Tensor, augmentation: AugmentOptions, device: torch.device) -> None:
         self.augmentation = augmentation
-        self.count, self.height, self.width, _ = pixels.shape
+        count, self.height, self.width, _ = pixels.shape
         self.border = augmentation.crop + augmentation.shift
         columns = _reflect(torch.arange(-self.border, self.width + self.border), self.width).numpy()
         self.padded = len(columns)
-        orders = [columns] if augmentation.flip == "none" else [columns, columns[::-1]]
-        values = torch.empty((len(orders), self.count, self.height, self.padded, 3), dtype=torch.uint8, device=device)
+        values = torch.empty((count, self.height, self.padded, 3), dtype=torch.uint8, device=device)
         portion = max(1, PORTION // (self.height * self.width))
-        for first in range(0, self.count, portion):
-            part = pixels[first : first + portion].numpy()
-            for copy, order in enumerate(orders):
-                values[copy, first : first + portion] = torch.from_numpy(np.take(part, order, axis=2))
+        for first in range(0, count, portion):
+            part = np.take(pixels[first : first + portion].numpy(), columns, axis=2)
+            values[first : first + portion] = torch.from_numpy(part)
         # A view in which row i is the `width` pixels that start at pixel i of the memory.
         self.rows = values.as_strided((max(0, values.numel() // 3 - self.width + 1), self.width * 3), (3, 1))
 
@@ -98,13 +96,15 @@ class Canvas:
             cut = corner[:, None] + (square[:, None] * self.width + square).view(-1)
         # Rows that a shift moved out of the image are reflected too; their pixels are set to 0 at the end.
         rows = _reflect(rows + crop_y[:, None], self.height)
-        # The crop comes before the flip, and is mirrored with the image.
-        left = self.border + shift_x + torch.where(flip.bool(), -crop_x, crop_x)
-        images = flip * self.count + indices
-        starts = (images[:, None] * self.height + rows) * self.padded + left[:, None]
-        for start, opened, hole in zip(*(part.split(sizes) for part in (starts, uncovered, cut)), strict=True):
-            values = self.rows.index_select(0, start.view(-1))
-            batch = normalizer(values.view(len(start), self.height, self.width, 3))
+        # The shift comes after the flip: a flipped image is shifted the other way before.
+        left = self.border + crop_x + torch.where(flip.bool(), -shift_x, shift_x)
+        starts = (indices[:, None] * self.height + rows) * self.padded + left[:, None]
+        parts = (part.split(sizes) for part in (starts, flip.bool(), uncovered, cut))
+        for start, flipped, opened, hole in zip(*parts, strict=True):
+            values = self.rows.index_select(0, start.view(-1)).view(len(start), self.height, self.width, 3)
+            if a.flip != "none":
+                values = torch.where(flipped[:, None, None, None], values.flip(2), values)
+            batch = normalizer(values)
             if a.shift:
                 batch.masked_fill_(opened[:, None], 0.0)
             if a.cutout:

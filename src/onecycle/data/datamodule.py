@@ -185,12 +185,14 @@ class DataModule(pl.LightningDataModule):
     def loader(self, name: str, device: torch.device, rank: int = 0, world_size: int = 1) -> BatchLoader:
         """A new loader of the split "train", "val" or "test"; only the first is shuffled and augmented."""
         train = name == "train"
-        return BatchLoader(
+        loader = BatchLoader(
             self.splits[name], Normalizer(*self.normalization, device, self.dtype if train else torch.float32),
             batch_size=self.batch_size if train else self.evaluation_batch_size, seed=self.seed, device=device,
             augmentation=self.augmentation if train else NO_AUGMENTATION, shuffle=train,
             rank=rank, world_size=world_size,
         )  # fmt: skip
+        self.dataset.release()
+        return loader
 
     def teardown(self, stage: str) -> None:
         """Free the training images after a fit, and the others after a test.
@@ -198,7 +200,7 @@ class DataModule(pl.LightningDataModule):
         The garbage collector would free the Trainer, and what it refers to, only some runs later.
         """
         for name in [name for name in self._loaders if (name == "train") == (stage == "fit")]:
-            del self._loaders.pop(name).canvas  # up to half a gigabyte
+            del self._loaders.pop(name).canvas  # up to a quarter of a gigabyte
 
     def _loader(self, name: str) -> BatchLoader:
         # The test images are used during training and at the end: they are copied to the device once.

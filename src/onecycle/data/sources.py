@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import logging
+import mmap
 import pickle
 import shutil
 import socket
@@ -59,6 +60,12 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    mapped: tuple[np.memmap, ...] = ()
+
+    def release(self) -> None:
+        """Give the memory of the mapped files back to the system, which reads them again where they are needed."""
+        for array in self.mapped:
+            array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def only(self, classes: Sequence[str]) -> "Dataset":
         """The images of these classes, with labels in the order in which the classes are given here.
@@ -207,7 +214,10 @@ def load(source: Source, cache_folder: Path) -> Dataset:
         train, test = (Split(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in ("train", "test"))
         classes, mean, std = (tuple(header["description"][name]) for name in ("classes", "mean", "std"))
         _loaded.clear()  # one data set at a time stays in memory: the runs of a sweep nearly always share it
-        _loaded[digest] = Dataset(source.name, source.origin, key, classes, train, test, mean, std, header["sha256"])
+        mapped = tuple(array for array in arrays.values() if isinstance(array, np.memmap))
+        _loaded[digest] = Dataset(
+            source.name, source.origin, key, classes, train, test, mean, std, header["sha256"], mapped
+        )
     return _loaded[digest]
 
 
@@ -257,6 +267,7 @@ def _cached(source: Source, key: dict[str, Any], path: Path) -> tuple[Arrays, di
         header = {"key": key, "description": description, "sha256": _fingerprint(arrays, description)}
         try:
             _write(path, arrays, header)
+            return _read(path, key)  # the decoded arrays are freed
         except OSError as error:
             log.warning(
                 "The cache %s cannot be written (%s). This run goes on without it, and the next one decodes the data "
