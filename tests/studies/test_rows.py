@@ -198,6 +198,14 @@ def test_a_range_test_finds_the_minimum_and_the_last_usable_rate(tmp_path: Path)
     assert found["lowest_loss"] == pytest.approx(1.0, abs=0.02)
 
 
+def test_the_usable_rates_end_where_a_network_falls_back_to_guessing(tmp_path: Path) -> None:
+    # Lowest at 1.92, then log 10 = 2.303 for good: 1.199 times as high, which is no blow-up by itself.
+    folder, lrs = rising(tmp_path, [2.31] * 60 + [1.92] * 60 + [math.log(10)] * 80)
+    assert table.range_test(folder)["usable_lr"] == pytest.approx(lrs[-1])
+    assert table.range_test(folder, chance=10.0)["usable_lr"] == pytest.approx(lrs[119])
+    assert table.range_test(folder, chance=1.0)["usable_lr"] == pytest.approx(lrs[-1])
+
+
 def test_one_high_loss_alone_does_not_end_the_usable_rates(tmp_path: Path) -> None:
     losses = [1.0] * 200
     losses[100] = 1.9

@@ -57,7 +57,8 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
             path, result = done[settings(point.overrides)]
             row = row_of(point, path, result)
             row |= decided.get(tuple(point.values.get(name) for name in DECIDED), {})
-            found.append(row | DERIVED[plan.study["derive"]](path) if plan.study.get("derive") else row)
+            derive = DERIVED.get(plan.study.get("derive"))
+            found.append(row | derive(path, row["chance"]) if derive else row)
     return found
 
 
@@ -210,10 +211,11 @@ def why_not_judged(frame: "pd.DataFrame") -> str:
     return "nothing was learnt: no accuracy differs from guessing" if best < GUESSING else ""
 
 
-def range_test(folder: Path) -> dict[str, float]:
+def range_test(folder: Path, chance: float = math.nan) -> dict[str, float]:
     """Where the averaged loss of a range test is lowest, and the last LR before it blows up; NaN without a curve.
 
-    usable_lr: before the loss exceeds 1.25 times its lowest average, on average and by itself, or is not finite.
+    chance: percentage of correct guesses. usable_lr: before the loss exceeds 1.25 times its lowest average or returns
+    to within a hundredth of the loss of guessing, by itself and on average over the steps from there, or is not finite.
     usable_lr_log2: its logarithm, in which it varies evenly from run to run.
     """
     lrs, losses = history(folder, "lr", "train/loss")
@@ -223,12 +225,12 @@ def range_test(folder: Path) -> dict[str, float]:
         return dict.fromkeys(("lr_at_minimum", "usable_lr", "usable_lr_log2", "lowest_loss"), math.nan)
     curve = moving_average(sound, SMOOTHING)
     best = int(np.argmin(curve))
-    limit = BLOW_UP * curve[best]
-    # The average rises half a window before the loss does.
-    beyond = np.flatnonzero((curve[best:] > limit) & (sound[best:] > limit))
+    limit = np.nanmin([BLOW_UP * curve[best], -0.99 * math.log(chance / 100)])
+    following = np.array([sound[step : step + SMOOTHING].mean() for step in range(best, len(sound))])
+    beyond = np.flatnonzero((following > limit) & (sound[best:] > limit))
     last = best + int(beyond[0]) - 1 if len(beyond) else len(sound) - 1
     found = {"lr_at_minimum": lrs[best], "usable_lr": lrs[last], "lowest_loss": float(curve[best])}
     return found | {"usable_lr_log2": math.log2(lrs[last])}
 
 
-DERIVED: dict[str, Callable[[Path], dict[str, float]]] = {"range_test": range_test}
+DERIVED: dict[str | None, Callable[..., dict[str, float]]] = {"range_test": range_test}
