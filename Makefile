@@ -1,8 +1,7 @@
 # `make help` lists the targets. Each target first builds .venv from the exact versions in requirements.lock, if it does not
 # exist or if requirements.lock, pyproject.toml or PYTHON has changed.
 
-# bf16 is fast on a GPU and on CPUs that have instructions for it.
-EXPERIMENT ?= $(if $(shell nvidia-smi -L 2>/dev/null | grep -m 1 '^GPU'; grep -m 1 -owE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null),quick,quick_fp32)
+EXPERIMENT ?= quick
 SCALE ?= cpu
 # The studies of `make studies`, in order: `regimes` reads the records of others and comes after them. The long ones are left
 # out: tricks (make study NAME=tricks) and tuning_path (make search).
@@ -48,8 +47,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo $(PYTHON) > $@
 
 # Only this target replaces a CIFAR that is missing and cannot be downloaded by drawn images, so that a first try runs anywhere.
-train: $(STAMP) ## train EXPERIMENT (quick, or quick_fp32 where bf16 is slow) with the overrides in ARGS
-	@$(if $(filter file,$(origin EXPERIMENT)),echo "onecycle: EXPERIMENT=$(EXPERIMENT) suits this machine: $(if $(filter quick,$(EXPERIMENT)),bf16 is fast,neither a GPU nor bf16 instructions were found).")
+train: $(STAMP) ## train EXPERIMENT (quick) with the overrides in ARGS
 	@$(BIN)/onecycle-train experiment=$(EXPERIMENT) data.fallback=synthetic $(ARGS)
 
 study: $(STAMP) ## run or continue the study NAME at SCALE (cpu, gpu, tiny) and draw its page

@@ -1,6 +1,5 @@
 """The project around the package: make, the lock file, what the README promises."""
 
-import os
 import re
 import shlex
 import shutil
@@ -9,12 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from helpers import composed_of
 from onecycle.cli import training_word_errors
 from onecycle.config.compose import check_words
-from onecycle.runs.environment import choose
 from onecycle.runs.record import read_result
 
 ROOT = Path(__file__).parents[1]
@@ -87,23 +84,6 @@ def test_every_target_experiment_and_group_that_the_readme_names_exists() -> Non
         assert (ROOT / "conf" / "experiment" / f"{name}.yaml").exists()
     for group, name in re.findall(r"\b(data|model|schedule|hyperparameters|trainer)=(\w+)", readme):
         assert (ROOT / "conf" / group / f"{name}.yaml").exists() or name == "mine", (group, name)
-
-
-def test_make_train_takes_the_recipe_of_what_the_machine_is_fast_in(tmp_path: Path) -> None:
-    def experiment(*words: str) -> str:
-        search = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        command = ["make", "--dry-run", "train", *words]
-        out = subprocess.run(command, cwd=ROOT, env=os.environ | search, capture_output=True, text=True, check=True)
-        (found,) = set(re.findall(r"experiment=(\w+)", out.stdout))
-        return str(found)
-
-    smi = tmp_path / "nvidia-smi"
-    for script, gpu in (("echo NVIDIA-SMI has failed; exit 9", False), ("echo GPU 0: fake", True)):
-        smi.write_text(f"#!/bin/sh\n{script}\n")
-        smi.chmod(0o755)
-        is_fast = gpu or choose("auto", torch.device("cpu"))[0] == "bf16-mixed"
-        assert experiment() == ("quick" if is_fast else "quick_fp32")
-    assert experiment("EXPERIMENT=debug") == "debug"
 
 
 def test_the_commands_of_the_pages_have_words_that_exist() -> None:
