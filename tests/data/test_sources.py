@@ -13,7 +13,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from helpers import noise
 from onecycle.data import sources, synthetic
-from onecycle.data.sources import Cifar, DataUnavailableError, Synthetic, channel_statistics, load
+from onecycle.data.augment import channel_statistics
+from onecycle.data.sources import Cifar, DataUnavailableError, Synthetic, load
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

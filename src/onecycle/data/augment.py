@@ -27,6 +27,20 @@ def random_draws(a: AugmentOptions, count: int, height: int, width: int, generat
     return torch.stack([torch.randint(low, high, (count,), generator=generator) for low, high in ranges])
 
 
+def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Per-channel mean and standard deviation of uint8 [n, h, w, 3], on 0–255, exact (from counts of the values).
+
+    A constant channel gets the standard deviation 1, so that normalising makes it 0.
+    """
+    means, stds = [], []
+    values = np.arange(256, dtype=np.float64)
+    for channel in torch.from_numpy(images).reshape(-1, 3).unbind(1):
+        counts = torch.bincount(channel, minlength=256).numpy()
+        means.append(float(counts @ values / counts.sum()))
+        stds.append(float(counts @ (values - means[-1]) ** 2 / counts.sum()) ** 0.5 or 1.0)
+    return means, stds
+
+
 class Normalizer:
     """Converts bytes to normalised floats: (value − mean) / std per channel, on the scale 0–255.
 

@@ -25,6 +25,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from onecycle.data import synthetic
+from onecycle.data.augment import channel_statistics
 
 log = logging.getLogger(__name__)
 
@@ -229,20 +230,6 @@ def _code(source: Source) -> list[str]:
         file = Path(inspect.getfile(made)).read_bytes()
         return [made.__module__, made.__qualname__, hashlib.sha256(file).hexdigest(), *within]
     return [made.__module__, made.__qualname__, *within]
-
-
-def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Per-channel mean and standard deviation of uint8 [n, h, w, 3], on 0–255, exact (from counts of the values).
-
-    A constant channel gets the standard deviation 1, so that normalising makes it 0.
-    """
-    means, stds = [], []
-    values = np.arange(256, dtype=np.float64)
-    for channel in torch.from_numpy(images).reshape(-1, 3).unbind(1):
-        counts = torch.bincount(channel, minlength=256).numpy()
-        means.append(float(counts @ values / counts.sum()))
-        stds.append(float(counts @ (values - means[-1]) ** 2 / counts.sum()) ** 0.5 or 1.0)
-    return means, stds
 
 
 def _cached(source: Source, key: dict[str, Any], path: Path) -> tuple[Arrays, dict[str, Any]]:
