@@ -11,6 +11,8 @@ import torch
 
 from helpers import warnings_of
 from onecycle.data import sources
+from onecycle.data.augment import NO_AUGMENTATION
+from onecycle.data.datamodule import DataModule
 from onecycle.data.sources import HEADER, Arrays, Dataset, load
 
 
@@ -202,21 +204,34 @@ def test_what_cannot_be_written_is_a_warning_that_names_the_setting(
         assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
+def resident(folder: Path) -> int:
+    """KiB of this process that are pages of files in a folder."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    heads = [number for number, line in enumerate(lines) if line.endswith(".npy") and str(folder) in line]
+    return sum(int(line.split()[1]) for head in heads for line in lines[head + 1 : head + 6] if line.startswith("Rss:"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="counts the pages of a process on Linux")
-def test_released_images_take_no_memory_and_are_read_again(tmp_path: Path) -> None:
+def test_a_loader_leaves_no_mapped_images_in_memory_and_they_are_read_again(tmp_path: Path) -> None:
     source = Counted()
     source.arrays["train_images"] = np.random.default_rng(0).integers(0, 128, (12, 200, 300, 3), dtype=np.uint8)
     for _ in ("decoded", "read"):
         sources._loaded.clear()
         data = load(source, tmp_path)
         assert resident(tmp_path) > 1000
-        data.only(["dog", "elk"]).release()
+        module = DataModule(
+            data, batch_size=4, evaluation_batch_size=4, seed=0, augmentation=NO_AUGMENTATION, classes=None,
+            subset_size=None, subset_seed=0, val_size=0,
+        )  # fmt: skip
+        module.loader("train", torch.device("cpu"))
         assert resident(tmp_path) == 0
         np.testing.assert_array_equal(data.train.pixels, source.arrays["train_images"])
 
 
-def resident(folder: Path) -> int:
-    """KiB of this process that are pages of files in a folder."""
-    lines = Path("/proc/self/smaps").read_text().splitlines()
-    heads = [number for number, line in enumerate(lines) if line.endswith(".npy") and str(folder) in line]
-    return sum(int(line.split()[1]) for head in heads for line in lines[head + 1 : head + 6] if line.startswith("Rss:"))
+def test_a_key_may_hold_tuples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Counted()
+    monkeypatch.setattr(source, "key", lambda: {"size": (3, 4)})
+    for _ in range(2):
+        sources._loaded.clear()
+        assert load(source, tmp_path).key == {"size": [3, 4]}
+    assert source.decoded == 1

@@ -64,7 +64,7 @@ class Dataset:
     mapped: tuple[np.memmap, ...] = ()
 
     def release(self) -> None:
-        """Give the memory of the mapped files back to the system, which reads them again where they are needed."""
+        """Give the memory of the mapped files back; read again on the next use, they are without changes in place."""
         for array in self.mapped:
             array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
@@ -207,7 +207,7 @@ def load(source: Source, cache_folder: Path) -> Dataset:
 
     Raises DataUnavailableError where it is neither on this machine nor reachable, ValueError where it is unfit.
     """
-    key = source.key()
+    key = json.loads(json.dumps(source.key()))  # as it will be read back: a tuple is a list there
     digest = hashlib.sha256(json.dumps([key, _code(source)], sort_keys=True).encode()).hexdigest()[:12]
     if digest not in _loaded:
         arrays, header = _cached(source, key, cache_folder / f"{source.name}-{digest}")

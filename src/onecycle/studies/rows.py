@@ -28,6 +28,7 @@ Filter = Mapping[str, Any]  # {column: the value, or the list of values, that ro
 TOLERANCE = 1e-6  # relative: λ/N and the like are computed
 BLOW_UP = 1.25  # a loss is blown up where it exceeds its minimum by a quarter and still rises
 DRAWN = "synthetic"  # name of the drawn images' data set
+GUESSES = 0.99  # of the loss of guessing: nothing is left of what was learnt
 GUESSING = 1.2  # times the accuracy of guessing: no more is learnt
 SMOOTHING = 11  # steps of the average of a range test's loss, in its numbers as in its figure
 
@@ -225,7 +226,7 @@ def range_test(folder: Path, chance: float = math.nan) -> dict[str, float]:
         return dict.fromkeys(("lr_at_minimum", "usable_lr", "usable_lr_log2", "lowest_loss"), math.nan)
     curve = moving_average(sound, SMOOTHING)
     best = int(np.argmin(curve))
-    limit = np.nanmin([BLOW_UP * curve[best], -0.99 * math.log(chance / 100)])
+    limit = np.nanmin([BLOW_UP * curve[best], -GUESSES * math.log(chance / 100)])
     following = np.array([sound[step : step + SMOOTHING].mean() for step in range(best, len(sound))])
     beyond = np.flatnonzero((following > limit) & (sound[best:] > limit))
     last = best + int(beyond[0]) - 1 if len(beyond) else len(sound) - 1
