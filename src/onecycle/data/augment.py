@@ -111,14 +111,15 @@ class Canvas:
         # Rows that a shift moved out of the image are reflected too; their pixels are set to 0 at the end.
         rows = _reflect(rows + crop_y[:, None], self.height)
         # The shift comes after the flip: a flipped image is shifted the other way before.
-        flip = flip.bool()
-        left = self.border + crop_x + torch.where(flip, -shift_x, shift_x)
+        left = self.border + crop_x + torch.where(flip.bool(), -shift_x, shift_x)
         starts = (indices[:, None] * self.height + rows) * self.padded + left[:, None]
         parts = (part.split(sizes) for part in (starts, flip, uncovered, cut))
         for start, flipped, opened, hole in zip(*parts, strict=True):
             values = self.rows.index_select(0, start.view(-1)).view(len(start), self.height, self.width, 3)
             if a.flip != "none":
-                values = torch.where(flipped[:, None, None, None], values.flip(2), values)
+                # Both ways, of which whole images are copied: a quarter of the time of a choice byte by byte.
+                both = torch.cat([values, values.flip(2)])
+                values = both.index_select(0, flipped * len(start) + torch.arange(len(start), device=device))
             batch = normalizer(values)
             if a.shift:
                 batch.masked_fill_(opened[:, None], 0.0)
